@@ -1,0 +1,1 @@
+"""What runbooks do to PostgreSQL and measure there, over the ports."""

@@ -1,0 +1,299 @@
+"""Building and removing an index while reads and writes go on, and never leaving an INVALID one behind.
+
+Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiprod_ops.domain.coverage import NewIndex, shown
+from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.plans import Action
+from aiprod_ops.domain.schema import Name
+from aiprod_ops.engine.runbook import Amount, Context, Kind
+from aiprod_ops.errors import Cancelled, Failed, TimedOut
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Bytes, Seconds
+
+_NO_LIMIT = Seconds(0)  # the watch bounds a build; a statement_timeout would leave its remains to nobody
+_REMOVE = Seconds(60)
+
+_STATE = """
+select i.indisvalid and i.indisready and i.indislive as is_valid, c.relkind::text as kind,
+       tn.nspname as table_schema, t.relname as table_name, am.amname as method, i.indpred is null as is_full,
+       i.indisunique as is_unique,
+       array(select pg_get_indexdef(c.oid, k, true) from generate_series(1, i.indnkeyatts) k order by k) as keys,
+       array(select coalesce(nullif(o.opcname, d.opcname), '')
+             from unnest(i.indclass) with ordinality u(oid, k) join pg_opclass o on o.oid = u.oid
+             left join pg_opclass d on d.opcmethod = o.opcmethod and d.opcintype = o.opcintype and d.opcdefault
+             where k <= i.indnkeyatts order by k) as operator_classes,
+       array(select i.indoption[k - 1]::int from generate_series(1, i.indnkeyatts) k order by k) as options,
+       exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid) as is_building
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_index i on i.indexrelid = c.oid
+left join pg_class t on t.oid = i.indrelid
+left join pg_namespace tn on tn.oid = t.relnamespace
+left join pg_am am on am.oid = c.relam
+where n.nspname = %(schema)s and c.relname = %(name)s
+/* aiprod-ops: the state of one index */
+"""
+
+_PROGRESS = """
+select p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
+from pg_stat_progress_create_index p
+where p.relid = to_regclass(%(table)s) and p.datname = current_database()
+/* aiprod-ops: progress of an index build */
+"""
+
+_WAITS = """
+select coalesce(max(extract(epoch from clock_timestamp() - coalesce({waitstart}, a.query_start))), 0)::float8 as seconds,
+       coalesce(string_agg(distinct b.pid || ' ' || coalesce(b.usename, '') || ' ' || coalesce(b.application_name, ''),
+                           ', '), '') as blockers
+from pg_locks l
+join pg_stat_activity a on a.pid = l.pid and a.application_name like 'aiprod-ops 2%%'
+left join lateral unnest(pg_blocking_pids(l.pid)) as p(pid) on true
+left join pg_stat_activity b on b.pid = p.pid
+where not l.granted and a.datname = current_database() and a.query ilike '%% index concurrently %%'
+/* aiprod-ops: what our build waits for */
+"""
+
+_BLOCKED = """
+select coalesce(max(extract(epoch from clock_timestamp() - a.query_start)), 0)::float8 as seconds, count(*) as sessions
+from pg_stat_activity a
+where a.wait_event_type = 'Lock' and a.datname = current_database()
+  and exists (select from unnest(pg_blocking_pids(a.pid)) p(pid) join pg_stat_activity b on b.pid = p.pid
+              where b.application_name like 'aiprod-ops 2%%')
+/* aiprod-ops: whom our build blocks */
+"""
+
+_LAG = """
+select coalesce(max(extract(epoch from replay_lag)), 0)::float8 as seconds from pg_stat_replication
+/* aiprod-ops: replication lag */
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """An index to be built, the statements it is for (query id, normalised text), and the schema's Alembic revision."""
+
+    index: NewIndex
+    serves: tuple[tuple[int, str], ...] = ()
+    revision: str = ""
+
+    def __str__(self) -> str:
+        return self.index.name.name
+
+
+create_index = Kind("create-index", Build)
+drop_index = Kind("drop-index", Build)
+drop_invalid_index = Kind("drop-invalid-index", Build)
+
+
+@create_index.shows
+def creation(build: Build) -> str:
+    """The statement, as people write it."""
+    keys = ", ".join(_plain(key.column, key.is_expression) + shown(key)[len(key.column) :] for key in build.index.keys)
+    table = build.index.table
+    name = _plain(build.index.name.name)
+    return f"CREATE INDEX CONCURRENTLY {name} ON {_plain(table.schema)}.{_plain(table.name)} ({keys})"
+
+
+@drop_index.shows
+def removal(build: Build) -> str:
+    """The statement, as people write it."""
+    return f"DROP INDEX CONCURRENTLY IF EXISTS {_plain(build.index.name.schema)}.{_plain(build.index.name.name)}"
+
+
+drop_invalid_index.shows(removal)
+
+
+def _plain(name: str, is_expression: bool = False) -> str:
+    """For people only: the driver quotes what is executed."""
+    if is_expression or name.isidentifier() and name == name.lower():
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+@create_index.is_done
+def is_built(context: Context, build: Build) -> bool:
+    """Valid, ready, and what was planned."""
+    state = _state(context.db, build.index.name)
+    return state is not None and bool(state["is_valid"]) and matches(state, build.index)
+
+
+@create_index.does
+def create(context: Context, build: Build) -> None:
+    """Build it without blocking writers. Whatever fails, an INVALID index of this name does not stay.
+
+    There is no lock_timeout: in the wait phase of a concurrent build it would leave an INVALID index that every write
+    has to maintain. The watch cancels instead, and the remains are removed here. Raises Failed.
+    """
+    index = build.index
+    state = _state(context.db, index.name)
+    if state is not None:
+        _refuse_what_is_not_ours(state, index)
+        if state["is_valid"]:
+            return
+        context.report(f"{index.name} is INVALID: removing what an interrupted build left")
+        _remove(context, index.name)
+    columns, names = _keys(index)
+    try:
+        context.db.execute(
+            f"create index concurrently {{index}} on {{table}} ({columns})",
+            names={"index": index.name.name, "table": index.table, **names},
+            timeout=_NO_LIMIT,
+        )
+    except (Failed, TimedOut):
+        _remove_remains(context, index)
+        raise
+
+
+def _keys(index: NewIndex) -> tuple[str, dict[str, str]]:
+    """The key list with a placeholder for each identifier, and the identifiers. An expression is SQL already."""
+    parts: list[str] = []
+    names: dict[str, str] = {}
+    for number, key in enumerate(index.keys):
+        tail = shown(key)[len(key.column) :]
+        if key.is_expression:
+            parts.append("(" + key.column.replace("{", "{{").replace("}", "}}") + ")" + tail)
+        else:
+            names[f"key{number}"] = key.column
+            parts.append(f"{{key{number}}}{tail}")
+    return ", ".join(parts), names
+
+
+def _remove_remains(context: Context, index: NewIndex) -> None:
+    """After a failed build: what is left is INVALID, and ours. What cannot be removed now, the undo tries again."""
+    state = _state(context.db, index.name)
+    if state is not None and not state["is_valid"] and not state["is_building"] and matches(state, index):
+        context.report(f"removing the INVALID remains of {index.name}")
+        _remove(context, index.name)
+
+
+def _refuse_what_is_not_ours(state: dict[str, Any], index: NewIndex) -> None:
+    if state["is_building"]:
+        raise Failed(f"another session is building {index.name} now", hint="wait until it is done, then plan again")
+    if not matches(state, index):
+        raise Failed(f"the name {index.name} is taken by something else", hint="plan again: another name is chosen")
+
+
+def matches(state: dict[str, Any], index: NewIndex) -> bool:
+    """Whether the index that is there is the one that is meant: table, method, keys, order, operator classes."""
+    if state["table_name"] is None or Name(state["table_schema"], state["table_name"]) != index.table:
+        return False
+    if state["method"] != "btree" or not state["is_full"] or state["is_unique"]:
+        return False
+    options = [int(key.descending) + 2 * int(key.nulls_first) for key in index.keys]
+    classes = [key.operator_class for key in index.keys]
+    wanted = [_bare(key.column) for key in index.keys]
+    have = [_bare(str(text)) for text in state["keys"]]
+    return (have, list(state["options"]), list(state["operator_classes"])) == (wanted, options, classes)
+
+
+def _bare(text: str) -> str:
+    """A key's text without what the server adds for looks: quotes, spaces, outer brackets and casts of constants."""
+    bare = "".join(text.replace("::text", "").split()).lower()
+    bare = bare[1:-1].replace('""', '"') if bare.startswith('"') and bare.endswith('"') else bare
+    return bare[1:-1] if bare.startswith("(") and bare.endswith(")") else bare
+
+
+@drop_index.is_done
+def is_gone(context: Context, build: Build) -> bool:
+    return _state(context.db, build.index.name) is None
+
+
+@drop_index.does
+def drop(context: Context, build: Build) -> None:
+    """Remove it without blocking writers; raises Failed when the name belongs to something else."""
+    state = _state(context.db, build.index.name)
+    if state is None:
+        return
+    if not matches(state, build.index):
+        raise Failed(f"{build.index.name} is not the index that was built: it is left alone")
+    _remove(context, build.index.name)
+
+
+@drop_invalid_index.is_done
+def has_no_remains(context: Context, build: Build) -> bool:
+    state = _state(context.db, build.index.name)
+    return state is None or bool(state["is_valid"])
+
+
+@drop_invalid_index.does
+def drop_remains(context: Context, build: Build) -> None:
+    """Remove an INVALID index that somebody's interrupted build left; a build in progress is left alone (Failed)."""
+    state = _state(context.db, build.index.name)
+    if state is None or state["is_valid"]:
+        return
+    _refuse_what_is_not_ours(state, build.index)
+    _remove(context, build.index.name)
+
+
+def _remove(context: Context, name: Name) -> None:
+    """DROP INDEX CONCURRENTLY, three times a minute at the most: it waits for those who use the table."""
+    for attempt in range(3):
+        try:
+            return context.db.execute(
+                "drop index concurrently if exists {index}", names={"index": name}, timeout=_REMOVE
+            )
+        except (Cancelled, TimedOut) as error:
+            if attempt == 2:
+                raise Failed(
+                    f"{name} is INVALID and cannot be removed: sessions that use its table do not end",
+                    hint=f"end them, then: DROP INDEX CONCURRENTLY {name};",
+                ) from error
+            context.report(f"waiting to remove {name}")
+    return None
+
+
+@create_index.progress
+def amount(context: Context, build: Build) -> Amount | None:
+    """From pg_stat_progress_create_index."""
+    table = f'"{build.index.table.schema}"."{build.index.table.name}"'
+    rows = context.db.query(_PROGRESS, {"table": table})
+    if not rows:
+        return None
+    row = rows[0]
+    for done, total in (("tuples_done", "tuples_total"), ("blocks_done", "blocks_total"), ("lockers_done", "lockers_total")):
+        if row[total]:
+            return Amount(f"{build.index.name}, {row['phase']}", float(row[done]), float(row[total]))
+    return Amount(f"{build.index.name}, {row['phase']}", 0, 0)
+
+
+def invariants(context: Context, *, patience: Seconds, blocked: Seconds, lag: Seconds) -> Iterator[Finding]:
+    """While a build runs: how long it waits, whom it blocks, how far replicas are behind.
+
+    `patience` bounds the wait for older transactions, `blocked` how long a session may wait for us, `lag` the slowest
+    replica's replay. Thresholds come from the runbook's parameters.
+    """
+    version = context.db.server().version
+    waitstart = "l.waitstart" if version >= 140000 else "null::timestamptz"
+    waits = context.db.query(_WAITS.replace("{waitstart}", waitstart))[0]
+    note = f"waits for {waits['blockers']}" if waits["blockers"] else ""
+    yield Finding("the build waits for other sessions", waits["seconds"], "s", crit=patience, note=note)
+    held_up = context.db.query(_BLOCKED)[0]
+    note = f"{held_up['sessions']} sessions" if held_up["sessions"] else ""
+    yield Finding("sessions wait for the build", held_up["seconds"], "s", crit=blocked, note=note)
+    yield Finding("replication lag", context.db.query(_LAG)[0]["seconds"], "s", crit=lag)
+
+
+def build_of(action: Action) -> Build:
+    """What an action of this module builds or removes."""
+    return create_index.subject(action)
+
+
+def index_size(database: Database, name: Name) -> Bytes:
+    """What an index takes on disk; 0 when there is none."""
+    rows = database.query(
+        "select pg_relation_size(c.oid) as bytes from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = %(schema)s and c.relname = %(name)s /* aiprod-ops: the size of one index */",
+        {"schema": name.schema, "name": name.name},
+    )
+    return Bytes(int(rows[0]["bytes"])) if rows else Bytes(0)
+
+
+def _state(database: Database, name: Name) -> dict[str, Any] | None:
+    rows = database.query(_STATE, {"schema": name.schema, "name": name.name})
+    return rows[0] if rows else None

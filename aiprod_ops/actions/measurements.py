@@ -1,0 +1,269 @@
+"""Measuring statements with real values, with a custom and with a generic plan, in buffers and milliseconds.
+
+Buffers decide (they repeat within 1 %), milliseconds are reported (they vary up to 2 × from run to run).
+Source: PostgreSQL manual, PREPARE ("plan_cache_mode"), EXPLAIN (BUFFERS).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiprod_ops.domain import parameters
+from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.parameters import ColumnValues, Logged, Missing, ValueSet
+from aiprod_ops.domain.proofs import Comparison, Sampled
+from aiprod_ops.domain.queries import Unreadable, read
+from aiprod_ops.domain.schema import Name, Schema
+from aiprod_ops.domain.statements import Statement
+from aiprod_ops.errors import Failed, PermissionMissing, TimedOut
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Milliseconds, Seconds
+
+PLANS = ("custom", "generic")
+_LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
+_BUDGET = Milliseconds(400)  # runs are repeated until a statement has had this much
+_LEAST, _MOST = 2, 5  # runs of each; buffers repeat, so two tell whether the figure holds
+
+#: Worse means more buffers and more time, each by more than what repeats of the same plan differ by (see FACTS in the
+#: decision record "buffers decide"): 1.2 × buffers; or twice the time whatever the buffers say, above a noise floor.
+WORSE_BUFFERS, WORSE_TIME, NOISE_MS = 1.2, 2.0, 2.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A statement that can be measured: its parameters' value sets, equal ones given once."""
+
+    statement: Statement
+    text: str
+    sets: tuple[ValueSet, ...]
+    is_write: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to measure: which statement, which values (`rare`, `median`, `common`), which kind of plan."""
+
+    subject: Subject
+    values: ValueSet
+    plan: str
+
+    @property
+    def label(self) -> dict[str, str]:
+        return {"statement": self.subject.statement.text, "values": self.values.kind, "plan": self.plan}
+
+
+@dataclass
+class Measured:
+    """What the runs of one case gave; `indexes` are those the plan used. A case that ran out of time says so."""
+
+    buffers: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    indexes: frozenset[str] = frozenset()
+    timed_out: bool = False
+
+
+def subjects(source: Database, statements: Iterable[Statement], schema: Schema) -> tuple[list[Subject], list[str]]:
+    """What can be measured, with values read from the source's statistics and log; and why the rest cannot."""
+    chosen = list(statements)
+    slots: dict[int, Any] = {}
+    notes: list[str] = []
+    for statement in chosen:
+        try:
+            slots[statement.query_id] = parameters.slots(statement.text, schema)
+        except Unreadable as error:
+            notes.append(f"not measured: {_short(statement.text)} ({error})")
+    columns = sorted({(s.table, s.column) for each in slots.values() for s in each if s.table is not None})
+    texts = source.column_values(columns) if columns else {}
+    statistics = {
+        key: ColumnValues(tuple((str(value), share) for value, share in common), tuple(bounds))
+        for key, (common, bounds) in texts.items()
+    }
+    samples = source.samples(sorted(slots), 20)
+    found: list[Subject] = []
+    for statement in chosen:
+        if statement.query_id not in slots:
+            continue
+        calls = [
+            logged
+            for sample in samples
+            if sample.query_id == statement.query_id
+            and (logged := _logged(statement.text, sample.text, sample.duration_ms, sample.parameters)) is not None
+        ]
+        sets = parameters.value_sets(slots[statement.query_id], statistics, calls)
+        if isinstance(sets, Missing):
+            notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
+            continue
+        text = parameters.repaired(statement.text)
+        found.append(Subject(statement, text, sets, read(statement.text).writes))
+    return found, notes
+
+
+def _logged(text: str, sample: str, duration_ms: float, given: Sequence[str]) -> Logged | None:
+    try:
+        return parameters.logged(text, sample, duration_ms, given)
+    except Unreadable:
+        return None
+
+
+def cases(found: Iterable[Subject]) -> list[Case]:
+    """Every combination of statement, values and kind of plan; without parameters there is only one kind."""
+    return [
+        Case(subject, values, plan)
+        for subject in found
+        for values in subject.sets
+        for plan in (PLANS if values.values else PLANS[:1])
+    ]
+
+
+def measure(
+    database: Database, wanted: Sequence[Case], report: Callable[[str], None] = lambda _: None
+) -> tuple[dict[int, Measured], list[str]]:
+    """Run each case on a disposable copy; answers by position in `wanted`, and notes on what could not be run."""
+    results: dict[int, Measured] = {}
+    notes: list[str] = []
+    for number, case in enumerate(wanted):
+        report(f"measuring: {number + 1} of {len(wanted)}")
+        try:
+            results[number] = _repeated(database, case)
+        except Failed as error:
+            notes.append(f"not measured: {_short(case.subject.statement.text)} ({error.message})")
+    return results, sorted(set(notes))
+
+
+def _repeated(database: Database, case: Case) -> Measured:
+    measured = Measured()
+    while len(measured.ms) < _LEAST or (len(measured.ms) < _MOST and sum(measured.ms) < _BUDGET):
+        try:
+            plan = explained(database, case, analyze=True)
+        except TimedOut:
+            measured.ms.append(_LONGEST * 1000)
+            measured.timed_out = True
+            return measured
+        root = plan["Plan"]
+        measured.ms.append(float(plan["Execution Time"]))
+        measured.buffers.append(_buffers(root))
+        measured.indexes = frozenset(used_indexes(root))
+    return measured
+
+
+def _buffers(node: Mapping[str, Any]) -> float:
+    names = ("Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks", "Temp Read Blocks",
+             "Temp Written Blocks")  # fmt: skip
+    return float(sum(node.get(name, 0) for name in names))
+
+
+def explained(database: Database, case: Case, *, analyze: bool) -> dict[str, Any]:
+    """EXPLAIN of one case as JSON. With `analyze` it is executed (a write is rolled back), else only planned.
+
+    Planning needs no more than a reading role. Raises Failed when the statement cannot be prepared.
+    """
+    database.query("select set_config('plan_cache_mode', %(mode)s, false)", {"mode": f"force_{case.plan}_plan"})
+    text = _raw(case.subject.text.rstrip().rstrip(";"))
+    options = "analyze, buffers, timing off, format json" if analyze else "format json"
+    if not case.values.values:
+        return _explain(database, f"explain ({options}) {text}", case.subject.is_write and analyze)
+    database.query("deallocate all")
+    database.query(f"prepare aiprod_ops as {text}")
+    values = _raw(", ".join(case.values.values))
+    return _explain(
+        database, f"explain ({options}) execute aiprod_ops({values})", case.subject.is_write and analyze
+    )
+
+
+def _explain(database: Database, sql: str, roll_back: bool) -> dict[str, Any]:
+    if roll_back:
+        database.query("begin")
+    try:
+        rows = database.query(sql, timeout=_LONGEST)
+    finally:
+        if roll_back:
+            database.query("rollback")
+    plan: dict[str, Any] = rows[0]["QUERY PLAN"][0]
+    return plan
+
+
+def _raw(text: str) -> str:
+    """Text that is SQL already: its braces are not placeholders."""
+    return text.replace("{", "{{").replace("}", "}}") if "{" in text or "}" in text else text
+
+
+def used_indexes(node: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the indexes in a plan."""
+    if "Index Name" in node:
+        yield str(node["Index Name"])
+    for child in node.get("Plans", ()):
+        yield from used_indexes(child)
+
+
+def choices(database: Database, name: str, served: Sequence[Statement], schema: Schema) -> Iterator[Finding]:
+    """Whether the planner chooses an index for the statements it is for, with a custom and with a generic plan.
+
+    Only planned, nothing is executed: a reading role is enough. For some values another plan may rightly win (a value
+    that 93 % of the rows share), so one choice for each kind of plan is what is asked for.
+    """
+    found, notes = subjects(database, served, schema)
+    wanted = cases(found)
+    chosen: dict[str, int] = {plan: 0 for plan in PLANS if any(case.plan == plan for case in wanted)}
+    for case in wanted:
+        try:
+            plan = explained(database, case, analyze=False)
+        except (Failed, PermissionMissing) as error:
+            notes.append(error.message)
+            continue
+        chosen[case.plan] += name in set(used_indexes(plan["Plan"]))
+    if not chosen:
+        yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=f"not seen: {'; '.join(notes)}")
+    for kind, count in chosen.items():
+        note = f"for {count} of {sum(case.plan == kind for case in wanted)}"
+        yield Finding(f"{name} is chosen by the planner, {kind} plan", float(count == 0), "", crit=1, note=note)
+
+
+def compared(wanted: Sequence[Case], before: Mapping[int, Measured], after: Mapping[int, Measured]) -> list[Comparison]:
+    """Before and after of every case, in buffers and in milliseconds."""
+    found: list[Comparison] = []
+    for number, case in enumerate(wanted):
+        if number not in before or number not in after:
+            continue
+        then, now = before[number], after[number]
+        if then.buffers and now.buffers:
+            found.append(_comparison(case, "buffers", then.buffers, now.buffers))
+        found.append(_comparison(case, "ms", then.ms, now.ms))
+    return found
+
+
+def _comparison(case: Case, unit: str, before: Sequence[float], after: Sequence[float]) -> Comparison:
+    return Comparison(_short(case.subject.statement.text), unit, Sampled.of(before), Sampled.of(after), case.label)
+
+
+def gain(before: Measured, after: Measured) -> float:
+    """How many times fewer buffers; of something that ran out of time before, how many times less time."""
+    if before.timed_out or after.timed_out or not before.buffers or not after.buffers:
+        return max(Sampled.of(before.ms).median, 0.5) / max(Sampled.of(after.ms).median, 0.5)
+    return max(Sampled.of(before.buffers).median, 0.5) / max(Sampled.of(after.buffers).median, 0.5)
+
+
+def is_worse(before: Measured, after: Measured) -> bool:
+    """Whether the change made this case worse, by the thresholds above."""
+    then, now = Sampled.of(before.ms), Sampled.of(after.ms)
+    if after.timed_out and not before.timed_out:
+        return True
+    slower = now.median / max(then.median, 0.001)
+    if now.median - then.median < NOISE_MS:
+        return False
+    more = 1 / gain(before, after)
+    return (more > WORSE_BUFFERS and slower > WORSE_BUFFERS) or slower > WORSE_TIME
+
+
+def tables_of(statement: Statement, schema: Schema) -> set[Name]:
+    """The tables a statement reads or changes; none when it cannot be read."""
+    try:
+        accesses = read(statement.text, schema).accesses
+    except Unreadable:
+        return set()
+    found = (schema.table(access.schema, access.table) for access in accesses)
+    return {table.name for table in found if table is not None}
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 100 else flat[:99] + "…"

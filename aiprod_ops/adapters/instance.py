@@ -1,0 +1,137 @@
+"""One PostgreSQL server on this machine: made, started, stopped and copied with PostgreSQL's own programs."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.programs import Programs, complaint
+from aiprod_ops.errors import Failed
+from aiprod_ops.units import Seconds
+
+SOCKET_PATH_LIMIT = 103  #: bytes without the final zero; macOS has the smaller limit (Linux: 107). Source: unix(7), unix(4)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """Where a server lives. Its working directory is `data`, so that it can be found when nobody remembers it.
+
+    `log` takes what the server says before its own logging starts, and why it did not start.
+    """
+
+    programs: Programs
+    data: Path
+    sockets: Path
+    port: int
+    log: Path
+
+    def initdb(self) -> None:
+        """Make an empty cluster, owned by `postgres`, with checksums, in C collation, UTF-8."""
+        self.data.mkdir(mode=0o700)
+        self.programs.hand_over(self.data)
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--data-checksums"]
+        self.programs.run("initdb", f"--pgdata={self.data}", *options, "--no-sync", cwd=self.data)
+
+    def configure(self, settings: Mapping[str, str | int], hba: str) -> None:
+        """Write the whole configuration: what is not named here has PostgreSQL's default."""
+        own = {"port": self.port, "unix_socket_directories": str(self.sockets), "unix_socket_permissions": "0700"}
+        lines = [f"{name} = {_quoted(str(value))}\n" for name, value in {**own, **settings}.items()]
+        for name, text in (
+            ("postgresql.conf", "".join(lines)),
+            ("postgresql.auto.conf", ""),
+            ("pg_hba.conf", hba),
+            ("pg_ident.conf", ""),
+        ):
+            (self.data / name).write_text(text, encoding="utf-8")
+            self.programs.hand_over(self.data / name)
+
+    def start(self, timeout: Seconds = Seconds(60)) -> None:
+        """Start and wait until it answers. Raises Failed with the server's own words."""
+        self.sockets.mkdir(mode=0o700, exist_ok=True)
+        self.programs.hand_over(self.sockets)
+        self.log.touch(mode=0o600)
+        self.programs.hand_over(self.log)
+        before = self.log.stat().st_size
+        try:
+            self._pg_ctl("start", f"--log={self.log}", "--wait", f"--timeout={timeout:.0f}", timeout=timeout)
+        except Failed as error:
+            said = self.log.read_bytes()[before:].decode("utf-8", "replace")
+            raise Failed(f"the server in {self.data} does not start: {complaint(said or error.message)}") from error
+
+    def stop(self, mode: str = "fast", timeout: Seconds = Seconds(60)) -> None:
+        """Stop, if it runs. `mode` is PostgreSQL's: smart, fast or immediate."""
+        if self.is_running():
+            self._pg_ctl("stop", f"--mode={mode}", "--wait", f"--timeout={timeout:.0f}", timeout=timeout)
+
+    def _pg_ctl(self, verb: str, *arguments: str, timeout: Seconds) -> None:
+        self.programs.run(
+            "pg_ctl", verb, f"--pgdata={self.data}", "--silent", *arguments, cwd=self.data, timeout=Seconds(timeout + 10)
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process, as its own file says; the process may be gone."""
+        try:
+            return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def is_running(self) -> bool:
+        """Whether the process that the server's file names is this server: a number may have found a new owner."""
+        pid = self.pid
+        return pid is not None and _serves(pid, self.data)
+
+    def dsn(self, user: str, database: str, *, passfile: Path | None = None) -> str:
+        """A connection URI through the server's socket, or through loopback where the socket's path is too long."""
+        host = str(self.sockets) if fits(self.sockets, self.port) else "127.0.0.1"
+        query = {"host": host, "port": str(self.port)} | ({"passfile": str(passfile)} if passfile else {})
+        return f"postgresql://{quote(user)}@/{quote(database)}?{urlencode(query, quote_via=quote, safe='/')}"
+
+    def base_backup(
+        self, dsn: str, *, tablespaces: Mapping[str, Path] | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Fill the empty data directory from a running server, with the WAL that makes it consistent.
+
+        `dsn` must not hold a password (it would stand in the process list): `env` may hold PGPASSWORD. Each
+        tablespace's old place maps to its new one. Raises Failed.
+        """
+        moves = [f"--tablespace-mapping={_escaped(old)}={_escaped(str(new))}" for old, new in (tablespaces or {}).items()]
+        options = ["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-password", *moves]
+        where = self.data.parent
+        self.programs.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={dsn}", *options, cwd=where, env=env)
+        self.data.chmod(0o700)
+
+    def verify_backup(self) -> None:
+        """Compare the data directory with the backup's manifest and parse its WAL. Raises Failed."""
+        self.programs.run("pg_verifybackup", str(self.data), cwd=self.data.parent)
+
+
+def fits(sockets: Path, port: int) -> bool:
+    """Whether the socket's path is short enough for the operating system."""
+    return len(str(sockets / f".s.PGSQL.{port}").encode()) <= SOCKET_PATH_LIMIT
+
+
+def socket_folder(preferred: Path, port: int) -> Path:
+    """The preferred folder, or a new one in the temporary directory where its path would be too long for a socket."""
+    return preferred if fits(preferred, port) else Path(tempfile.mkdtemp(prefix="aiprod-"))
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Whether a process is a server (or its postmaster's child) that lives in `data`."""
+    proc = Path("/proc", str(pid), "cwd")
+    if Path("/proc/self").exists():
+        try:
+            return proc.readlink() == data.resolve()
+        except OSError:
+            return False
+    return any(process.pid == pid for process in processes.below(data))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _escaped(path: str) -> str:
+    return path.replace("=", "\\=")

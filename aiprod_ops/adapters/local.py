@@ -1,0 +1,288 @@
+"""The platform `local`: PostgreSQL on machines of our own. A copy is a base backup, verified and started here."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.instance import PostgresServer, socket_folder
+from aiprod_ops.adapters.programs import Programs, find, reachable
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
+from aiprod_ops.ports import Database, Restored
+from aiprod_ops.units import Bytes, Seconds, show
+
+MARKER = "copy.json"
+PORT = 5432  #: only the name of a socket in a folder of the copy's own
+MARGIN = 1.2  #: the index that is tried there needs room, too
+
+#: Libraries whose background workers would act on the world from a copy (run jobs, apply changes).
+ACTS_BY_ITSELF = frozenset({"pg_cron", "pg_partman_bgw", "pglogical", "bdr", "pg_squeeze", "timescaledb_toolkit"})
+
+#: What makes a copy standalone, silent and quick to throw away.
+STANDALONE: dict[str, str | int] = {
+    "listen_addresses": "",
+    "archive_mode": "off",
+    "primary_conninfo": "",
+    "primary_slot_name": "",
+    "synchronous_standby_names": "",
+    "max_logical_replication_workers": 0,
+    "autovacuum": "off",
+    "fsync": "off",
+    "logging_collector": "off",
+    "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
+}
+
+SOURCE = """
+    WITH databases AS MATERIALIZED (
+        SELECT oid, has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') AS visible
+        FROM pg_database)
+    SELECT current_setting('server_version_num')::int AS version,
+           current_database()::text AS database,
+           (SELECT rolname::text FROM pg_roles WHERE oid = 10) AS superuser,
+           pg_size_bytes(current_setting('min_wal_size')) AS wal,
+           (SELECT sum(pg_database_size(oid)) FILTER (WHERE visible)::bigint FROM databases) AS size,
+           (SELECT count(*) FILTER (WHERE NOT visible)::int FROM databases) AS hidden
+"""
+TABLESPACES = "SELECT pg_tablespace_location(oid) AS folder FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
+
+#: Settings that decide how the planner and a build behave: the copy has to behave as its source does.
+SETTINGS = """
+    SELECT name, current_setting(name) AS value FROM pg_settings
+    WHERE source NOT IN ('default', 'override', 'client', 'session')
+      AND (starts_with(category, 'Query Tuning') OR category = 'Resource Usage / Worker Processes' OR name = ANY(%(also)s))
+"""
+ALSO = [
+    *("shared_buffers", "work_mem", "maintenance_work_mem", "hash_mem_multiplier", "temp_buffers", "max_connections"),
+    *("max_prepared_transactions", "max_locks_per_transaction", "effective_io_concurrency", "track_io_timing"),
+    *("TimeZone", "DateStyle", "lc_monetary", "lc_numeric", "lc_time", "default_text_search_config", "compute_query_id"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a copy has to know of the server it is made from."""
+
+    version: int
+    database: str
+    superuser: str
+    size: Bytes
+    wal: Bytes
+    tablespaces: tuple[str, ...]
+    settings: dict[str, str]
+
+    @property
+    def needed(self) -> Bytes:
+        """Room for a copy: the databases with all their tablespaces, a margin, and the WAL of both servers."""
+        return Bytes(int(self.size * MARGIN) + 2 * self.wal)
+
+
+class LocalPlatform:
+    """Makes disposable copies below a folder, on the machine where this runs.
+
+    `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
+    target's, where it is on this machine.
+    """
+
+    def __init__(
+        self,
+        backup: str,
+        copies: Path,
+        connect: Callable[[str], Database],
+        *,
+        postgres_bin: Path | None = None,
+        data_directory: Path | None = None,
+    ) -> None:
+        self._backup = backup
+        self._copies = copies
+        self._connect = connect
+        self._postgres_bin = postgres_bin
+        self._data_directory = data_directory
+
+    @contextmanager
+    def copy(self, name: str, report: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Database, Restored]]:
+        """Restore the target into a disposable instance; it is destroyed when the context ends, however that ends."""
+        programs = find(self._postgres_bin)
+        source = self._source()
+        if source.version // 10000 != programs.major:
+            raise ConfigurationError(
+                f"the server is PostgreSQL {source.version // 10000}, the programs in {programs.bin} are {programs.major}",
+                hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
+            )
+        self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._refuse_without_room(source)
+        sockets = socket_folder(self._copies / name / "s", PORT)
+        folder = _claim(self._copies, name, sockets)
+        try:
+            started = time.monotonic()
+            server = PostgresServer(
+                reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log"
+            )
+            with self._running(server, source, report) as database:
+                checks = _after_start(database)
+                seconds = Seconds(time.monotonic() - started)
+                yield database, Restored(name, seconds, _size(folder), ("pg_verifybackup: intact", *checks))
+        finally:
+            _delete(folder)
+
+    @contextmanager
+    def _running(
+        self, server: PostgresServer, source: Source, report: Callable[[str], None]
+    ) -> Iterator[Database]:
+        """The restored copy, started; it is stopped in every case, also when the start itself was interrupted."""
+        try:
+            self._restore(server, source, report)
+            database = self._connect(server.dsn(source.superuser, source.database))
+            try:
+                yield database
+            finally:
+                database.close()
+        finally:
+            server.stop("immediate")
+
+    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Destroy copies whose run is not alive any more; answers their names."""
+        if not self._copies.is_dir():
+            return []
+        dead = [folder for folder in sorted(self._copies.iterdir()) if _is_copy(folder) and not is_alive(folder.name)]
+        for folder in dead:
+            processes.stop(folder)
+            _delete(folder)
+        return [folder.name for folder in dead]
+
+    def free(self) -> Bytes | None:
+        """Free space on the target's data volume; None where it is not on this machine."""
+        if self._data_directory is None or not self._data_directory.is_dir():
+            return None
+        return Bytes(shutil.disk_usage(self._data_directory).free)
+
+    def _source(self) -> Source:
+        database = self._connect(self._backup)
+        try:
+            facts = database.query(SOURCE)[0]
+            if facts["hidden"]:
+                raise PermissionMissing(
+                    f"the backup role cannot see the size of {facts['hidden']} databases",
+                    hint="GRANT pg_read_all_stats TO the role in the target's `backup` DSN",
+                )
+            tablespaces = tuple(row["folder"] for row in database.query(TABLESPACES))
+            settings = {row["name"]: row["value"] for row in database.query(SETTINGS, {"also": ALSO})}
+        finally:
+            database.close()
+        facts.pop("hidden")
+        return Source(tablespaces=tablespaces, settings=settings, **facts)
+
+    def _refuse_without_room(self, source: Source) -> None:
+        free = shutil.disk_usage(self._copies).free
+        if free < source.needed:
+            raise Refused(
+                f"a copy needs {show(source.needed, 'B')} in {self._copies}, {show(free, 'B')} are free",
+                hint="free space there, or name another folder as `copies` in the configuration",
+            )
+
+    def _restore(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> None:
+        dsn, env = _without_password(self._backup)
+        moved = {old: server.data.parent / "tablespaces" / str(number) for number, old in enumerate(source.tablespaces)}
+        for new in moved.values():
+            new.mkdir(mode=0o700, parents=True)
+        report(f"base backup of {show(source.size, 'B')}")
+        server.base_backup(dsn, tablespaces=moved, env=env)
+        report("verifying the backup against its manifest")
+        server.verify_backup()
+        report("starting the copy")
+        libraries = _libraries(server)
+        (server.data / "standby.signal").unlink(missing_ok=True)
+        (server.data / "recovery.signal").unlink(missing_ok=True)
+        server.configure({**_capped(source.settings), **STANDALONE, "shared_preload_libraries": libraries}, HBA)
+        for path in (server.data, *moved.values()):
+            server.programs.hand_over(path)
+        # Crash recovery of a large, busy source replays all the WAL of the backup.
+        server.start(timeout=Seconds(600))
+
+
+HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
+
+
+def _claim(copies: Path, name: str, sockets: Path) -> Path:
+    """Make the copy's folder, marked as one from its first moment but one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigurationError(f"{name!r} is not a name for a copy: letters, digits, '.', '_' and '-' only")
+    folder = copies / name
+    try:
+        folder.mkdir(mode=0o711)
+    except FileExistsError as error:
+        raise Refused(f"there is a copy named {name} already in {copies}") from error
+    text = json.dumps({"pid": os.getpid(), "sockets": str(sockets), "created": time.time()})
+    (folder / MARKER).write_text(text, encoding="utf-8")
+    return folder
+
+
+def _is_copy(folder: Path) -> bool:
+    # An empty folder is a copy whose maker was killed before it wrote the marker.
+    return folder.is_dir() and ((folder / MARKER).exists() or not any(folder.iterdir()))
+
+
+def _delete(folder: Path) -> None:
+    """Delete a stopped copy, its tablespaces, and its sockets where they had to live elsewhere."""
+    try:
+        sockets = json.loads((folder / MARKER).read_text(encoding="utf-8"))["sockets"]
+        shutil.rmtree(sockets, ignore_errors=True)
+    except (OSError, ValueError):
+        pass  # killed before it was marked: then there are no sockets either
+    shutil.rmtree(folder)
+
+
+def _libraries(server: PostgresServer) -> str:
+    """The preloaded libraries of the source that are here and do not act by themselves."""
+    try:
+        named = server.programs.run("postgres", "-D", str(server.data), "-C", "shared_preload_libraries", cwd=server.data)
+    except Failed:
+        return ""  # its configuration lies outside its data directory or does not fit this machine
+    wanted = [name.strip() for name in named.split(",") if name.strip()]
+    return ",".join(name for name in wanted if name not in ACTS_BY_ITSELF and _is_here(server.programs, name))
+
+
+def _is_here(programs: Programs, library: str) -> bool:
+    stem = library.removeprefix("$libdir/")
+    return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
+
+
+def _capped(settings: Mapping[str, str]) -> dict[str, str | int]:
+    """The source's settings; its shared buffers only as far as an eighth of this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kept: dict[str, str | int] = dict(settings)
+    kept["shared_buffers"] = f"{min(_kilobytes(settings.get('shared_buffers', '128MB')), memory // 8 // 1024)}kB"
+    return kept
+
+
+def _kilobytes(text: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(kB|MB|GB|TB)", text).groups()  # type: ignore[union-attr]  # as the server shows it
+    return int(number) * {"kB": 1, "MB": 1024, "GB": 1024**2, "TB": 1024**3}[unit]
+
+
+def _without_password(dsn: str) -> tuple[str, dict[str, str]]:
+    """A DSN that may stand in the process list, and the environment that carries the rest."""
+    parts = parse_dsn(dsn)
+    password = parts.pop("password", None)
+    return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
+
+
+def _after_start(database: Database) -> list[str]:
+    """Check that the copy is a primary of its own; end what would hold up a build on it."""
+    if database.server().is_standby:
+        raise Failed("the copy did not leave recovery")
+    prepared = [row["gid"] for row in database.query("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")]
+    for gid in prepared:
+        database.execute("ROLLBACK PREPARED %(gid)s", {"gid": gid})
+    return ["recovered to a consistent state", *([f"{len(prepared)} prepared transactions ended"] if prepared else [])]
+
+
+def _size(folder: Path) -> Bytes:
+    return Bytes(sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")))

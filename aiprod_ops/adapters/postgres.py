@@ -1,0 +1,136 @@
+"""PostgreSQL through SQLAlchemy and psycopg2: implements `ports.Database`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiprod_ops.adapters import postgres_catalog as catalog
+from aiprod_ops.adapters import postgres_log as log_reader
+from aiprod_ops.adapters import postgres_statements as statistics
+from aiprod_ops.adapters.postgres_dsn import target
+from aiprod_ops.adapters.postgres_server_log import ServerLog, server_log
+from aiprod_ops.adapters.postgres_session import Session
+from aiprod_ops.domain.schema import Name, Schema, TableSize
+from aiprod_ops.domain.statements import Workload
+from aiprod_ops.errors import Failed, PermissionMissing, Refused
+from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
+from aiprod_ops.units import Seconds
+
+_NONE: Mapping[str, Any] = {}
+_USUAL = Seconds(30)
+_PATIENCE = Seconds(5)
+
+
+class PostgresDatabase:
+    """One session with one database; the first call connects.
+
+    A probe (`writes=False`) runs all in READ ONLY transactions with a lock time-out of 2 s and refuses `execute`
+    An actor runs in autocommit without a lock time-out; it needs a direct connection, not a pooler in transaction mode.
+    `log` is a JSON log file of the server or a folder of them, where they can be read as files.
+    Raises ConfigurationError for a DSN that cannot be read.
+    """
+
+    def __init__(
+        self, dsn: str, *, writes: bool, application_name: str, log: str = "", connect_timeout: Seconds = _PATIENCE
+    ) -> None:
+        where = target(dsn, "actor" if writes else "probe")
+        self._session = Session(
+            where, writes=writes, application_name=application_name, connect_timeout=connect_timeout
+        )
+        self._writes = writes
+        self._log = log
+
+    def __repr__(self) -> str:
+        return f"PostgresDatabase({self._session.target})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def server(self) -> Server:
+        """Raises PermissionMissing with the GRANT where pg_control_system() was revoked from PUBLIC."""
+        try:
+            return Server(**self._named("server")[0])
+        except PermissionMissing as error:
+            role = self._named("role")[0]["role"]
+            raise PermissionMissing(
+                error.message, hint=f"As a superuser: GRANT EXECUTE ON FUNCTION pg_control_system() TO {role};"
+            ) from error
+
+    def query(
+        self, sql: str, values: Values = _NONE, *, names: Names = _NONE, timeout: Seconds = _USUAL
+    ) -> list[dict[str, Any]]:
+        """With values a literal % is written %%; with names a literal brace is doubled. A time-out of 0 is none."""
+        return self._session.run(sql, values, names, timeout)
+
+    def execute(self, sql: str, values: Values = _NONE, *, names: Names = _NONE, timeout: Seconds = _USUAL) -> None:
+        if not self._writes:
+            raise Refused(
+                f"{self._session.target} is a probe: it only reads", hint="Changes go through the actor identity."
+            )
+        self._session.run(sql, values, names, timeout)
+
+    def hold(self, key: str) -> bool:
+        if not self._writes:
+            raise Refused(f"{self._session.target} is a probe: it takes no lock")
+        return self._session.hold(key)
+
+    def cancel(self) -> None:
+        self._session.cancel()
+
+    def workload(self) -> Workload:
+        """From pg_stat_statements; where it is not there, from the JSON log, whose figures are lower bounds."""
+        found = statistics.access(self._named)
+        if found.is_usable:
+            return statistics.workload(self._named, found)
+        log = self._log_files()
+        if log.files:
+            return log_reader.workload(log_reader.calls(log.files, log.database), found.missing)
+        return statistics.nothing((*found.missing, *log.missing))
+
+    def schema(self) -> Schema:
+        """Raises Failed, naming table and process, while somebody has a table locked against reading."""
+        try:
+            return catalog.schema(self._named)
+        except Failed as error:
+            if "lock timeout" not in error.message:
+                raise
+            raise self._locked(error) from error
+
+    def sizes(self) -> dict[str, TableSize]:
+        return catalog.sizes(self._named)
+
+    def column_values(self, columns: Sequence[tuple[Name, str]]) -> dict[tuple[Name, str], ColumnTexts]:
+        return catalog.column_values(self._named, columns)
+
+    def samples(self, query_ids: Sequence[int], most: int = 20) -> list[Sample]:
+        if not query_ids or most < 1:
+            return []
+        log = self._log_files()
+        return log_reader.samples(log_reader.calls(log.files, log.database, query_ids), query_ids, most)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _named(self, name: str, values: Values = _NONE, *, names: Names = _NONE) -> list[dict[str, Any]]:
+        return self._session.run(catalog.statement(name), values, names, Seconds(60))
+
+    def _log_files(self) -> ServerLog:
+        """The log as files where the configuration says so, else through the server."""
+        if self._log:
+            database = self._named("log_access")[0]["database"]
+            return ServerLog(database, tuple(log_reader.local_files(Path(self._log))))
+        return server_log(self._named)
+
+    def _locked(self, error: Failed) -> Failed:
+        held = [
+            f"{row['relation']} by process {row['pid']} ({row['usename'] or 'a prepared transaction'}, "
+            f"{row['state'] or 'not shown'})"
+            for row in self._named("lock_holders")
+        ]
+        return Failed(f"{error.message}: locked {', '.join(held) or 'by somebody'}", hint=error.hint)

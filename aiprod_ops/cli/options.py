@@ -1,0 +1,107 @@
+"""Options that several commands share, and how a command line finds its runbook, target and world."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the shared options say: configuration, target or DSNs, further folders of runbooks."""
+
+    config: str = ""
+    target: str = ""
+    dsn: str = ""
+    actor_dsn: str = ""
+    backup_dsn: str = ""
+    log: str = ""
+    postgres_bin: str = ""
+    runbooks: tuple[Path, ...] = ()
+
+
+def where(function: F) -> F:
+    """Add the options that say where to work; the command gets one `where: Where`."""
+    from functools import wraps
+
+    names = ("config", "target", "dsn", "actor_dsn", "backup_dsn", "log", "postgres_bin", "runbooks")
+
+    @wraps(function)
+    def command(**given: Any) -> Any:
+        chosen = Where(**{name: given.pop(name) for name in names})
+        return function(where=chosen, **given)
+
+    options = (
+        click.option("--target", default="", metavar="NAME", help="Instance from the configuration.",
+                     shell_complete=complete_target),
+        click.option("--dsn", default="", metavar="DSN", envvar="AIPROD_OPS_DSN", help="Instance to read, with the probe identity."),
+        click.option("--actor-dsn", default="", metavar="DSN", envvar="AIPROD_OPS_ACTOR_DSN", help="Identity that changes it."),
+        click.option("--backup-dsn", default="", metavar="DSN", envvar="AIPROD_OPS_BACKUP_DSN", help="Identity that takes base backups."),
+        click.option("--log", default="", metavar="PATH", help="The server's JSON log, a file or a folder."),
+        click.option("--postgres-bin", default="", metavar="DIR", help="PostgreSQL programs of the server's major version."),
+        click.option("--runbooks", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Further runbooks."),
+        click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command  # type: ignore[return-value]
+
+
+def output(*formats: str) -> Callable[[F], F]:
+    """Add `-o`; the first format is the default."""
+    return click.option(
+        "-o", "--output", type=click.Choice(formats), default=formats[0], show_default=True, help="How to print."
+    )
+
+
+def complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of targets, for the shell."""
+    from aiprod_ops import config
+
+    return [name for name in config.load(ctx.params.get("config") or "").targets if name.startswith(incomplete)]
+
+
+def complete_runbook(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids of runbooks, for the shell."""
+    from aiprod_ops import config
+    from aiprod_ops.engine import registry
+
+    folders = config.load(ctx.params.get("config") or "").runbook_folders
+    return [name for name in registry.find(folders) if name.startswith(incomplete)]
+
+
+def complete_run(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids of runs, for the shell."""
+    from aiprod_ops import config
+    from aiprod_ops.adapters.files import FolderStore
+    from aiprod_ops.engine.journal import runs
+
+    store = FolderStore(config.load(ctx.params.get("config") or "").state)
+    return [name for name in runs(store) if name.startswith(incomplete)]
+
+
+def split_params(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Separate runbook ids from a runbook's own options (`--objective 300ms`, `--objective=300ms`).
+
+    Raises click.UsageError for an option without a value.
+    """
+    names: list[str] = []
+    given: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            names.append(word)
+            continue
+        if not word.startswith("--"):
+            raise click.UsageError(f"there is no option {word}")
+        name, has_value, value = word[2:].partition("=")
+        if not has_value and not rest:
+            raise click.UsageError(f"option {word} needs a value")
+        given[name.replace("-", "_")] = value if has_value else rest.pop(0)
+    return names, given

@@ -1,0 +1,204 @@
+"""`plan`, `prove`, `run`, `drill`: from facts to a verified change."""
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from aiprod_ops.cli import options
+from aiprod_ops.cli.checks import known, repeated
+from aiprod_ops.cli.options import Where
+from aiprod_ops.errors import NotApproved, UsageError
+
+_book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
+                       shell_complete=options.complete_runbook)  # fmt: skip
+_without = click.option("--without", multiple=True, metavar="ACTION", help="Leave an action out; may be repeated.")
+_why = click.option("--why", default="", metavar="TEXT", help="The reason, kept in the evidence (a ticket, an alert).")
+
+
+def _pick(words: tuple[str, ...], where: Where) -> tuple[Any, dict[str, str]]:
+    from aiprod_ops.cli.world import entries_of
+    from aiprod_ops.engine import registry
+
+    names, given = options.split_params(words)
+    entries = entries_of(where)
+    if len(names) != 1:
+        raise click.UsageError(f"expected one runbook, got {len(names)}; there are: {', '.join(sorted(entries))}")
+    entry = registry.pick(entries, names[0])
+    return entry, known(entry, given)
+
+
+@click.command("plan", context_settings=options.PASS_THROUGH)
+@_book
+@_without
+@click.option("--exit-code", is_flag=True, help="Answer 1 when there is work to do.")
+@options.output("text", "json")
+@options.where
+def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bool, output: str, where: Where) -> int:
+    """Show what would be done to the target, and the digest that approves exactly that. Changes nothing."""
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.world import open_world
+    from aiprod_ops.engine.planning import draft, keep
+
+    entry, given = _pick(words, where)
+    with open_world(where, quiet=output != "text") as world:
+        made = draft(entry, world.context, entry.read_params(given, world.context.promises), by=world.by, without=without)
+        keep(world.store, made)
+        render.plan(entry, made, output)
+    return int(exit_code and bool(made.plan.actions))
+
+
+@click.command("prove", context_settings=options.PASS_THROUGH)
+@_book
+@click.option("--plan", "digest", default="", metavar="DIGEST", help="A plan made before; otherwise one is made now.")
+@_without
+@_why
+@options.output("text", "json")
+@options.where
+def prove_command(
+    words: tuple[str, ...], digest: str, without: tuple[str, ...], why: str, output: str, where: Where
+) -> int:
+    """Restore a disposable copy, try the plan there, measure before and after. Production is only read."""
+    from aiprod_ops.cli.world import open_world
+    from aiprod_ops.engine.operations import new_run
+    from aiprod_ops.engine.planning import approved, draft, keep, typed_params
+    from aiprod_ops.engine.proving import prove
+
+    entry, given = _pick(words, where)
+    with open_world(where, why=why, quiet=output != "text") as world:
+        if digest:
+            made = _for(entry, approved(world.store, world.context, digest))
+            params = typed_params(entry, made.plan.parameters)
+        else:
+            params = entry.read_params(given, world.context.promises)
+            made = draft(entry, world.context, params, by=world.by, without=without)
+            keep(world.store, made)
+        if not made.plan.actions:
+            click.echo(f"Nothing to prove: {entry.id} plans no change.")
+            return 0
+        proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
+    return _tell_proof(entry, proven, output, where)
+
+
+def _tell_proof(entry: Any, proven: Any, output: str, where: Where) -> int:
+    from aiprod_ops.cli import render
+    from aiprod_ops.units import show
+
+    if output == "json":
+        render.as_json({**proven.evidence.body, "evidence": proven.evidence.n, "seal": proven.evidence.seal})
+        return int(proven.evidence.body["exit"])
+    copy = proven.restored
+    render.say(f"Copy: restored in {show(copy['seconds'], 's')}, {show(copy['size'], 'B')}; {'; '.join(copy['checks'])}")
+    render.say()
+    render.comparisons(proven.proof.comparisons)
+    render.say()
+    for note in proven.proof.notes:
+        render.say(f"  note: {note}")
+    for name, reason in sorted(proven.proof.refused.items()):
+        render.say(f"  REFUSED {name}: {reason}")
+    verdict = "PROVEN" if not proven.proof.refused else "PROVEN IN PART" if proven.draft else "DISPROVED"
+    render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
+    if proven.draft:
+        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
+    return int(proven.evidence.body["exit"])
+
+
+@click.command("run", context_settings=options.PASS_THROUGH)
+@_book
+@click.option("--apply", "digest", default="", metavar="DIGEST", help="Approve and apply exactly this plan.")
+@click.option("--confirm", default="", metavar="NAME", help="The target's name, for a runbook of severe risk.")
+@click.option("--dry-run", is_flag=True, help="Stop after the plan: nothing is changed, nothing is proven.")
+@_without
+@_why
+@options.output("text", "json")
+@options.where
+def run_command(
+    words: tuple[str, ...], digest: str, confirm: str, dry_run: bool, without: tuple[str, ...], why: str, output: str,
+    where: Where,
+) -> int:  # fmt: skip
+    """Apply an approved plan: facts and guards are read again, the change is watched, verified and sealed.
+
+    Without --apply it plans, proves, and asks on a terminal; elsewhere it ends with 12 and names the digest.
+    """
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.runs import signals, tell_outcome
+    from aiprod_ops.cli.world import open_world
+    from aiprod_ops.engine.operations import apply, ensure_proven
+    from aiprod_ops.engine.planning import approved, draft, keep, typed_params
+
+    entry, given = _pick(words, where)
+    with open_world(where, why=why, quiet=output != "text") as world:
+        if digest:
+            made = _for(entry, approved(world.store, world.context, digest))
+        else:
+            params = entry.read_params(given, world.context.promises)
+            made = draft(entry, world.context, params, by=world.by, without=without)
+            keep(world.store, made)
+            if output == "text" or dry_run or not made.plan.actions:
+                render.plan(entry, made, output)
+            if dry_run or not made.plan.actions:
+                return 0
+            if sys.stdin.isatty():
+                ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
+            ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
+        confirmed(entry, world.context.target.name, confirm)
+        with signals(world.stop):
+            outcome = apply(world, entry, made, f"--apply {digest}" if digest else "typed on the terminal")
+        return tell_outcome(world, outcome, output)
+
+
+def _for(entry: Any, made: Any) -> Any:
+    if made.plan.runbook != entry.id:
+        raise UsageError(f"the plan {made.digest[:12]} is one of {made.plan.runbook}, not of {entry.id}")
+    return made
+
+
+def ask(digest: str, command: str) -> None:
+    """Ask for the first digits of the digest on a terminal; raises NotApproved elsewhere, and for any other answer."""
+    if not sys.stdin.isatty():
+        raise NotApproved("nothing was applied: the plan is not approved", hint=command)
+    try:
+        answer = click.prompt(f"Type {digest[:8]} to apply this plan, anything else to stop", err=True)
+    except click.Abort as error:
+        raise NotApproved("nothing was applied: the prompt was closed", hint=command) from error
+    if answer.strip() != digest[:8]:
+        raise NotApproved("nothing was applied: the answer was not the digest", hint=command)
+
+
+def confirmed(entry: Any, name: str, given: str) -> None:
+    """A severe runbook wants the target's name. Raises NotApproved."""
+    if entry.book.risk != "severe":
+        return
+    if not given and sys.stdin.isatty():
+        given = click.prompt(f"{entry.id} is severe. Type the target's name to go on", err=True)
+    if given != name:
+        raise NotApproved(f"{entry.id} is severe and was not confirmed for {name}", hint=f"add --confirm {name}")
+
+
+@click.command("drill", context_settings=options.PASS_THROUGH)
+@_book
+@options.output("text", "json")
+@options.where
+def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
+    """Provoke the problem in the lab, run the runbook against it, measure the time to recovery."""
+    from aiprod_ops.cli.runs import signals, tell_outcome
+    from aiprod_ops.cli.world import open_world, settings_of
+    from aiprod_ops.engine.operations import drill
+    from aiprod_ops.lab.fleet import of_config
+
+    entry, given = _pick(words, where)
+    with open_world(where, trigger="drill", quiet=output != "text") as world:
+        if world.context.target.environment != "lab":
+            raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
+        params = entry.read_params(given, world.context.promises)
+        with signals(world.stop):
+            drilled = drill(world, entry, params, of_config(settings_of(where)))
+        figures = {"rto_s": round(drilled.rto_s, 2), "write_stop_ms": None, "lost_writes": None, "rpo_s": None}
+        if output == "json":
+            from aiprod_ops.cli.render import as_json
+
+            as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **figures})
+            return int(drilled.outcome.exit)
+        click.echo(f"RTO {drilled.rto_s:.1f} s from the fault to the verified end")
+        return tell_outcome(world, drilled.outcome, output)

@@ -1,0 +1,67 @@
+"""What an exception means to the person at the terminal."""
+
+import json
+import tempfile
+import traceback
+from pathlib import Path
+
+import click
+
+from aiprod_ops.cli.redaction import redact
+from aiprod_ops.errors import ConfigurationError, Exit, OpsError, Refused, UsageError
+
+
+class Interrupted(OpsError):
+    """Ctrl-C before anything was done."""
+
+    exit_code = Exit.INTERRUPTED
+
+
+class Bug(OpsError):
+    """Something this program did not expect."""
+
+    exit_code = Exit.BUG
+
+
+def of(error: BaseException) -> OpsError:
+    """The problem behind an exception."""
+    match error:
+        case OpsError():
+            return error
+        case click.exceptions.NoSuchOption() | click.UsageError():
+            command = error.ctx.command_path if error.ctx else "aiprod-ops"
+            return UsageError(error.format_message(), hint=f"{command} --help")
+        case click.ClickException():
+            return UsageError(error.format_message())
+        case click.Abort() | KeyboardInterrupt():
+            return Interrupted("interrupted; nothing was changed")
+        case BrokenPipeError():
+            return Refused("the reader of the output went away")
+        case OSError() if error.filename:
+            return ConfigurationError(f"{error.filename}: {error.strerror}")
+        case SystemExit():
+            return Bug(f"a library ended the program with {error.code!r}")
+    return _bug(error)
+
+
+def _bug(error: BaseException) -> Bug:
+    text = redact("".join(traceback.format_exception(error)))
+    with tempfile.NamedTemporaryFile("w", prefix="aiprod-ops-", suffix=".traceback", delete=False) as file:
+        file.write(text)
+    return Bug(
+        f"this is a bug: {type(error).__name__}: {error}",
+        hint=f"report it with {Path(file.name)}; `aiprod-ops runs list` shows whether a run is unfinished",
+    )
+
+
+def as_text(problem: OpsError) -> str:
+    """One clear message, and the next thing to do."""
+    text = f"aiprod-ops: {redact(problem.message)}"
+    return f"{text}\n  next: {redact(problem.hint)}" if problem.hint else text
+
+
+def as_json(problem: OpsError, code: int) -> str:
+    """`{"error": {"kind", "message", "hint", "exit"}}`"""
+    kind = type(problem).__name__
+    body = {"kind": kind, "message": redact(problem.message), "hint": redact(problem.hint), "exit": code}
+    return json.dumps({"error": body})

@@ -1,0 +1,149 @@
+"""Building the world of a command: settings, adapters, identities. Adapters are made here and handed inward."""
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aiprod_ops import config
+from aiprod_ops.cli.options import Where
+from aiprod_ops.cli.redaction import has_password, learn, redact
+from aiprod_ops.config import Settings, Target
+from aiprod_ops.engine import registry
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.errors import ConfigurationError, UsageError
+from aiprod_ops.ports import Database, Platform, Store
+
+
+def version() -> str:
+    """The installed version."""
+    return metadata.version("aiprod-ops")
+
+
+def who() -> str:
+    """The person at the terminal: user and host."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+
+
+def settings_of(where: Where) -> Settings:
+    """The settings, with what the command line adds."""
+    settings = config.load(where.config)
+    return replace(settings, runbook_folders=(*settings.runbook_folders, *where.runbooks))
+
+
+def entries_of(where: Where) -> dict[str, Entry]:
+    """All runbooks this command line can see."""
+    return registry.find(settings_of(where).runbook_folders)
+
+
+def store_of(where: Where) -> Store:
+    """Where plans, journals and evidence are."""
+    from aiprod_ops.adapters.files import FolderStore
+
+    return FolderStore(settings_of(where).state)
+
+
+def target_of(settings: Settings, where: Where) -> Target:
+    """The target the command line means."""
+    if where.dsn and where.target:
+        raise UsageError("--target and --dsn are two ways to name the instance", hint="give one of them")
+    if not where.dsn:
+        target = settings.target(where.target)
+        changes = {"log": where.log, "postgres_bin": where.postgres_bin}
+        return replace(target, **{name: value for name, value in changes.items() if value})
+    if has_password(where.dsn) and not os.environ.get("AIPROD_OPS_DSN"):
+        click.echo("a password on the command line can be read by every user of this machine (process list);"
+                   " put it into ~/.pgpass or $AIPROD_OPS_DSN", err=True)  # fmt: skip
+    return Target(
+        name=_dsn_name(where.dsn),
+        probe=where.dsn,
+        actor=where.actor_dsn,
+        backup=where.backup_dsn,
+        log=where.log,
+        postgres_bin=where.postgres_bin,
+        copies=str(settings.state / "copies"),
+    )
+
+
+def _dsn_name(dsn: str) -> str:
+    from psycopg2 import ProgrammingError
+    from psycopg2.extensions import parse_dsn
+
+    try:
+        parts = parse_dsn(dsn)
+    except ProgrammingError as error:
+        raise ConfigurationError(
+            f"the DSN cannot be read: {redact(str(error)).strip()}",
+            hint="expected postgresql://USER@HOST:PORT/DATABASE or 'host=… dbname=…'",
+        ) from error
+    return f"{parts.get('dbname', '')}@{parts.get('host', 'local')}:{parts.get('port', '5432')}"
+
+
+def _connect(target: Target, identity: str, name: str) -> Database:
+    from aiprod_ops.adapters.postgres import PostgresDatabase
+
+    dsn = target.dsn(identity)
+    learn(dsn)
+    return PostgresDatabase(dsn, writes=identity == "actor", application_name=name, log=target.log)
+
+
+def _platform(settings: Settings, target: Target) -> Platform:
+    from aiprod_ops.adapters.local import LocalPlatform
+    from aiprod_ops.adapters.postgres import PostgresDatabase
+
+    if target.platform != "local":
+        raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there is: local")
+    backup = target.backup or target.actor or target.probe
+    return LocalPlatform(
+        source=replace(target, backup=backup).dsn("backup"),
+        copies=Path(target.copies or settings.state / "copies"),
+        connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
+        postgres_bin=target.postgres_bin,
+        data_directory=target.data_directory,
+    )
+
+
+@contextmanager
+def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: bool = False) -> Iterator[Any]:
+    """A World on the target the command line means; its probe session is closed at the end."""
+    from aiprod_ops.adapters.clock import SystemClock
+    from aiprod_ops.adapters.files import FolderStore
+    from aiprod_ops.cli.progress import Progress
+    from aiprod_ops.engine.runbook import Context
+    from aiprod_ops.engine.world import World
+
+    settings = settings_of(where)
+    target = target_of(settings, where)
+    probe = _connect(target, "probe", "aiprod-ops")
+    with Progress(quiet=quiet) as report:
+        context = Context(probe, target, _platform(settings, target), SystemClock(), settings.promises, report)
+        try:
+            yield World(
+                context=context,
+                store=FolderStore(settings.state),
+                open_actor=lambda run: _connect(target, "actor", f"aiprod-ops {run}"),
+                open_probe=lambda: _connect(target, "probe", "aiprod-ops watch"),
+                by=who(),
+                version=version(),
+                why=why,
+                trigger=trigger,
+                deliver=lambda name, text: _deliver(target, name, text),
+            )
+        finally:
+            probe.close()
+
+
+def _deliver(target: Target, name: str, text: str) -> str:
+    """Put a verified run's file into the target's migrations folder; answers where it is, or nothing."""
+    if not target.migrations:
+        return ""
+    path = Path(target.migrations) / name
+    path.write_text(text)
+    return str(path)

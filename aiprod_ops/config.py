@@ -1,0 +1,164 @@
+"""Where things are (instances, identities, folders) and what is promised (`service.toml`): read once, passed down."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from aiprod_ops.errors import ConfigurationError, UsageError
+
+
+@dataclass(frozen=True)
+class Promises:
+    """The content of `service.toml`: tiers, objectives, retention. Values are addressed by a dotted path."""
+
+    values: Mapping[str, Any]
+    origin: str
+
+    def get(self, path: str) -> Any:
+        """The value at a path such as `database.statement_mean`; raises ConfigurationError when there is none."""
+        value: Any = self.values
+        for part in path.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise ConfigurationError(f"{self.origin} has no value for {path!r}", hint="copy it from the default")
+            value = value[part]
+        return value
+
+
+@dataclass(frozen=True)
+class Target:
+    """One instance: how to reach it with which identity.
+
+    `probe` reads, `actor` changes, `backup` takes base backups. Each is a DSN, or `env:NAME`; `dsn` resolves it no
+    earlier than it is needed. Passwords belong in a passfile or the environment. `log` is the server's JSON log where it can be read as files,
+    `copies` where disposable copies are restored, `migrations` the Alembic versions folder that gets new revisions.
+    """
+
+    name: str
+    probe: str
+    actor: str = ""
+    backup: str = ""
+    environment: str = "production"
+    platform: str = "local"
+    postgres_bin: str = ""
+    data_directory: str = ""
+    copies: str = ""
+    log: str = ""
+    migrations: str = ""
+    replicas: tuple[str, ...] = ()
+
+    def dsn(self, identity: str) -> str:
+        """The DSN of `probe`, `actor` or `backup`; raises ConfigurationError when the target has none."""
+        value = str(getattr(self, identity))
+        if value.startswith("env:"):
+            name = value.removeprefix("env:")
+            value = os.environ.get(name, "")
+            if not value:
+                raise ConfigurationError(f"target {self.name!r} takes its {identity} DSN from ${name}, which is not set")
+        if not value:
+            raise ConfigurationError(
+                f"target {self.name!r} has no {identity} identity",
+                hint=f'add {identity} = "postgresql://…" to its configuration, or give --{identity}-dsn',
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The one settings object."""
+
+    state: Path
+    targets: Mapping[str, Target]
+    runbook_folders: tuple[Path, ...] = ()
+    service: Path | None = None
+    origin: str = "no configuration file"
+
+    @cached_property
+    def promises(self) -> Promises:
+        """The user's `service.toml`, or the one that is shipped."""
+        if self.service is None:
+            text = resources.files("aiprod_ops").joinpath("service.toml").read_text()
+            return Promises(tomllib.loads(text), "the shipped service.toml")
+        return Promises(_read_toml(self.service), str(self.service))
+
+    def target(self, name: str) -> Target:
+        """A target by name; the only one when the name is empty."""
+        if name in self.targets:
+            return self.targets[name]
+        known = ", ".join(sorted(self.targets)) or "none"
+        if not name and len(self.targets) == 1:
+            return next(iter(self.targets.values()))
+        if not name and self.targets:
+            raise UsageError(f"which instance? {self.origin} names {known}", hint="add --target NAME")
+        if not name:
+            raise ConfigurationError(
+                f"there is no instance to work on: {self.origin} names none",
+                hint="give --dsn postgresql://…, write a configuration file, or start the lab: aiprod-ops lab up",
+            )
+        raise ConfigurationError(f"{self.origin} has no target {name!r}; it names {known}")
+
+
+def default_state(environ: Mapping[str, str], *, is_root: bool) -> Path:
+    """Where state is kept unless the configuration says otherwise. Source: FHS 3.0 (/var/lib), XDG Base Directory."""
+    if is_root:
+        return Path("/var/lib/aiprod-ops")
+    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/tmp")) / ".local/state")  # noqa: S108
+    return Path(base) / "aiprod-ops"
+
+
+def load(path: str = "", environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration: `path`, or $AIPROD_OPS_CONFIG, or the user's file, or the running lab's, or none at all.
+
+    Never the working directory: a folder somebody cloned must not decide what we run. Raises ConfigurationError.
+    """
+    environ = os.environ if environ is None else environ
+    state = default_state(environ, is_root=os.geteuid() == 0)
+    named = path or environ.get("AIPROD_OPS_CONFIG", "")
+    if named:
+        return _settings(Path(named), state)
+    config_home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    for candidate in (Path(config_home) / "aiprod-ops/config.toml", state / "lab/aiprod-ops.toml"):
+        if candidate.is_file():
+            return _settings(candidate, state)
+    return Settings(state=state, targets={})
+
+
+def _settings(path: Path, state: Path) -> Settings:
+    content = _read_toml(path)
+    known = {"state", "runbooks", "service", "targets"}
+    if unknown := sorted(set(content) - known):
+        raise ConfigurationError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    targets = {name: _target(path, name, table) for name, table in content.get("targets", {}).items()}
+    here = path.parent
+    return Settings(
+        state=here / content["state"] if "state" in content else state,
+        targets=targets,
+        runbook_folders=tuple(here / folder for folder in content.get("runbooks", ())),
+        service=here / content["service"] if "service" in content else None,
+        origin=str(path),
+    )
+
+
+def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
+    known = {f.name for f in fields(Target)} - {"name"}
+    if unknown := sorted(set(table) - known):
+        raise ConfigurationError(
+            f"{path}: target {name!r} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    if not table.get("probe"):
+        raise ConfigurationError(f"{path}: target {name!r} has no `probe` DSN", hint='add probe = "postgresql://…"')
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Target(name=name, **plain)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""Frozen values and the decisions about them: no I/O, no clock, no environment."""

@@ -1,0 +1,157 @@
+"""A new index, what a statement needs of one, and whether an index that exists already gives it."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from aiprod_ops.domain.schema import Index, Key, Name, Table
+
+_LIMIT = 63  #: bytes of an identifier (PostgreSQL manual, "Identifiers and Key Words": NAMEDATALEN - 1)
+_CAST = re.compile(r"::\"?[a-z_ ]+\"?(\(\d+\))?(\[\])?")
+_PATTERN = re.compile(r"(text|varchar|bpchar)_pattern_ops")
+
+
+@dataclass(frozen=True, slots=True)
+class NewIndex:
+    """A b-tree to be built. The driver quotes `name`, `table` and plain keys; expressions are SQL already."""
+
+    name: Name
+    table: Name
+    keys: tuple[Key, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Its keys without direction and operator class, in order."""
+        return tuple(key.column for key in self.keys)
+
+    def __str__(self) -> str:
+        return f"{self.name.name} on {self.table} ({', '.join(shown(key) for key in self.keys)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an index must offer a statement: `equals` in any order, then `tail` in this one.
+
+    `use` tells what the tail is for: `sort` (needed in order), `range`, `like`, `soft` (a sort that is welcome but not
+    needed: few rows are left to be sorted), or '' without a tail.
+    """
+
+    table: Name
+    equals: tuple[Key, ...] = ()
+    tail: tuple[Key, ...] = ()
+    use: str = ""
+
+
+def shown(key: Key) -> str:
+    """A key for people, as CREATE INDEX would have it but unquoted."""
+    words = [key.column]
+    if key.operator_class:
+        words.append(key.operator_class)
+    if key.descending:
+        words.append("DESC")
+    if key.nulls_first != key.descending:
+        words.append("NULLS FIRST" if key.nulls_first else "NULLS LAST")
+    return " ".join(words)
+
+
+def flipped(keys: Iterable[Key]) -> tuple[Key, ...]:
+    """The same order read backwards (PostgreSQL manual, "Indexes and ORDER BY": b-trees are read either way)."""
+    return tuple(replace(key, descending=not key.descending, nulls_first=not key.nulls_first) for key in keys)
+
+
+def serves(keys: Sequence[Key], need: Need) -> bool:
+    """Whether an index with these keys gives a statement what it needs.
+
+    Its leading keys are the need's equality columns in any order; the tail follows as it is, or reversed.
+    Source: PostgreSQL manual, "Multicolumn Indexes", "Indexes and ORDER BY", "Operator Classes".
+    """
+    count = len(need.equals)
+    lead, rest = keys[:count], tuple(keys[count : count + len(need.tail)])
+    if len(lead) < count or sorted(_same(key) for key in lead) != sorted(_same(key) for key in need.equals):
+        return False
+    if not all(_compares(key) for key in lead):
+        return False
+    if need.use in ("", "soft"):
+        return count > 0
+    if [_same(key) for key in rest] != [_same(key) for key in need.tail]:
+        return False
+    if need.use == "sort":
+        wanted = [_order(key) for key in need.tail]
+        return [_order(key) for key in rest] in (wanted, [_order(key) for key in flipped(need.tail)])
+    return all(key.operator_class == wanted.operator_class for key, wanted in zip(rest, need.tail, strict=True))
+
+
+def is_usable(index: Index) -> bool:
+    """Whether the planner may use it for any value: a whole, valid, ready b-tree.
+
+    A generic plan cannot prove a partial index's predicate from a parameter (PostgreSQL manual, "Partial Indexes").
+    """
+    return index.method == "btree" and index.is_valid and index.is_ready and not index.predicate
+
+
+def serving(table: Table, need: Need) -> Index | None:
+    """An existing index that gives the need: by its keys, or because it is unique within the equality columns."""
+    equals = {_same(key) for key in need.equals}
+    for index in table.indexes:
+        if not is_usable(index):
+            continue
+        is_lookup = index.is_unique and bool(index.keys) and all(_same(key) in equals for key in index.keys)
+        if is_lookup or serves(index.keys, need):
+            return index
+    return None
+
+
+def exists(index: NewIndex, table: Table) -> Index | None:
+    """An existing full b-tree with the same keys; a valid one before an INVALID remainder."""
+    wanted = [(_same(key), *_order(key)) for key in index.keys]
+    found = [
+        each
+        for each in table.indexes
+        if each.method == "btree" and not each.predicate and [(_same(key), *_order(key)) for key in each.keys] == wanted
+    ]
+    return next((each for each in found if each.is_valid and each.is_ready), found[0] if found else None)
+
+
+def name_for(table: Table, keys: Sequence[Key], taken: Iterable[str]) -> Name:
+    """`idx_table_column_column`, lower case, at the most 63 bytes, with a number where the name is taken.
+
+    The name of an INVALID remainder with the same keys is used again: the build replaces it.
+    """
+    plain = "_".join(["idx", table.name.name, *(key.column for key in keys)]).lower()
+    base = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", plain)).strip("_")
+    used = set(taken)
+    for number in range(len(used) + 1):
+        suffix = f"_{number}" if number else ""
+        name = Name(table.name.schema, _shortened(base, plain, _LIMIT - len(suffix)) + suffix)
+        remainder = exists(NewIndex(name, table.name, tuple(keys)), table)
+        is_ours = remainder is not None and remainder.name == name and not remainder.is_valid
+        if name.name not in used or is_ours:
+            return name
+    raise AssertionError("one of n + 1 names is free")
+
+
+def _shortened(base: str, plain: str, most: int) -> str:
+    if len(base) <= most:
+        return base
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
+    return f"{base[: most - 9]}_{digest}"
+
+
+def _same(key: Key) -> str:
+    """The key's column, or its expression without the casts and brackets that `pg_get_indexdef` adds."""
+    if not key.is_expression:
+        return key.column
+    text = _CAST.sub("", key.column).replace(" ", "")
+    while text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    return "=" + text.replace("((", "(").replace("))", ")")
+
+
+def _order(key: Key) -> tuple[bool, bool, str]:
+    return key.descending, key.nulls_first, key.operator_class
+
+
+def _compares(key: Key) -> bool:
+    """Pattern operator classes know equality too ("Operator Classes and Operator Families")."""
+    return not key.operator_class or _PATTERN.fullmatch(key.operator_class) is not None

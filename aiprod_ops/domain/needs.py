@@ -1,0 +1,119 @@
+"""Which relation of a statement is read first, which are looked up from there, and the index each would profit from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from aiprod_ops.domain.coverage import Need
+from aiprod_ops.domain.options import Option, Target, Unknown, option
+from aiprod_ops.domain.queries import Access, Query
+from aiprod_ops.domain.schema import Schema, TableSize
+from aiprod_ops.domain.selectivity import POOR
+
+#: Smaller tables are read faster than an index is maintained: 100 pages of 8 kB are read in a millisecond.
+SMALL_PAGES = 100
+#: Rows that a CTE or a subquery is taken to join with: nobody knows.
+UNKNOWN_ROWS = 1000
+
+
+def needs(query: Query, schema: Schema, sizes: Mapping[str, TableSize]) -> tuple[list[tuple[Target, Need]], list[str]]:
+    """The needs of a statement that are worth an index, and why others could not be judged.
+
+    Joins: the relation that its own conditions leave the fewest rows of is read first; from there on, each is looked up
+    by its join column if that keeps the rows read below a tenth of it ("Planner/Optimizer", nested loop).
+    """
+    found: list[tuple[Target, Need]] = []
+    unknown: list[str] = []
+    targets: list[Target] = []
+    for access in query.accesses:
+        try:
+            targets.append(_target(access, schema, sizes))
+        except Unknown as exc:
+            unknown.append(str(exc))
+    for group in _joined(targets):
+        try:
+            found += [
+                (target, option.need)
+                for target, option in _group(group, targets)
+                if target.size.pages >= SMALL_PAGES and (option.need.equals or option.need.tail)
+            ]
+        except Unknown as exc:
+            unknown.append(str(exc))
+    return found, list(dict.fromkeys(unknown))
+
+
+def _target(access: Access, schema: Schema, sizes: Mapping[str, TableSize]) -> Target:
+    shown = f"{access.schema}.{access.table}".lstrip(".")
+    table = schema.table(access.schema, access.table)
+    if table is None:
+        raise Unknown(f"{shown} is no table that is known: a view, a foreign table, or dropped")
+    size = sizes.get(str(table.name))
+    if size is None or size.rows < 0:
+        raise Unknown(f"ANALYZE never ran on {table.name}")
+    return Target(access, table, size)
+
+
+def _joined(targets: Sequence[Target]) -> list[list[Target]]:
+    """Relations in groups that joins connect, in the order of the statement."""
+    groups: list[list[Target]] = []
+    for target in targets:
+        linked = [group for group in groups if any(_links(target, other) or _links(other, target) for other in group)]
+        groups = [group for group in groups if group not in linked]
+        groups.append([*(each for group in linked for each in group), target])
+    return groups
+
+
+def _links(target: Target, other: Target) -> tuple[str, ...]:
+    """The columns by which the target joins the other one: same level first, else a level around or within."""
+    if target is other:
+        return ()
+    one, two = target.access, other.access
+    return tuple(
+        column
+        for column, alias, named in one.join
+        if alias == two.alias and (alias != one.alias or one.level != two.level) and (two.alias, named)
+    )
+
+
+def _group(group: Sequence[Target], everyone: Sequence[Target]) -> Iterator[tuple[Target, Option]]:
+    own = {id(target): option(target) for target in group}
+    able = [target for target in group if own[id(target)] is not None]
+    waiting = list(group)
+    reached: list[tuple[Target, float]] = []
+    if able:
+        first = min(able, key=lambda target: (_rows(own[id(target)]), str(target.table.name), target.access.alias))
+        reached.append((first, _rows(own[id(first)])))
+        waiting.remove(first)
+        yield first, _certain(own[id(first)])
+    while waiting:
+        target = next((each for each in waiting if any(_links(each, other) for other, _ in reached)), waiting[0])
+        waiting.remove(target)
+        chosen = _lookup(target, reached, everyone) or own[id(target)]
+        if chosen is not None:
+            reached.append((target, chosen.rows))
+            yield target, chosen
+
+
+def _rows(found: Option | None) -> float:
+    return _certain(found).rows
+
+
+def _certain(found: Option | None) -> Option:
+    if found is None:
+        raise AssertionError("asked only of those that have an option")
+    return found
+
+
+def _lookup(target: Target, reached: Sequence[tuple[Target, float]], everyone: Sequence[Target]) -> Option | None:
+    """The target looked up by its join columns from what is read already, if that is few of its rows."""
+    by_join = [(column, rows) for other, rows in reached for column in _links(target, other)]
+    if not by_join:
+        aliases = {each.access.alias for each in everyone}
+        by_join = [(column, UNKNOWN_ROWS) for column, alias, _ in target.access.join if alias not in aliases]
+    usable = [(column, rows) for column, rows in by_join if target.column(column) is not None]
+    if not usable:
+        return None
+    columns = tuple(dict.fromkeys(column for column, _ in usable))
+    found = option(target, columns)
+    outer = max(rows for _, rows in usable)
+    if found is None or outer * found.rows > POOR * target.size.rows:
+        return None
+    return Option(found.need, outer * found.rows)

@@ -1,0 +1,40 @@
+"""Statements of a workload, and which of them cost too much."""
+
+from dataclasses import dataclass
+
+from aiprod_ops.units import Milliseconds, Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One normalised statement (`$1`, `$2`, … for its constants), summed over users: one for each query id.
+
+    `total` and `mean` are execution time. `source` says where the figures come from: `pg_stat_statements` or `log`
+    (where only calls over `log_min_duration_statement` are counted, so `calls` and `total` are lower bounds).
+    """
+
+    query_id: int
+    text: str
+    calls: int
+    total: Milliseconds
+    mean: Milliseconds
+    rows: int = 0
+    source: str = "pg_stat_statements"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The statements of one database over a window, largest total first; `missing` says what could not be read."""
+
+    statements: tuple[Statement, ...]
+    window: Seconds  #: how long these figures were collected
+    total: Milliseconds  #: execution time of all statements, also those not listed
+    missing: tuple[str, ...] = ()
+
+    def share(self, statement: Statement) -> float:
+        """Which part of the database's execution time this statement took, 0 to 1."""
+        return statement.total / self.total if self.total > 0 else 0.0
+
+    def load(self, statement: Statement) -> float:
+        """Seconds of execution time a second: 1.0 keeps one core busy."""
+        return statement.total / 1000 / self.window if self.window > 0 else 0.0

@@ -1,0 +1,61 @@
+"""Sealing evidence, and reading it back."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from aiprod_ops.domain import evidence
+from aiprod_ops.domain.evidence import Sealed
+from aiprod_ops.domain.plans import canonical
+from aiprod_ops.ports import Store
+
+_HEAD = "evidence/HEAD"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The chain of sealed evidence in a store."""
+
+    store: Store
+
+    def seal(self, body: dict[str, Any]) -> Sealed:
+        """Append one record. A run that already sealed the same body is answered with that record."""
+        with self.store.lock("evidence", str(body.get("run", "?")), wait=True):
+            chain = [record for _, record in self.read() if record is not None]
+            last = chain[-1] if chain else None
+            plain = json.loads(canonical(body))
+            if last is not None and last.run == plain.get("run") and last.body.get("kind") == plain.get("kind"):
+                sealed = last  # the process died between sealing and the journal's next record
+            else:
+                sealed = Sealed.following(last, plain)
+                self.store.put(f"evidence/{sealed.n:06d}-{sealed.run}.json", canonical(sealed) + b"\n")
+            self.store.put(_HEAD, canonical({"n": sealed.n, "seal": sealed.seal}))
+            return sealed
+
+    def read(self) -> list[tuple[str, Sealed | None]]:
+        """Every record by its file's name, in order; None for what cannot be read as one."""
+        names = [name for name in self.store.names("evidence/") if name.endswith(".json")]
+        return [(name.removeprefix("evidence/"), self._record(name)) for name in sorted(names)]
+
+    def _record(self, name: str) -> Sealed | None:
+        try:
+            return msgspec.json.decode(self.store.get(name) or b"", type=Sealed)
+        except msgspec.DecodeError:
+            return None
+
+    def faults(self) -> list[str]:
+        """What is wrong with the chain; nothing when it holds."""
+        head = self.store.get(_HEAD)
+        try:
+            mark = json.loads(head) if head else None
+            mark = {"n": mark["n"], "seal": mark["seal"]} if mark else None
+        except (ValueError, KeyError, TypeError):
+            return ["evidence: the head mark cannot be read"]
+        return evidence.faults(self.read(), mark)
+
+    def bodies(self, **wanted: str) -> list[Sealed]:
+        """Records that hold and whose body has these values, newest first."""
+        good = [record for _, record in self.read() if record is not None and record.holds]
+        return [r for r in reversed(good) if all(r.body.get(key) == value for key, value in wanted.items())]

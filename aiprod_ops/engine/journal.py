@@ -1,0 +1,55 @@
+"""The journal of one run: written and made durable before and after each act."""
+
+from typing import Any
+
+from aiprod_ops.domain.runs import Record, read_journal
+from aiprod_ops.errors import UsageError
+from aiprod_ops.ports import Clock, Store
+
+
+class Journal:
+    """An append-only chain of records in the store. Reading one changes nothing, as another process may be writing it."""
+
+    def __init__(self, store: Store, clock: Clock, run: str) -> None:
+        self._store, self._clock, self.run = store, clock, run
+        self.records, _ = read_journal(store.get(self.name) or b"")
+
+    def recover(self) -> None:
+        """Read it again and drop an unterminated last line; only for the holder of the run's lease."""
+        content = self._store.get(self.name) or b""
+        self.records, good = read_journal(content)
+        if good < len(content):
+            self._store.truncate(self.name, good)
+
+    @classmethod
+    def of(cls, store: Store, clock: Clock, run: str) -> "Journal":
+        """The journal of a run that exists; raises UsageError when there is none."""
+        journal = cls(store, clock, run)
+        if not journal.records:
+            raise UsageError(f"there is no run {run!r}", hint="aiprod-ops runs list")
+        return journal
+
+    @property
+    def name(self) -> str:
+        return f"runs/{self.run}/journal.jsonl"
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What the first record says: runbook, target, digest, by whom and why."""
+        return self.records[0].data
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code the run ended with; None while it is unfinished."""
+        return next((int(record.data["exit"]) for record in self.records if record.kind == "ended"), None)
+
+    def write(self, kind: str, **data: Any) -> None:
+        """Append one record; durable when this returns. Raises OSError when it cannot be made so."""
+        record = Record.following(self.records[-1] if self.records else None, self._clock.now().isoformat(), kind, data)
+        self._store.append(self.name, record.line)
+        self.records.append(record)
+
+
+def runs(store: Store) -> list[str]:
+    """Ids of all runs, oldest first."""
+    return sorted({name.split("/")[1] for name in store.names("runs/") if name.endswith("journal.jsonl")})

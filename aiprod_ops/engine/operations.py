@@ -1,0 +1,169 @@
+"""What people ask for: apply an approved plan, resume a run, roll one back, drill."""
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from aiprod_ops.domain.plans import Action, Draft, Plan
+from aiprod_ops.domain.runs import State, replay
+from aiprod_ops.engine.journal import Journal
+from aiprod_ops.engine.planning import draft as make_draft
+from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
+from aiprod_ops.engine.proving import Proven, opening, proof_of, prove, require
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.run import Run
+from aiprod_ops.engine.world import World
+from aiprod_ops.errors import Exit, Refused
+from aiprod_ops.ports import Clock
+from aiprod_ops.units import seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an operation ended: the exit code, the run (empty when none was needed), and why, in words."""
+
+    exit: Exit
+    run: str
+    reason: str = ""
+
+
+def new_run(clock: Clock, runbook: str) -> str:
+    """An id that sorts by time: `20261121-235901-add-missing-index-3f2a`."""
+    return f"{clock.now():%Y%m%d-%H%M%S}-{runbook}-{secrets.token_hex(2)}"
+
+
+def apply(world: World, entry: Entry, draft: Draft, approval: str) -> Outcome:
+    """Apply exactly the plan that was approved, after proving it where no fresh proof is there.
+
+    Raises Refused, Held, NotApproved before anything is changed; Unknown when contact was lost while acting.
+    """
+    params = typed_params(entry, draft.plan.parameters)
+    now = recompute(entry, world.context, params, draft)
+    if now.identity != draft.plan.identity:
+        raise Refused(f"the plan is for {_words(draft.plan)}, but this is {_words(now)}", hint="plan again, here")
+    if not now.actions:
+        return Outcome(Exit.DONE, "", "nothing to do: everything the plan wants is there already")
+    if now.digest != draft.digest:
+        raise Refused(
+            f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}",
+            hint=f"plan again: aiprod-ops plan {entry.id}",
+        )
+    ensure_proven(world, entry, params, draft)
+    journal = Journal(world.store, world.context.clock, new_run(world.context.clock, entry.id))
+    journal.write("opened", **opening(world, entry, draft, "run", approval=approval, proof=_proof_number(world, draft)))
+    return finish(Run(world, entry, params, draft, journal))
+
+
+def ensure_proven(world: World, entry: Entry, params: Any, draft: Draft) -> Proven | None:
+    """Prove the draft unless a fresh proof is there; raises Refused when a copy says no."""
+    if "prove" not in entry.book.phases:
+        return None
+    require(world, entry, draft)
+    if proof_of(world, draft.digest) is not None:
+        return None
+    proven = prove(world, entry, params, draft, new_run(world.context.clock, entry.id))
+    require(world, entry, draft)
+    return proven
+
+
+def finish(run: Run) -> Outcome:
+    """Drive a run to its end."""
+    code = run.drive()
+    progress = replay(run.journal.records, len(run.plan.actions))
+    return Outcome(code, run.journal.run, progress.abandoned)
+
+
+def resume(world: World, entry: Entry, journal: Journal) -> Outcome:
+    """Go on with a run from its journal. One that has ended answers how it ended."""
+    draft = kept_draft(world.store, journal.opening["digest"])
+    params = typed_params(entry, draft.plan.parameters)
+    if journal.ended is not None:
+        return Outcome(Exit(journal.ended), journal.run, "the run has ended already")
+    _same_source(entry, draft)
+    if journal.opening["kind"] == "prove":
+        proven = prove(world, entry, params, draft, journal.run)
+        refused = "; ".join(f"{name}: {why}" for name, why in proven.proof.refused.items())
+        return Outcome(Exit.REFUSED if refused else Exit.DONE, journal.run, refused)
+    return finish(Run(world, entry, params, draft, journal))
+
+
+def undo_draft(world: World, entry: Entry, journal: Journal) -> Draft:
+    """The plan that takes a finished run back: the undo of what it changed, last first. Raises Refused."""
+    original = kept_draft(world.store, journal.opening["digest"])
+    progress = replay(journal.records, len(original.plan.actions))
+    changed = [a for a, state in zip(original.plan.actions, progress.steps, strict=True) if state is State.CHANGED]
+    if not changed or journal.ended != Exit.DONE:
+        raise Refused(f"run {journal.run} has left nothing to roll back")
+    for action in changed:
+        if action.undo is None:
+            raise Refused(f"{action.name} cannot be taken back: {action.irreversible}")
+    undo: tuple[Action, ...] = tuple(a.undo for a in reversed(changed) if a.undo is not None)
+    plan = replace(original.plan, actions=undo, source=entry.source, without=())
+    now = world.context.clock.now()
+    valid_for = timedelta(seconds=seconds(world.context.promises.get("approval.valid_for")))
+    return Draft(plan, plan.digest, now, now + valid_for, world.by, original.moving)
+
+
+def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None, approval: str) -> Outcome:
+    """Take a run back: an unfinished one by undoing it in its own journal, a finished one by a run of its own."""
+    if draft is None:
+        unfinished = kept_draft(world.store, journal.opening["digest"])
+        params = typed_params(entry, unfinished.plan.parameters)
+        outcome = finish(Run(world, entry, params, unfinished, journal, backward=True))
+        return replace(outcome, exit=Exit.DONE) if outcome.exit in (Exit.UNDONE, Exit.REFUSED) else outcome
+    keep(world.store, draft)
+    params = typed_params(entry, draft.plan.parameters)
+    reverse = Journal(world.store, world.context.clock, new_run(world.context.clock, entry.id))
+    reverse.write("opened", **opening(world, entry, draft, "rollback", approval=approval, of=journal.run))
+    return finish(Run(world, entry, params, draft, reverse))
+
+
+@dataclass(frozen=True)
+class Drilled:
+    """A drill: the run it made, and seconds from the fault to the verified end (RTO)."""
+
+    outcome: Outcome
+    rto_s: float
+
+
+def drill(world: World, entry: Entry, params: Any, lab: Any) -> Drilled:
+    """Provoke the problem in the lab, then plan, prove and apply as an engineer would, with the stopwatch running."""
+    if "inject" not in entry.book.phases:
+        raise Refused(f"{entry.id} has no drill: it registers no @book.inject")
+    clock = world.context.clock
+    with entry.book.phases["inject"](lab):
+        started = clock.monotonic()
+        made = make_draft(entry, world.context, params, by=world.by)
+        if not made.plan.actions:
+            raise Refused(f"the drill provoked the problem, but {entry.id} plans nothing against it")
+        keep(world.store, made)
+        outcome = apply(world, entry, made, "drill")
+        return Drilled(outcome, clock.monotonic() - started)
+
+
+def _same_source(entry: Entry, draft: Draft) -> None:
+    if entry.source != draft.plan.source:
+        raise Refused(
+            f"{entry.path} was changed since the run was planned: it may not finish what another version began",
+            hint="put the old version back, then resume",
+        )
+
+
+def _proof_number(world: World, draft: Draft) -> int:
+    proof = proof_of(world, draft.digest)
+    return proof.n if proof else 0
+
+
+def _words(plan: Plan) -> str:
+    return f"{plan.identity.target}/{plan.identity.database} (system {plan.identity.system_identifier})"
+
+
+def _difference(then: Plan, now: Plan) -> str:
+    if then.source != now.source:
+        return "the runbook's file has changed since"
+    before, after = {a.name for a in then.actions}, {a.name for a in now.actions}
+    gone, new = sorted(before - after), sorted(after - before)
+    parts = [f"no longer planned: {', '.join(gone)}"] if gone else []
+    parts += [f"planned now: {', '.join(new)}"] if new else []
+    return "; ".join(parts) or "the definition of a table it rests on has changed"

@@ -1,0 +1,137 @@
+"""From facts to findings, and from facts to a plan that can be approved. Nothing here changes anything."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from aiprod_ops.domain.findings import Finding, Status, worst
+from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.errors import Broken, NotApproved, Refused, UsageError
+from aiprod_ops.ports import Store
+from aiprod_ops.units import seconds
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of a check."""
+
+    runbook: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def status(self) -> Status:
+        return worst(finding.status for finding in self.findings)
+
+
+def check(entry: Entry, context: Context, params: Any) -> Checked:
+    """Read the facts and judge them. A check that finds nothing to say is UNKNOWN: silence is not OK."""
+    book = entry.book
+    facts = book.phases["facts"](context, params)
+    return Checked(entry.id, tuple(book.phases["judge"](facts, params)))
+
+
+def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iterable[str] = ()) -> Draft:
+    """Read the facts and plan. The draft is not stored; raises UsageError for a runbook that only checks."""
+    book = entry.book
+    if "plan" not in book.phases:
+        raise UsageError(f"{entry.id} only checks; it plans no change")
+    facts = book.phases["facts"](context, params)
+    _, moving = book.split(facts)
+    plan = _plan(entry, context, params, facts, without)
+    now = context.clock.now()
+    valid_for = timedelta(seconds=seconds(context.promises.get("approval.valid_for")))
+    return Draft(plan, plan.digest, now, now + valid_for, by, moving)
+
+
+def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> Plan:
+    """The plan that follows from the stable facts as they are now and the moving facts as they were then.
+
+    It has the original's digest if and only if nothing that the plan rests on has changed.
+    """
+    book = entry.book
+    stable, _ = book.split(book.phases["facts"](context, params))
+    return _plan(entry, context, params, book.join(stable, original.moving), original.plan.without)
+
+
+def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iterable[str]) -> Plan:
+    server = context.db.server()
+    actions = tuple(entry.book.phases["plan"](facts, params))
+    for action in actions:
+        if action.kind not in entry.book.kinds:
+            raise Refused(f"{entry.id} plans an action of the unknown kind {action.kind!r}")
+    plan = Plan(
+        runbook=entry.id,
+        source=entry.source,
+        identity=Identity(context.target.name, server.system_identifier, server.database),
+        parameters=msgspec.to_builtins(params),
+        actions=actions,
+    )
+    without = tuple(without)
+    if unknown := sorted(set(without) - {action.name for action in actions}):
+        names = ", ".join(action.name for action in actions) or "none"
+        if not _left_out_before(plan, without):
+            raise UsageError(f"the plan has no action named {', '.join(unknown)}; it has: {names}")
+    return plan.excluding(without) if without else plan
+
+
+def _left_out_before(plan: Plan, without: tuple[str, ...]) -> bool:
+    """When everything planned is gone because it is done, names that were left out are gone with it: not an error."""
+    return not set(without) & {action.name for action in plan.actions} and not plan.actions
+
+
+def keep(store: Store, made: Draft) -> None:
+    """Store a draft under its digest, for the approval that will name it."""
+    store.put(f"plans/{made.digest}.json", canonical(made) + b"\n")
+
+
+def approved(store: Store, context: Context, named: str) -> Draft:
+    """The stored draft that an approval names, by digest or by at least 8 digits of it.
+
+    Raises NotApproved when there is none or it has expired, Broken when the file was edited.
+    """
+    if len(named) < 8 or not all(c in "0123456789abcdef" for c in named):
+        raise UsageError(f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits")
+    names = [name for name in store.names("plans/") if name.removeprefix("plans/").startswith(named)]
+    if len(names) != 1:
+        raise NotApproved(
+            f"{len(names) or 'no'} plan{'s' if len(names) > 1 else ''} of digest {named}…",
+            hint="plan again: aiprod-ops plan ID, and approve the digest that it prints",
+        )
+    kept = _read(store, names[0])
+    if context.clock.now() > kept.expires:
+        raise NotApproved(
+            f"the plan {named[:12]} expired at {kept.expires:%Y-%m-%d %H:%M} UTC",
+            hint=f"plan again: aiprod-ops plan {kept.plan.runbook}",
+        )
+    return kept
+
+
+def _read(store: Store, name: str) -> Draft:
+    content = store.get(name) or b""
+    try:
+        kept = msgspec.convert(json.loads(content), Draft, strict=False)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise Broken(f"{store.where(name)} is not a plan: {error}", hint="plan again") from error
+    expected = name.removeprefix("plans/").removesuffix(".json")
+    if not kept.plan.digest == kept.digest == expected:
+        raise Broken(
+            f"{store.where(name)} was edited: its content has the digest {kept.plan.digest[:12]}, not {expected[:12]}",
+            hint=f"plan again: aiprod-ops plan {kept.plan.runbook}",
+        )
+    return kept
+
+
+def kept_draft(store: Store, digest: str) -> Draft:
+    """The stored draft of exactly this digest, expired or not: for a run that was approved in time."""
+    return _read(store, f"plans/{digest}.json")
+
+
+def typed_params(entry: Entry, plain: Mapping[str, Any]) -> Any:
+    """Parameters again, from a plan."""
+    return msgspec.convert(dict(plain), entry.book.params)

@@ -1,0 +1,129 @@
+"""Proving a plan on a restored, disposable copy. Production is only read."""
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from aiprod_ops.domain.evidence import Sealed
+from aiprod_ops.domain.plans import Draft
+from aiprod_ops.domain.proofs import Proof
+from aiprod_ops.engine.evidence import Archive
+from aiprod_ops.engine.journal import Journal
+from aiprod_ops.engine.planning import keep
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.runbook import Copy
+from aiprod_ops.engine.world import World
+from aiprod_ops.errors import Exit, Held, Refused, UsageError
+from aiprod_ops.ports import Store
+from aiprod_ops.units import seconds
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a copy said: the draft that holds (without what was refused; None when nothing is left), the proof, its seal."""
+
+    draft: Draft | None
+    proof: Proof
+    evidence: Sealed
+    restored: dict[str, Any]
+
+
+def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Proven:
+    """Restore a copy, let the runbook measure before and after on it, seal what it said, destroy the copy.
+
+    Repeatable: a process killed in here leaves a copy that the next proof sweeps away, and nothing in production.
+    Raises Refused when no copy can be made, UsageError when the runbook proves nothing.
+    """
+    if "prove" not in entry.book.phases:
+        raise UsageError(f"{entry.id} has nothing to prove on a copy")
+    context = world.context
+    journal = Journal(world.store, context.clock, run)
+    with world.store.lock(f"run-{run}", world.by):
+        journal.recover()
+        if not journal.records:
+            journal.write("opened", **opening(world, entry, draft, "prove"))
+        for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
+            context.report(f"removed the copy {name} of a run that is no more")
+        with context.platform.copy(run, context.report) as (database, restored):
+            copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
+            proof = entry.book.phases["prove"](copy, draft.plan, params)
+        left = _holding(draft, proof)
+        if left is not None:
+            keep(world.store, left)
+        body = _body(journal, world, draft, left, proof, asdict(restored))
+        sealed = Archive(world.store).seal(body)
+        journal.write("ended", exit=body["exit"], seal=sealed.seal)
+    return Proven(left, proof, sealed, asdict(restored))
+
+
+def opening(world: World, entry: Entry, draft: Draft, kind: str, **more: Any) -> dict[str, Any]:
+    """The first record of every journal, and the head of every record of evidence."""
+    return {
+        "kind": kind,
+        "runbook": entry.id,
+        "source": entry.source,
+        "target": asdict(draft.plan.identity),
+        "digest": draft.digest,
+        "by": world.by,
+        "why": world.why,
+        "trigger": world.trigger,
+        **more,
+    }
+
+
+def proof_of(world: World, digest: str) -> Sealed | None:
+    """The newest sealed proof that holds for a plan and is not older than the promise allows."""
+    valid_for = timedelta(seconds=seconds(world.context.promises.get("approval.valid_for")))
+    oldest = (world.context.clock.now() - valid_for).isoformat()
+    found = Archive(world.store).bodies(kind="prove", proves=digest)
+    return found[0] if found and found[0].body["ended"] >= oldest else None
+
+
+def disproof_of(world: World, digest: str) -> Sealed | None:
+    """The newest sealed proof that refused a part of this plan, or all of it."""
+    found = [r for r in Archive(world.store).bodies(kind="prove", digest=digest) if r.body["refused"]]
+    return found[0] if found else None
+
+
+def _holding(draft: Draft, proof: Proof) -> Draft | None:
+    if not proof.refused:
+        return draft
+    plan = draft.plan.excluding(proof.refused)
+    return replace(draft, plan=plan, digest=plan.digest) if plan.actions else None
+
+
+def _body(
+    journal: Journal, world: World, draft: Draft, left: Draft | None, proof: Proof, restored: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        **journal.opening,
+        "run": journal.run,
+        "environment": world.context.target.environment,
+        "version": world.version,
+        "started": journal.records[0].at,
+        "ended": world.context.clock.now().isoformat(),
+        "exit": int(Exit.DONE if left is not None and not proof.refused else Exit.REFUSED),
+        "parameters": draft.plan.parameters,
+        "proves": left.digest if left else "",
+        "refused": proof.refused,
+        "comparisons": [{**asdict(c), "gain": c.gain} for c in proof.comparisons],
+        "notes": list(proof.notes),
+        "copy": restored,
+    }
+
+
+def _is_alive(store: Store, run: str) -> bool:
+    """Whether a process works on this run now: then its lock is held."""
+    with suppress(Held), store.lock(f"run-{run}", "sweep"):
+        return False
+    return True
+
+
+def require(world: World, entry: Entry, draft: Draft) -> None:
+    """Raises Refused when a copy has refused this plan, or a part of it."""
+    if (refusal := disproof_of(world, draft.digest)) is not None:
+        reasons = "; ".join(f"{name}: {why}" for name, why in refusal.body["refused"].items())
+        other = refusal.body["proves"]
+        hint = f"what holds is: aiprod-ops run {entry.id} --apply {other[:12]}" if other else "nothing of it holds"
+        raise Refused(f"disproved on the copy: {reasons}", hint=hint)

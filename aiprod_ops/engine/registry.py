@@ -1,0 +1,177 @@
+"""Finding runbooks: the shipped ones, folders the user names, and installed distributions. Never the working directory."""
+
+import hashlib
+import importlib.util
+import inspect
+import io
+import stat
+import sys
+import tokenize
+import typing
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from importlib import metadata, resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from aiprod_ops.config import Promises
+from aiprod_ops.engine.runbook import Runbook
+from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
+from aiprod_ops.units import milliseconds, seconds, size
+
+_GROUP = "aiprod_ops.runbooks"
+_READERS = {"Seconds": seconds, "Milliseconds": milliseconds, "Bytes": size}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One option of a runbook: `--name`, the type's name (its unit), help, and the default or where it is promised."""
+
+    name: str
+    type: str
+    help: str
+    default: Any
+    promise: str
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A runbook that was found: its id is its file's name with hyphens; `source` is the file's SHA-256."""
+
+    id: str
+    path: Path
+    origin: str
+    source: str
+
+    @cached_property
+    def module(self) -> ModuleType:
+        return _load(self.path, self.id)
+
+    @cached_property
+    def book(self) -> Runbook:
+        book = getattr(self.module, "book", None)
+        if not isinstance(book, Runbook):
+            raise ConfigurationError(f"{self.path} has no `book = api.Runbook(…)`")
+        try:
+            book.check_complete()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.path}: {error.message}") from error
+        return book
+
+    @property
+    def page(self) -> str:
+        """The module's docstring."""
+        return inspect.cleandoc(self.module.__doc__ or "")
+
+    @cached_property
+    def params(self) -> tuple[Param, ...]:
+        """The options, in the order they are written; the help is the `#:` comment on the field's line."""
+        hints = typing.get_type_hints(self.book.params)
+        comments = _comments(self.path)
+        return tuple(
+            Param(
+                field.name,
+                getattr(hints[field.name], "__name__", str(hints[field.name])),
+                comments.get(field.name, ""),
+                None if field.default is MISSING else field.default,
+                field.metadata.get("promise", ""),
+            )
+            for field in fields(self.book.params)
+        )
+
+    def read_params(self, given: dict[str, str], promises: Promises) -> Any:
+        """The parameters: what was given, else what is promised, else the default. Raises UsageError."""
+        values: dict[str, Any] = {}
+        for param in self.params:
+            if param.name in given:
+                raw: Any = given[param.name]
+            elif param.promise:
+                raw = promises.get(param.promise)
+            elif param.default is not None:
+                continue
+            else:
+                raise UsageError(f"{self.id} needs {param.option}")
+            try:
+                values[param.name] = _READERS.get(param.type, _PLAIN.get(param.type, str))(raw)
+            except ValueError as error:
+                raise UsageError(f"{param.option}: {error}") from error
+        return self.book.params(**values)
+
+
+def _truth(text: str) -> bool:
+    if str(text).lower() in ("true", "yes", "1"):
+        return True
+    if str(text).lower() in ("false", "no", "0"):
+        return False
+    raise ValueError(f"{text!r} is not yes or no")
+
+
+_PLAIN: dict[str, Any] = {"int": int, "float": float, "Ratio": float, "bool": _truth}
+
+
+def find(folders: Iterable[Path] = ()) -> dict[str, Entry]:
+    """All runbooks by id. Two of one name are an error: nobody should wonder which one runs."""
+    found: dict[str, Entry] = {}
+    shipped = Path(str(resources.files("aiprod_ops.runbooks")))
+    doors = [(shipped, "shipped")]
+    doors += [(Path(str(resources.files(e.value))), f"package {e.dist}") for e in metadata.entry_points(group=_GROUP)]
+    doors += [(folder, "folder") for folder in folders]
+    for folder, origin in doors:
+        if not folder.is_dir():
+            raise ConfigurationError(f"there is no folder of runbooks at {folder}")
+        for path in sorted(folder.glob("[!_.]*.py")):
+            entry = Entry(path.stem.replace("_", "-"), path, origin, _trusted_digest(path, origin))
+            if entry.id in found:
+                raise ConfigurationError(f"two runbooks are called {entry.id}: {found[entry.id].path} and {path}")
+            found[entry.id] = entry
+    return found
+
+
+def pick(entries: dict[str, Entry], name: str) -> Entry:
+    """A runbook by id; raises UsageError naming those that are there."""
+    if name not in entries:
+        raise UsageError(f"there is no runbook {name!r}; there are: {', '.join(sorted(entries))}")
+    return entries[name]
+
+
+def _trusted_digest(path: Path, origin: str) -> str:
+    """SHA-256 of a runbook's file; one that somebody else could have written is refused."""
+    if origin != "shipped":
+        for place in (path, path.parent):
+            if place.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ConfigurationError(f"{place} can be written by others", hint=f"chmod go-w {place}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(path: Path, name: str) -> ModuleType:
+    module_name = f"aiprod_ops_runbook.{name.replace('-', '_')}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and type hints look their module up
+    try:
+        spec.loader.exec_module(module)
+    except OpsError as error:
+        raise ConfigurationError(f"{path}: {error.message}") from error
+    except (SyntaxError, ImportError, NameError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _comments(path: Path) -> dict[str, str]:
+    """`#:` comments by the first name on their line."""
+    names: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.NAME:
+            names.setdefault(token.start[0], token.string)
+        elif token.type == tokenize.COMMENT and token.string.startswith("#:"):
+            found[names.get(token.start[0], "")] = token.string[2:].strip()
+    return found

@@ -1,0 +1,351 @@
+"""The heart: one loop that reads the journal, makes the one next move, and writes what came of it.
+
+A fresh run and a resumed one are the same loop; a fresh one has a shorter journal. Whatever moment the process dies
+at, what it leaves is a journal, and `domain.runs.next_move` says what follows from it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from aiprod_ops.domain.findings import Finding, Status
+from aiprod_ops.domain.plans import Action, Draft, Plan
+from aiprod_ops.domain.runs import Move, State, next_move, replay
+from aiprod_ops.engine.evidence import Archive
+from aiprod_ops.engine.journal import Journal
+from aiprod_ops.engine.planning import kept_draft, recompute
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.watch import Watch
+from aiprod_ops.engine.world import World
+from aiprod_ops.errors import Exit, Failed, Held, OpsError, PermissionMissing, Refused, TimedOut, Unreachable
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Seconds
+
+_ATTEMPTS = 5  # looks at an outcome, a second apart, before it is called unknown
+_ORPHAN = 60  # seconds to wait for the server to end the session of a process that was killed
+
+
+class Unknown(OpsError):
+    """The outcome of an action cannot be known now. The journal stays open; `resume` looks again."""
+
+    exit_code = Exit.UNKNOWN
+
+
+class Run:
+    """One approved plan on its way through the journal, under the lease of its instance."""
+
+    def __init__(self, world: World, entry: Entry, params: Any, draft: Draft, journal: Journal, *, backward: bool = False) -> None:
+        self.world, self.entry, self.params, self.draft, self.journal = world, entry, params, draft, journal
+        self._backward = backward
+        self.book = entry.book
+        self.plan: Plan = draft.plan
+        self._actor: Database | None = None
+        self._moves: dict[Move, Callable[[int], None]] = {
+            Move.ACT: self._act,
+            Move.SETTLE: self._settle,
+            Move.UNDO: self._undo,
+            Move.COMPARE: self._compare,
+            Move.VERIFY: self._verify,
+            Move.SEAL: self._seal,
+        }
+
+    def drive(self) -> Exit:
+        """Move until the journal ends. Raises Unknown, or Held; then the journal stays open for `resume`."""
+        try:
+            with self._lease():
+                if self._backward and not self._progress.abandoned:
+                    self._abandon("rollback was asked for")
+                while True:
+                    move, step = next_move(self._progress)
+                    if move is Move.END:
+                        return Exit(self._progress.ended or 0)
+                    self._moves[move](step)
+        except Held:
+            if len(self.journal.records) == 1:  # ours alone until now: nobody will ever resume it
+                self.journal.write("ended", exit=int(Exit.HELD))
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            self._close_actor()
+
+    @property
+    def _progress(self) -> Any:
+        return replay(self.journal.records, len(self.plan.actions))
+
+    @contextmanager
+    def _lease(self) -> Iterator[None]:
+        name = self.plan.identity.system_identifier
+        with self.world.store.lock(name, f"{self.world.by}, run {self.journal.run}") as token:
+            self.journal.recover()
+            self.journal.write("leased", resource=name, token=token)
+            yield
+
+    # Forward
+
+    def _act(self, step: int) -> None:
+        action = self.plan.actions[step]
+        kind, subject = self.book.kinds[action.kind], self._subject(action)
+        if self.world.stop.signal:
+            return self._abandon(f"asked to stop (signal {self.world.stop.signal})")
+        try:
+            if refusal := self._refusal():
+                return self._abandon(refusal)
+            if kind.done(self._acting, subject):
+                return self.journal.write("outcome", step=step, state=State.UNCHANGED)
+        except Held as error:
+            return self._abandon(error.message, Exit.HELD)
+        except OpsError as error:
+            # Nothing was intended yet, so nothing is unknown: this step was not begun.
+            return self._abandon(error.message, error.exit_code)
+        self.journal.write("intended", step=step, action=action.name, token=self._token)
+        return self._do(step)
+
+    def _refusal(self) -> str:
+        """Why acting is refused right now: a plan that is stale, or a guard; empty when nothing speaks against it."""
+        context = self.world.context
+        if not self._progress.touched and "of" not in self.journal.opening:
+            now = recompute(self.entry, context, self.params, self.draft)
+            if now.digest != self.draft.digest:
+                return f"the plan is stale: what it rests on has changed (now {now.digest[:12]})"
+        if "guard" not in self.book.phases or "of" in self.journal.opening:
+            return ""
+        findings = list(self.book.phases["guard"](context, self.plan, self.params))
+        return _against(findings)
+
+    def _do(self, step: int) -> None:
+        action = self.plan.actions[step]
+        kind, subject = self.book.kinds[action.kind], self._subject(action)
+        clock = self.world.context.clock
+        started = clock.monotonic()
+        error = ""
+        with Watch(self.world, self.book, self.plan, self.params, action, self._acting.db) as watch:
+            try:
+                kind.do(self._acting, subject)
+            except (Unreachable, TimedOut) as lost:
+                error = lost.message
+            except OpsError as failure:
+                error = failure.message
+            except Exception as bug:  # noqa: BLE001 whatever a runbook's code raises: what it did must be undone
+                error = f"{type(bug).__name__}: {bug}"
+        self._settled(step, error, watch.reason, seconds=clock.monotonic() - started, worst=watch.worst)
+
+    def _settle(self, step: int) -> None:
+        """An intent without an outcome, from a process that died: look; act again only when it did not happen."""
+        if self._look(step) is False:
+            if self.world.stop.signal:
+                return self._abandon(f"asked to stop (signal {self.world.stop.signal})")
+            return self._do(step)
+        return self._settled(step, "")
+
+    def _settled(self, step: int, error: str, breach: str = "", **figures: Any) -> None:
+        """Write the outcome that is to be seen, whatever was said. Raises Unknown when nothing is to be seen."""
+        seen = self._look(step)
+        if seen is None:
+            raise self._unknown(step, breach or error)
+        if seen and not breach:
+            # Done, though contact was lost on the way: a broken connection is no reason to undo what was asked for.
+            return self.journal.write("outcome", step=step, state=State.CHANGED, note=error, **figures)
+        reason = breach or error or f"{self.plan.actions[step].name} went without an error, but it is not to be seen"
+        self.journal.write("outcome", step=step, state=State.FAILED, error=reason, **figures)
+        return self._abandon(reason)
+
+    def _look(self, step: int) -> bool | None:
+        """Whether a step is done, asked until there is an answer; None when there is none."""
+        action = self.plan.actions[step]
+        kind, subject = self.book.kinds[action.kind], self._subject(action)
+        for attempt in range(_ATTEMPTS):
+            try:
+                if (done := kind.done(self._acting, subject)) is not None:
+                    return done
+            except (Unreachable, TimedOut):
+                self._close_actor()
+            if attempt + 1 < _ATTEMPTS:
+                self.world.context.clock.sleep(Seconds(1))
+        return None
+
+    def _verify(self, _step: int) -> None:
+        context, clock = self.world.context, self.world.context.clock
+        if "of" in self.journal.opening:
+            return self._verify_reversal(self.journal.opening["of"])
+        until = clock.monotonic() + self.book.settle
+        while True:
+            findings = self._verified_findings()
+            if against := _against(findings):
+                return self._abandon(f"verification failed: {against}")
+            if clock.monotonic() >= until:
+                break
+            context.report("verified; it has to hold")
+            clock.sleep(Seconds(min(1.0, self.book.settle)))
+        return self.journal.write("verified", findings=[asdict(finding) for finding in findings])
+
+    def _verify_reversal(self, of: str) -> None:
+        """A rollback is verified when the plan of the run it takes back follows from the facts again."""
+        opening = Journal.of(self.world.store, self.world.context.clock, of).opening
+        original = kept_draft(self.world.store, opening["digest"])
+        now = recompute(self.entry, self.world.context, self.params, original)
+        if replace(now, source=original.plan.source).digest != original.digest:
+            return self._abandon("after taking it back, the facts are not those from before")
+        return self.journal.write("verified", findings=[])
+
+    def _verified_findings(self) -> list[Finding]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return list(self.book.phases["verify"](self.world.context, self.plan, self.params))
+            except (Unreachable, TimedOut) as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise self._unknown(len(self.plan.actions) - 1, error.message) from error
+                self.world.context.clock.sleep(Seconds(1))
+        raise AssertionError("unreachable")
+
+    # Backward
+
+    def _abandon(self, reason: str, exit_code: Exit = Exit.REFUSED) -> None:
+        self.world.context.report(f"stopping: {reason}")
+        self.journal.write("abandoned", reason=reason, signal=self.world.stop.signal, exit=int(exit_code))
+
+    def _undo(self, step: int) -> None:
+        action = self.plan.actions[step]
+        self.journal.write("undoing", step=step, action=action.name)
+        self.world.context.report(f"undoing {action.name}")
+        try:
+            error = self._undone(action)
+        except (Unreachable, TimedOut) as lost:
+            self._close_actor()
+            raise self._unknown(step, lost.message) from lost
+        except (Failed, Refused, PermissionMissing) as failure:
+            error = failure.message
+        state = State.UNDO_FAILED if error else State.UNDONE
+        self.journal.write("outcome", step=step, state=state, error=error)
+
+    def _undone(self, action: Action) -> str:
+        """Take an action back; answers why it cannot be, or nothing."""
+        if action.undo is None:
+            happened = self.book.kinds[action.kind].done(self._acting, self._subject(action))
+            return f"irreversible: {action.irreversible}" if happened is not False else ""
+        kind, subject = self.book.kinds[action.undo.kind], self._subject(action.undo)
+        if kind.done(self._acting, subject) is not True:
+            kind.do(self._acting, subject)
+        return "" if kind.done(self._acting, subject) else f"{action.undo.name} is still to be seen"
+
+    def _compare(self, _step: int) -> None:
+        """After undoing, the same plan must follow from the facts: then they equal those from before."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                now = recompute(self.entry, self.world.context, self.params, self.draft)
+                return self.journal.write("compared", equal=now.digest == self.draft.digest, digest=now.digest)
+            except (Unreachable, TimedOut) as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise self._unknown(0, error.message) from error
+                self.world.context.clock.sleep(Seconds(1))
+        return None
+
+    # The end
+
+    def _seal(self, _step: int) -> None:
+        progress = self._progress
+        if not progress.sealed:
+            files = self._files() if not progress.abandoned else {}
+            record = Archive(self.world.store).seal(self._body(progress, files))
+            self.journal.write("sealed", evidence=record.n, seal=record.seal)
+        self.journal.write("ended", exit=int(progress.exit_code))
+
+    def _files(self) -> dict[str, str]:
+        """Write what belongs to a verified run beside its journal, and where the configuration wants it."""
+        if "files" not in self.book.phases or "of" in self.journal.opening:
+            return {}
+        placed: dict[str, str] = {}
+        for name, text in self.book.phases["files"](self.plan, self.params).items():
+            kept = f"runs/{self.journal.run}/files/{name}"
+            self.world.store.put(kept, text.encode())
+            placed[name] = self.world.deliver(name, text) or self.world.store.where(kept)
+        return placed
+
+    def _body(self, progress: Any, files: dict[str, str]) -> dict[str, Any]:
+        context = self.world.context
+        records = self.journal.records
+        return {
+            **self.journal.opening,
+            "run": self.journal.run,
+            "environment": context.target.environment,
+            "version": self.world.version,
+            "started": records[0].at,
+            "ended": context.clock.now().isoformat(),
+            "exit": int(progress.exit_code),
+            "reason": progress.abandoned,
+            "parameters": self.plan.parameters,
+            "lease": [record.data for record in records if record.kind == "leased"],
+            "steps": [
+                {"at": record.at, "kind": record.kind, **record.data}
+                for record in records
+                if record.kind in ("intended", "outcome", "undoing", "abandoned", "compared")
+            ],
+            "actions": [
+                {"kind": a.kind, "name": a.name, "state": state, "shown": self._shown(a)}
+                for a, state in zip(self.plan.actions, progress.steps, strict=True)
+            ],
+            "verification": [f for record in records if record.kind == "verified" for f in record.data["findings"]],
+            "files": files,
+            "journal": records[-1].seal,
+        }
+
+    # Details
+
+    def _shown(self, action: Action) -> str:
+        return self.book.kinds[action.kind].text(self._subject(action))
+
+    def _subject(self, action: Action) -> Any:
+        return self.book.kinds[action.kind].subject(action)
+
+    @property
+    def _token(self) -> int:
+        return int(next(r.data["token"] for r in reversed(self.journal.records) if r.kind == "leased"))
+
+    @property
+    def _acting(self) -> Any:
+        """The context with the actor's session, opened when it is first needed and held against other machines."""
+        if self._actor is None:
+            self._actor = self.world.open_actor(self.journal.run)
+            self._hold(self._actor)
+        return self.world.acting(self._actor)
+
+    def _hold(self, actor: Database) -> None:
+        key = f"aiprod-ops:{self.plan.identity.system_identifier}"
+        # A fresh run is refused at once. One that goes on may find its own dead session still ending in the server.
+        patience = _ORPHAN if any(r.kind in ("intended", "undoing") for r in self.journal.records) else 0
+        for _ in range(patience):
+            if actor.hold(key):
+                return
+            self.world.context.report("waiting for another session of this tool to end in the server")
+            self.world.context.clock.sleep(Seconds(1))
+        if not actor.hold(key):
+            self._close_actor()
+            raise Held("another run, from another machine or user, holds this instance", hint="aiprod-ops runs list")
+
+    def _close_actor(self) -> None:
+        if self._actor is not None:
+            self._actor.close()
+            self._actor = None
+
+    def _unknown(self, step: int, error: str) -> Unknown:
+        action = self.plan.actions[step].name if self.plan.actions else "the run"
+        return Unknown(
+            f"the outcome of {action} is unknown: {error or 'nobody can tell whether it happened'}",
+            hint=f"when the server answers again: aiprod-ops resume {self.journal.run}",
+        )
+
+    def _unwritable(self, error: OSError) -> OpsError:
+        where = self.world.store.where(self.journal.name)
+        if not self._progress.touched:
+            return Refused(f"the journal cannot be written ({error.strerror}: {where}); nothing was changed")
+        return Unknown(
+            f"the journal cannot be written ({error.strerror}: {where})",
+            hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
+        )
+
+
+def _against(findings: list[Finding]) -> str:
+    """What speaks against going on, in words; empty when nothing does."""
+    bad = [finding for finding in findings if finding.status in (Status.CRITICAL, Status.UNKNOWN)]
+    return "; ".join(f"{f.metric}: {f.note or f.shown}" for f in bad)

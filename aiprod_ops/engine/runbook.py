@@ -1,0 +1,209 @@
+"""What a runbook is made of: plain functions registered on one object, and the kinds of action it may plan."""
+
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from aiprod_ops.config import Promises, Target
+from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.plans import Action, Plan
+from aiprod_ops.domain.proofs import Proof
+from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.ports import Clock, Database, Platform, Restored
+from aiprod_ops.units import Seconds
+
+T = TypeVar("T")
+_MOVING = "moving"
+
+Moving = Annotated[T, _MOVING]
+"""Marks a field of the facts that moves all the time (figures, ages). It is kept with the plan and never read again for
+the digest; what must be fresh right before the action is a guard."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action."""
+
+    db: Database
+    target: Target
+    platform: Platform
+    clock: Clock
+    promises: Promises
+    report: Callable[[str], None]  #: one line of progress for people
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A restored, disposable copy of the target. `source` reads the target itself, with the probe identity."""
+
+    db: Database
+    source: Database
+    restored: Restored
+    context: Context
+    kinds: "Mapping[str, Kind[Any]]"
+
+    def apply(self, actions: Iterable[Action]) -> None:
+        """Do the actions on the copy, exactly as they would be done on the target."""
+        for action in actions:
+            kind = self.kinds[action.kind]
+            kind.do(self.context, kind.subject(action))
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How far an action has come: `done` of `total` in words of `phase`; a total of 0 means nobody knows."""
+
+    phase: str
+    done: float
+    total: float
+
+
+class Kind(Generic[T]):
+    """A kind of action: how it is done to a subject, how one sees that it is done, and how it is shown.
+
+    `do` acts; `done` looks and answers True, False, or None when nobody can tell. `shows` is what a dry run prints,
+    usually the SQL. `amount` tells progress while it runs.
+    """
+
+    def __init__(self, name: str, subject: type[T]) -> None:
+        self.name = name
+        self.type = subject
+        self.do: Callable[[Context, T], None]
+        self.done: Callable[[Context, T], bool | None]
+        self.text: Callable[[T], str] = str
+        self.amount: Callable[[Context, T], Amount | None] = lambda _context, _subject: None
+
+    def does(self, function: Callable[[Context, T], None]) -> Callable[[Context, T], None]:
+        self.do = function
+        return function
+
+    def is_done(self, function: Callable[[Context, T], bool | None]) -> Callable[[Context, T], bool | None]:
+        self.done = function
+        return function
+
+    def shows(self, function: Callable[[T], str]) -> Callable[[T], str]:
+        self.text = function
+        return function
+
+    def progress(self, function: Callable[[Context, T], Amount | None]) -> Callable[[Context, T], Amount | None]:
+        self.amount = function
+        return function
+
+    def subject(self, action: Action) -> T:
+        """The action's subject as its type, also when the plan was read back from JSON."""
+        if isinstance(action.subject, self.type):
+            return action.subject
+        return msgspec.convert(action.subject, self.type)
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """For runbooks without parameters."""
+
+
+def promise(path: str) -> Any:
+    """Default of a parameter that `service.toml` promises: `objective: Milliseconds = promise("database.statement_mean")`."""
+    return field(default=None, metadata={"promise": path})
+
+
+Findings = Iterable[Finding]
+
+
+class Runbook:
+    """One procedure. The module's docstring is its page, `params` its options, the functions its phases.
+
+    `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
+    verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here.
+    """
+
+    def __init__(
+        self,
+        *,
+        symptom: str,
+        owner: str,
+        risk: str = "moderate",
+        params: type = NoParams,
+        actions: Iterable[Kind[Any]] = (),
+        settle: Seconds = Seconds(0),
+        check_every: str = "",
+        drill_every: str = "",
+        alerts: tuple[str, ...] = (),
+    ) -> None:
+        if risk not in ("low", "moderate", "severe"):
+            raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
+        self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
+        self.kinds = {kind.name: kind for kind in actions}
+        self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
+        self.phases: dict[str, Callable[..., Any]] = {}
+        self.facts_type: type = dict
+
+    def _register(self, phase: str, function: Callable[..., T]) -> Callable[..., T]:
+        if phase in self.phases:
+            raise ConfigurationError(f"the runbook registers {phase} twice")
+        self.phases[phase] = function
+        return function
+
+    def facts(self, function: Callable[[Context, Any], T]) -> Callable[[Context, Any], T]:
+        """Reads, with the probe identity; returns a frozen dataclass whose changing fields are marked `Moving`."""
+        self.facts_type = typing.get_type_hints(function, include_extras=True)["return"]
+        return self._register("facts", function)
+
+    def judge(self, function: Callable[[Any, Any], Findings]) -> Callable[[Any, Any], Findings]:
+        """Pure: findings from facts."""
+        return self._register("judge", function)
+
+    def plan(self, function: Callable[[Any, Any], Iterable[Action]]) -> Callable[[Any, Any], Iterable[Action]]:
+        """Pure: actions from facts. The same facts must give the same actions, in the same order."""
+        return self._register("plan", function)
+
+    def prove(self, function: Callable[[Copy, Plan, Any], Proof]) -> Callable[[Copy, Plan, Any], Proof]:
+        """Optional: applies the plan to a disposable copy and measures before and after."""
+        return self._register("prove", function)
+
+    def guard(self, function: Callable[[Context, Plan, Any], Findings]) -> Callable[[Context, Plan, Any], Findings]:
+        """Optional: read again right before acting; anything CRITICAL or UNKNOWN refuses, and nothing was changed."""
+        return self._register("guard", function)
+
+    def watch(self, function: Callable[[Context, Plan, Any], Findings]) -> Callable[[Context, Plan, Any], Findings]:
+        """Optional: invariants, read every second while acting; anything CRITICAL stops the action and undoes."""
+        return self._register("watch", function)
+
+    def verify(self, function: Callable[[Context, Plan, Any], Findings]) -> Callable[[Context, Plan, Any], Findings]:
+        """Reads; anything CRITICAL or UNKNOWN undoes the run. Must hold for `settle` seconds."""
+        return self._register("verify", function)
+
+    def files(self, function: Callable[[Plan, Any], Mapping[str, str]]) -> Callable[[Plan, Any], Mapping[str, str]]:
+        """Optional, pure: files that belong to a verified run (a migration), by name."""
+        return self._register("files", function)
+
+    def inject(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Optional: a context manager over a lab that provokes the problem, for drills."""
+        return self._register("inject", function)
+
+    def check_complete(self) -> None:
+        """Raises ConfigurationError naming what is missing."""
+        missing = [phase for phase in ("facts", "judge") if phase not in self.phases]
+        if "plan" in self.phases and "verify" not in self.phases:
+            missing.append("verify")
+        if missing:
+            raise ConfigurationError(f"the runbook has no {' and no '.join(missing)} function")
+        for kind in self.kinds.values():
+            if not hasattr(kind, "do") or not hasattr(kind, "done"):
+                raise ConfigurationError(f"action {kind.name!r} needs both @does and @is_done")
+
+    def split(self, facts: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Facts as plain data: (stable, moving)."""
+        hints = typing.get_type_hints(self.facts_type, include_extras=True)
+        moving = {name for name, hint in hints.items() if _MOVING in getattr(hint, "__metadata__", ())}
+        plain: dict[str, Any] = msgspec.to_builtins(facts)
+        return (
+            {name: value for name, value in plain.items() if name not in moving},
+            {name: value for name, value in plain.items() if name in moving},
+        )
+
+    def join(self, stable: Mapping[str, Any], moving: Mapping[str, Any]) -> Any:
+        """Facts again, from plain data."""
+        return msgspec.convert({**stable, **moving}, self.facts_type)

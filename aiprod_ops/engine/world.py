@@ -1,0 +1,35 @@
+"""What a run needs from outside: the store, the identities, the wish to stop. The CLI builds it and hands it inward."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.ports import Database, Store
+
+
+@dataclass
+class Stop:
+    """The wish to stop, set by a signal handler. The run finishes or undoes what it is doing, then ends."""
+
+    signal: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    """`context` has the probe identity. `open_actor` is not called before the gate; `open_probe` gives the watch a
+    session of its own. `deliver` puts a verified run's files where the configuration wants them."""
+
+    context: Context
+    store: Store
+    open_actor: Callable[[str], Database]
+    open_probe: Callable[[], Database]
+    by: str
+    version: str
+    why: str = ""
+    trigger: str = "command"
+    stop: Stop = field(default_factory=Stop)
+    deliver: Callable[[str, str], str] = lambda _name, _text: ""
+
+    def acting(self, actor: Database) -> Context:
+        """The context of actions: the same world with the actor's session."""
+        return replace(self.context, db=actor)

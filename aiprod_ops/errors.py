@@ -1,0 +1,100 @@
+"""The error tree. Each error knows its exit code; the codes are an API.
+
+`check`, `verify` and `evidence` answer 0, 1, 2, 3 (OK, WARNING, CRITICAL, UNKNOWN), and any error there is 3.
+Everything that acts uses the codes below. A message says what was seen, what was expected, and what to do next.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands that act (`run`, `resume`, `rollback`, `prove`, `drill`)."""
+
+    DONE = 0  #: done and verified, or nothing to do
+    REFUSED = 10  #: guard, window, stale plan, disproved on the copy: nothing changed
+    HELD = 11  #: another run holds the resource: nothing changed
+    NOT_APPROVED = 12  #: approval or confirmation missing or expired: nothing changed
+    UNDONE = 20  #: failed, undone, the facts equal the facts before
+    PARTLY = 21  #: failed, partly applied: page someone
+    UNKNOWN = 22  #: contact lost while acting: the outcome is not known
+    USAGE = 64  #: the command line is wrong: nothing changed
+    BUG = 70  #: a bug in this program
+    PERMISSION = 77  #: a privilege or a password is missing: nothing changed
+    CONFIGURATION = 78  #: the configuration is missing or wrong: nothing changed
+    INTERRUPTED = 130  #: SIGINT before the first action
+    TERMINATED = 143  #: SIGTERM before the first action
+
+
+class OpsError(Exception):
+    """Something that stops a command. `hint` is the next thing to type or to do."""
+
+    exit_code = Exit.BUG
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(OpsError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    exit_code = Exit.USAGE
+
+
+class ConfigurationError(OpsError):
+    """A file, a setting or an environment variable is missing or wrong."""
+
+    exit_code = Exit.CONFIGURATION
+
+
+class PermissionMissing(OpsError):
+    """The server refused us: wrong password, or a privilege that is missing."""
+
+    exit_code = Exit.PERMISSION
+
+
+class Refused(OpsError):
+    """A guard said no. Nothing was changed."""
+
+    exit_code = Exit.REFUSED
+
+
+class Held(OpsError):
+    """Another run holds the resource. Nothing was changed."""
+
+    exit_code = Exit.HELD
+
+
+class NotApproved(OpsError):
+    """The approval is missing, expired, or names another plan. Nothing was changed."""
+
+    exit_code = Exit.NOT_APPROVED
+
+
+class Unreachable(OpsError):
+    """There is no contact to the server, or it was lost. While acting, the outcome of the action is unknown."""
+
+    exit_code = Exit.REFUSED
+
+
+class Failed(OpsError):
+    """The server answered, and the answer is an error: the action did not take place as asked."""
+
+    exit_code = Exit.UNDONE
+
+
+class Cancelled(Failed):
+    """The server confirms that the statement was cancelled, by us or by somebody else."""
+
+
+class TimedOut(OpsError):
+    """No answer within the time allowed: the outcome is unknown until it was looked at."""
+
+    exit_code = Exit.UNKNOWN
+
+
+class Broken(OpsError):
+    """A journal, a plan or an evidence file was altered: its chain or digest does not hold."""
+
+    exit_code = Exit.REFUSED

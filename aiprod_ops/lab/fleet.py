@@ -1,0 +1,276 @@
+"""Bring the lab's fleet up, look at it, take it down."""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.instance import PostgresServer
+from aiprod_ops.adapters.programs import Programs, find, reachable
+from aiprod_ops.adapters.unprivileged import Way
+from aiprod_ops.errors import ConfigurationError, Failed, Refused
+from aiprod_ops.lab import folder as folders
+from aiprod_ops.lab import postgres, redis
+from aiprod_ops.lab.data import Scale
+from aiprod_ops.units import Seconds
+
+ROWS = 1_000_000
+REVISION = "001"
+PORTS = range(20_000, 32_000)  #: below the ephemeral ports, where a client could connect to itself
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A lab that is up, or was: everything follows from what its marker says."""
+
+    folder: Path
+    programs: Programs
+    ports: tuple[int, int, int, int]  #: primary, two replicas, Redis
+    rows: int
+    revision: str
+    until: datetime
+    phases: dict[str, float] = field(default_factory=dict)  #: seconds that `up` took, by phase
+
+    @property
+    def passfile(self) -> Path:
+        return self.folder / "pgpass"
+
+    @property
+    def primary(self) -> PostgresServer:
+        return self._server("primary", self.ports[0])
+
+    @property
+    def replicas(self) -> tuple[PostgresServer, ...]:
+        return tuple(self._server(name, port) for name, port in zip(postgres.REPLICAS, self.ports[1:3], strict=True))
+
+    @property
+    def redis(self) -> redis.RedisServer:
+        return redis.RedisServer(self.folder / "redis", self.ports[3])
+
+    @property
+    def config(self) -> Path:
+        """The tool's configuration for this lab."""
+        return self.folder / "aiprod-ops.toml"
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.rows, self.until)
+
+    def dsn(self, role: str, server: PostgresServer | None = None) -> str:
+        """A DSN without a password: it names the password file."""
+        return (server or self.primary).dsn(role, postgres.DATABASE, passfile=self.passfile)
+
+    def _server(self, name: str, port: int) -> PostgresServer:
+        return PostgresServer(self.programs, self.folder / name, self.folder / "s", port, self.folder / f"{name}.log")
+
+
+def up(
+    folder: Path,
+    rows: int = ROWS,
+    postgres_bin: Path | None = None,
+    revision: str = REVISION,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    workload: bool = True,
+    way: Way | None = None,
+) -> Fleet:
+    """Make a fleet below a folder. Where one runs there already, answer that one.
+
+    What was begun is stopped and removed when this fails; when it is killed, `down` does that. `way` forces how
+    PostgreSQL is run when we are root. Raises Held, Refused, ConfigurationError or Failed.
+    """
+    programs = find(postgres_bin, how=way)
+    redis.check()
+    folder = folder.absolute()
+    _make(folder)
+    folder = folder.resolve()
+    with folders.locked(folder):
+        folders.create(folder)
+        marker = folders.read(folder)
+        if marker.get("state") == "ready":
+            return _running(folder, report)
+        if marker or folders.is_lab(folder):
+            raise Refused(f"{folder} holds a lab that was not finished", hint=f"aiprod-ops lab down --folder {folder}")
+        folders.mark(folder, {"state": "building", "pid": os.getpid()})
+        try:
+            return _build(folder, programs, rows, revision, report, workload=workload)
+        except OSError as error:
+            _abandon(folder)
+            raise Failed(f"the lab could not be made: {error}") from error
+        except BaseException:
+            _abandon(folder)
+            raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} cannot be made: {error.strerror}", hint="name another folder with --folder DIR"
+        ) from error
+
+
+def _running(folder: Path, report: Callable[[str], None]) -> Fleet:
+    fleet = load(folder)
+    if not fleet.primary.is_running():
+        raise Refused(f"the lab in {folder} is there but stopped", hint=f"aiprod-ops lab down --folder {folder}, then up")
+    report(f"the lab in {folder} is up already")
+    return fleet
+
+
+def _abandon(folder: Path) -> None:
+    """Remove a half-made lab, but for its lock, which we hold."""
+    folders.clear(folder)
+
+
+def _build(
+    folder: Path, programs: Programs, rows: int, revision: str, report: Callable[[str], None], *, workload: bool
+) -> Fleet:
+    steps = _Stopwatch(report)
+    programs = reachable(programs, folder)
+    fleet = Fleet(folder, programs, _free_ports(folder), rows, revision, datetime.now(UTC), steps.phases)
+    primary = fleet.primary
+    with steps("initdb"):
+        passwords = postgres.write_passwords(fleet.passfile, folder / "replication.pgpass")
+        programs.hand_over(folder / "replication.pgpass")
+        primary.initdb()
+        primary.configure(postgres.LOADING, postgres.TRUST)
+        primary.start()
+    with steps("schema"):
+        postgres.create_roles(primary, passwords)
+        postgres.migrate(primary.dsn("postgres", postgres.DATABASE), "001")
+    postgres.load(primary, fleet.scale, steps)
+    with steps("indexes"):
+        postgres.migrate(primary.dsn("postgres", postgres.DATABASE), revision)
+    with steps("replicas"):
+        postgres.become_primary(primary, folder / "archive")
+        clones = [
+            lambda replica=replica, slot=slot: postgres.clone(primary, replica, slot, folder / "replication.pgpass")
+            for replica, slot in zip(fleet.replicas, postgres.REPLICAS, strict=True)
+        ]
+        postgres.in_parallel(*clones)
+    with steps("start"):
+        postgres.in_parallel(fleet.redis.start, *(server.start for server in (primary, *fleet.replicas)))
+        postgres.create_slots(fleet.dsn("postgres"))
+        _await_streaming(fleet)
+    folders.write(fleet.config, configuration(fleet))
+    (folder / "copies").mkdir(mode=0o711)
+    folders.mark(folder, _marker(fleet))
+    if workload:
+        start_workload(fleet)
+    return fleet
+
+
+class _Stopwatch:
+    """Tells what is being done and keeps how long it took."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.phases: dict[str, float] = {}
+        self._report = report
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.phases[name] = round(time.monotonic() - started, 2)
+        self._report(f"{name}: {self.phases[name]:.1f} s")
+
+
+def _free_ports(folder: Path) -> tuple[int, int, int, int]:
+    """Four free ports, beginning at a place of this folder's own: two labs seldom meet, and a lab keeps its ports."""
+    first = crc32(str(folder).encode()) % (len(PORTS) - 8)
+    free = []
+    for port in (*PORTS[first:], *PORTS[:first]):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        free.append(port)
+        if len(free) == 4:
+            return free[0], free[1], free[2], free[3]
+    raise Failed(f"there are no four free ports from {PORTS.start} to {PORTS.stop}")
+
+
+def _await_streaming(fleet: Fleet, timeout: Seconds = Seconds(20)) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        states = postgres.rows(fleet.dsn("aiprod_probe"), "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")
+        if len(states) == len(postgres.REPLICAS):
+            return
+        time.sleep(0.05)
+    raise Failed(f"the replicas do not stream after {timeout:.0f} s; see {fleet.folder}/replica1/log")
+
+
+def start_workload(fleet: Fleet) -> None:
+    """Start the workload in the background."""
+    arguments = [str(fleet.folder), fleet.dsn("aiprod_app"), str(fleet.rows), fleet.until.isoformat()]
+    command = [sys.executable, "-P", "-m", "aiprod_ops.lab.workload", *arguments]
+    done = processes.run(command, cwd=fleet.folder, timeout=Seconds(30))
+    if done.returncode != 0:
+        raise Failed(f"the workload does not start: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def configuration(fleet: Fleet) -> str:
+    """The tool's configuration, as TOML; a JSON string is a TOML string."""
+    values = {
+        "environment": "lab",
+        "platform": "local",
+        "probe": fleet.dsn("aiprod_probe"),
+        "actor": fleet.dsn("aiprod_actor"),
+        "backup": fleet.dsn("aiprod_backup"),
+        "replicas": [fleet.dsn("aiprod_probe", replica) for replica in fleet.replicas],
+        "postgres_bin": str(fleet.programs.bin),
+        "data_directory": str(fleet.primary.data),
+        "copies": str(fleet.folder / "copies"),
+        "log": str(fleet.primary.data / "log"),
+    }
+    head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
+    lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _marker(fleet: Fleet) -> dict[str, Any]:
+    return {
+        "state": "ready",
+        "bin": str(fleet.programs.bin),
+        "major": fleet.programs.major,
+        "way": fleet.programs.way.value,
+        "ports": fleet.ports,
+        "rows": fleet.rows,
+        "revision": fleet.revision,
+        "until": fleet.until.isoformat(),
+        "phases": fleet.phases,
+    }
+
+
+def load(folder: Path) -> Fleet:
+    """The fleet of a folder, running or not. Raises Refused where none was finished."""
+    marker = folders.read(folder.resolve())
+    if marker.get("state") != "ready":
+        raise Refused(f"there is no lab in {folder}", hint=f"aiprod-ops lab up --folder {folder}")
+    return Fleet(
+        folder.resolve(),
+        Programs(Path(marker["bin"]), marker["major"], Way(marker["way"])),
+        tuple(marker["ports"]),
+        marker["rows"],
+        marker["revision"],
+        datetime.fromisoformat(marker["until"]),
+        marker["phases"],
+    )
+
+
+def down(folder: Path) -> list[str]:
+    """Stop everything below a lab's folder and remove it; answers what was done, in words. Idempotent."""
+    return folders.remove(folder)

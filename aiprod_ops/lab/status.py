@@ -1,0 +1,84 @@
+"""What a fleet is doing: servers, lag, rows, and the workload's figures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiprod_ops.errors import Failed
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab import postgres
+
+LAG = """
+    SELECT application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint,
+           coalesce(extract(epoch FROM replay_lag), 0)::float
+    FROM pg_stat_replication
+"""
+ROWS = "SELECT relname, greatest(reltuples, 0)::bigint FROM pg_class WHERE relname = ANY(%(tables)s) AND relkind = 'r'"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One server. `pid` is None when it is down; lag is None for a primary and for a replica that does not stream."""
+
+    name: str
+    role: str
+    port: int
+    dsn: str
+    pid: int | None
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole fleet; `rows` are the planner's estimates by table, empty when the primary is down."""
+
+    folder: str
+    config: str
+    servers: tuple[ServerStatus, ...]
+    rows: dict[str, int]
+    workload: dict[str, Any] | None
+    phases: dict[str, float]
+
+    @property
+    def is_up(self) -> bool:
+        return all(server.pid is not None for server in self.servers)
+
+
+def status(folder: Path) -> Status:
+    """Look at the fleet of a folder. Raises Refused where there is none."""
+    fleet = fleets.load(folder)
+    lags: dict[str, tuple[int, float]] = {}
+    rows: dict[str, int] = {}
+    try:
+        probe = fleet.dsn("aiprod_probe")
+        lags = {name: (size, seconds) for name, size, seconds in postgres.rows(probe, LAG)}
+        rows = dict(postgres.rows(probe, ROWS, {"tables": list(postgres.TABLES)}))
+    except Failed:
+        pass  # the primary is down or frozen: the servers below say so
+    servers = [
+        ServerStatus("primary", "primary", fleet.ports[0], fleet.dsn("aiprod_probe"), _pid(fleet.primary)),
+        *(
+            ServerStatus(
+                name, "replica", server.port, fleet.dsn("aiprod_probe", server), _pid(server), *lags.get(name, (None, None))
+            )
+            for name, server in zip(postgres.REPLICAS, fleet.replicas, strict=True)
+        ),
+        ServerStatus(
+            "redis", "redis", fleet.ports[3], fleet.redis.url, fleet.redis.pid if fleet.redis.is_running() else None
+        ),
+    ]
+    return Status(str(fleet.folder), str(fleet.config), tuple(servers), rows, _workload(fleet.folder), fleet.phases)
+
+
+def _pid(server: postgres.PostgresServer) -> int | None:
+    return server.pid if server.is_running() else None
+
+
+def _workload(folder: Path) -> dict[str, Any] | None:
+    try:
+        figures: dict[str, Any] = json.loads((folder / "workload.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return figures

@@ -1,0 +1,152 @@
+"""What the toolkit needs from the world, as Protocols. One file in `adapters/` implements each with one client library.
+
+The in-memory implementations in `tests/` are the proof that these are small.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from aiprod_ops.domain.schema import Name, Schema, TableSize
+from aiprod_ops.domain.statements import Workload
+from aiprod_ops.units import Bytes, Seconds
+
+Values = Mapping[str, object]
+ColumnTexts = tuple[list[tuple[str, float]], list[str]]
+Names = Mapping[str, Name | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a database says of itself. `version` is `server_version_num` (180006); `role` the session's user."""
+
+    system_identifier: str
+    version: int
+    database: str
+    role: str
+    is_superuser: bool
+    is_standby: bool
+    can_write: bool  #: the role could change data if it were let (superuser, or a grant to write some table)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call as the server logged it: the text with its literals, or with `$n` and `parameters` (SQL literals).
+
+    These are users' data: they are measured with, never stored and never shown.
+    """
+
+    query_id: int
+    text: str
+    duration_ms: float
+    parameters: tuple[str, ...] = ()
+
+
+class Database(Protocol):
+    """One session with one database. Not safe for two threads, except `cancel`.
+
+    Every method raises Unreachable (no contact), PermissionMissing, TimedOut, Cancelled or Failed.
+    """
+
+    def server(self) -> Server:
+        """Who answers there."""
+
+    def query(self, sql: str, values: Values = ..., *, names: Names = ..., timeout: Seconds = ...) -> list[dict[str, Any]]:
+        """Rows as dictionaries. `%(name)s` is a value, `{name}` an identifier; the driver quotes both."""
+
+    def execute(self, sql: str, values: Values = ..., *, names: Names = ..., timeout: Seconds = ...) -> None:
+        """Run one statement outside a transaction block. A session with the probe identity refuses (Refused)."""
+
+    def hold(self, key: str) -> bool:
+        """Take a lock that lives in the server and ends with this session; False when another session has it."""
+
+    def cancel(self) -> None:
+        """From another thread: cancel what `query` or `execute` is doing now; it raises Cancelled there."""
+
+    def workload(self) -> Workload:
+        """Statements of this database with their figures; what could not be read is in `missing`, never an error."""
+
+    def schema(self) -> Schema:
+        """Tables, columns and indexes of this database, without the system's own."""
+
+    def sizes(self) -> dict[str, TableSize]:
+        """Rows, pages and column statistics by table (`str(Name)`)."""
+
+    def column_values(self, columns: Sequence[tuple[Name, str]]) -> dict[tuple[Name, str], ColumnTexts]:
+        """Common values with their frequencies, and histogram bounds: users' data, never stored and never shown."""
+
+    def samples(self, query_ids: Sequence[int], most: int = ...) -> list[Sample]:
+        """Logged calls of these statements, newest first, at the most `most` each; empty where there is no log."""
+
+    def close(self) -> None:
+        """End the session; locks it holds are released."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How a copy was made: seconds to take and restore it, its size, and the checks it passed, in words."""
+
+    name: str
+    seconds: Seconds
+    size: Bytes
+    checks: tuple[str, ...]
+
+
+class Platform(Protocol):
+    """Where instances live, and how a disposable copy of one is made."""
+
+    def copy(self, name: str, report: Callable[[str], None] = ...) -> AbstractContextManager[tuple[Database, Restored]]:
+        """Restore the target into a disposable instance; it is destroyed when the context ends.
+
+        Raises Refused when there is no room for it or no way to make one, Failed when the restore is damaged.
+        """
+
+    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Destroy copies whose run is not alive any more; answers their names."""
+
+    def free(self) -> Bytes | None:
+        """Free space on the target's data volume; None where nobody can tell."""
+
+
+class Store(Protocol):
+    """Where plans, journals and evidence are kept: never in the patient. Names are relative, `/`-separated."""
+
+    def get(self, name: str) -> bytes | None:
+        """The content, or None."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Replace atomically; durable when it returns."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Append; durable when it returns. Raises OSError when it cannot be made durable."""
+
+    def truncate(self, name: str, size: int) -> None:
+        """Cut to the first `size` bytes: an unterminated last line is dropped this way."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Names below a prefix, sorted."""
+
+    def where(self, name: str) -> str:
+        """Where a person finds it: a path or an address."""
+
+    def lock(self, name: str, holder: str, *, wait: bool = ...) -> AbstractContextManager[int]:
+        """Hold a name alone; gives a fencing token that grows with each holder. Raises Held, naming the holder,
+        unless it is told to wait.
+
+        The lock ends with the process that holds it, however that ends.
+        """
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds, for stopwatches."""
+
+    def sleep(self, duration: Seconds) -> None:
+        """Wait."""

@@ -1,0 +1,1 @@
+"""The shipped playbooks: one symptom or disaster a Markdown file."""

@@ -1,0 +1,1 @@
+"""The shipped runbooks: one procedure a file."""

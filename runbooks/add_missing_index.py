@@ -1,0 +1,277 @@
+"""Add the index that a slow statement is missing.
+
+Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's log), and
+parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that an
+existing index already serves.
+
+The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
+rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is refused,
+and so is one that helps too little.
+
+On the target it is built concurrently: reads and writes go on. The build is watched, and cancelled when it waits too
+long, blocks somebody, or lets the replicas fall behind; what it leaves is removed.
+
+Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently"; "Multicolumn Indexes"; "Indexes and ORDER BY".
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from aiprod_ops import api
+from aiprod_ops.api import (
+    Action,
+    Build,
+    Bytes,
+    Context,
+    Copy,
+    Estimate,
+    Finding,
+    Milliseconds,
+    Moving,
+    Name,
+    Plan,
+    Proof,
+    Ratio,
+    Schema,
+    Seconds,
+    Statement,
+    TableSize,
+    Workload,
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """What may be set on the command line."""
+
+    objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
+    load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
+    min_gain: float = 2.0  #: buffers before / buffers after on the copy, for at least one statement
+    patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
+    blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
+    lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
+    oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
+    most: int = 20  #: statements that are measured on the copy, largest total time first
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is declared stays; what is counted moves."""
+
+    schema: Schema
+    is_standby: bool
+    workload: Moving[Workload]
+    sizes: Moving[dict[str, TableSize]]
+
+
+book = api.Runbook(
+    params=Params,
+    symptom="Pages are slow; a few statements take most of the database's time",
+    risk="moderate",
+    owner="database",
+    check_every="1 h",
+    drill_every="30 d",
+    alerts=("SlowStatements",),
+    actions=(api.create_index, api.drop_index, api.drop_invalid_index),
+)
+
+
+@book.facts
+def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
+    """Needs `pg_monitor`, and `pg_read_all_data` for the columns' statistics."""
+    return Facts(ctx.db.schema(), ctx.db.server().is_standby, ctx.db.workload(), ctx.db.sizes())
+
+
+@book.judge
+def judge(facts: Facts, params: Params) -> Iterator[Finding]:
+    """The time that missing indexes cost, then one finding for each costly statement, largest total time first."""
+    if not facts.workload.statements and facts.workload.missing:
+        for missing in facts.workload.missing:
+            yield Finding("statements", None, note=missing)
+        return
+    advice = api.advise(_costly(facts.workload, params), facts.schema, facts.sizes)
+    helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
+    lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
+    yield Finding(
+        "cores kept busy for want of an index", lost, "", warn=params.load, crit=4 * params.load,
+        note=f"{len(helped)} statements, {len(advice.candidates)} indexes" if helped else "",
+    )  # fmt: skip
+    unread = dict(advice.unread)
+    for statement in _costly(facts.workload, params):
+        index = helped.get(statement.query_id)
+        reason = unread.get(statement.query_id, "no index helps, or it is there already")
+        yield _finding(statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index))
+    for missing in facts.workload.missing:
+        yield Finding("not everything could be read", None, note=missing)
+
+
+def _finding(statement: Statement, workload: Workload, params: Params, advice: str, is_helped: bool) -> Finding:
+    """How many times over what is promised: in the mean of one call, or in the load of all."""
+    over = max(statement.mean / params.objective, workload.load(statement) / params.load)
+    cells = {
+        "statement": statement.text,
+        "calls": f"{statement.calls:,}",
+        "mean": api.show(statement.mean, "ms"),
+        "total": api.show(statement.total, "ms"),
+        "share": api.show(workload.share(statement), "ratio"),
+        "advice": advice,
+    }
+    limits = (1.0, 4.0) if is_helped else (None, None)
+    return Finding("times over the objective", over, "×", *limits, columns=cells)
+
+
+def _keys(index: api.NewIndex) -> str:
+    return f"{index.table.name} ({', '.join(index.columns)})"
+
+
+def _costly(workload: Workload, params: Params) -> list[Statement]:
+    """Slow in one call, or in the sum of all: 200 ms sixty times a minute is worse than 600 ms once an hour."""
+    return [s for s in workload.statements if s.mean >= params.objective or workload.load(s) >= params.load]
+
+
+@book.plan
+def plan(facts: Facts, params: Params) -> Iterator[Action]:
+    """One index for each candidate; an INVALID one of the same name is removed first."""
+    if facts.is_standby:
+        return
+    texts = {statement.query_id: statement.text for statement in facts.workload.statements}
+    for candidate in api.advise(_costly(facts.workload, params), facts.schema, facts.sizes).candidates:
+        index = candidate.index
+        table = facts.schema.table(index.table.schema, index.table.name)
+        served = tuple((query_id, texts[query_id]) for query_id in candidate.serves)
+        build = Build(index, served, facts.schema.revision)
+        if table is not None and any(each.name == index.name for each in table.indexes):
+            yield Action(
+                "drop-invalid-index", Build(index), basis=table, name=f"{build} (INVALID)",
+                irreversible="an INVALID index serves nobody and costs every write", lock="SHARE UPDATE EXCLUSIVE",
+            )  # fmt: skip
+        yield Action(
+            "create-index",
+            build,
+            basis=table,
+            undo=Action("drop-index", Build(index)),
+            lock="SHARE UPDATE EXCLUSIVE: reads and writes go on",
+            estimate=_estimate(facts.sizes[str(index.table)], candidate.size),
+            timeout=Seconds(6 * 3600),
+        )
+
+
+def _estimate(table: TableSize, size: Bytes) -> Estimate:
+    """Two passes over the table at 400 MB/s, and a sort of 1.5 million rows a second.
+
+    Source: measured with `make bench` on 2 cores; a loaded server takes several times as long.
+    """
+    return Estimate(Seconds(2 * table.pages * 8192 / 400e6 + table.rows / 1.5e6), size)
+
+
+@book.prove
+def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
+    """Build on the copy, measure before and after, refuse what makes any statement worse or helps too little."""
+    builds = {a.name: a for a in plan.actions if a.kind == "create-index"}
+    found, notes = api.subjects(copy.source, _around(copy, builds, params), copy.source.schema())
+    wanted = api.cases(found)
+    before, trouble = api.measure(copy.db, wanted, copy.context.report)
+    copy.context.report("building the indexes on the copy")
+    copy.apply(plan.actions)
+    after, more = api.measure(copy.db, wanted, copy.context.report)
+    refused: dict[str, str] = {}
+    while (verdict := _worst(wanted, before, after, builds.keys() - refused.keys())) is not None:
+        name, reason, cases = verdict
+        refused[name] = reason
+        copy.apply([builds[name].undo] if builds[name].undo else [])
+        again, _ = api.measure(copy.db, [wanted[number] for number in cases], copy.context.report)
+        after |= {number: again[position] for position, number in enumerate(cases) if position in again}
+    for name in sorted(builds.keys() - refused.keys()):
+        best = max((api.gain(before[n], after[n]) for n in after if name in after[n].indexes), default=0.0)
+        if best < params.min_gain:
+            refused[name] = _too_little(best, params.min_gain)
+    notes += [*trouble, *more, *_sizes(copy, [a for name, a in builds.items() if name not in refused])]
+    return Proof(tuple(api.compared(wanted, before, after)), refused, tuple(sorted(set(notes))))
+
+
+def _around(copy: Copy, builds: Mapping[str, Action], params: Params) -> list[Statement]:
+    """The statements the plan is for, and the others on the same tables: none of them may become worse."""
+    schema = copy.source.schema()
+    served = {s.query_id: s for action in builds.values() for s in _served(action)}
+    tables = {api.build_of(action).index.table for action in builds.values()}
+    statements = copy.source.workload().statements
+    others = [s for s in statements if s.query_id not in served and api.tables_of(s, schema) & tables]
+    return [*served.values(), *others[: max(0, params.most - len(served))]]
+
+
+def _served(action: Action) -> list[Statement]:
+    nothing = Milliseconds(0)
+    return [Statement(query_id, text, 0, nothing, nothing) for query_id, text in api.build_of(action).serves]
+
+
+def _worst(
+    wanted: Sequence[api.Case],
+    before: Mapping[int, api.Measured],
+    after: Mapping[int, api.Measured],
+    standing: Set[str],
+) -> tuple[str, str, list[int]] | None:
+    """The index to refuse next, why, and which cases used it: the one that the worst case's plan uses."""
+    worse = [
+        (api.gain(before[n], after[n]), n)
+        for n in sorted(before.keys() & after.keys())
+        if api.is_worse(before[n], after[n]) and after[n].indexes & standing
+    ]
+    if not worse:
+        return None
+    _, number = min(worse)
+    name = min(after[number].indexes & standing)
+    then, now, case = before[number], after[number], wanted[number]
+    reason = (
+        f"makes “{case.subject.statement.text[:80]}” worse ({case.values.kind} values, {case.plan} plan): "
+        f"{api.Sampled.of(then.buffers or [0]).median:,.0f} → {api.Sampled.of(now.buffers or [0]).median:,.0f} buffers, "
+        f"{api.Sampled.of(then.ms).median:.1f} → {api.Sampled.of(now.ms).median:.1f} ms"
+    )
+    return name, reason, [n for n in sorted(after) if name in after[n].indexes]
+
+
+def _too_little(best: float, least: float) -> str:
+    if best == 0.0:
+        return "no measured statement uses it"
+    return f"helps too little: at best {best:.2f} × fewer buffers, {least:g} × are asked for"
+
+
+def _sizes(copy: Copy, built: Sequence[Action]) -> Iterator[str]:
+    for action in built:
+        size = api.index_size(copy.db, api.build_of(action).index.name)
+        yield f"{action.name} takes {api.show(size, 'B')} on the copy"
+
+
+@book.guard
+def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
+    """Read again right before each build."""
+    needed = Bytes(sum(action.estimate.size for action in plan.actions if action.estimate))
+    yield from api.ready_to_build(ctx, _tables(plan), needed, oldest=params.oldest, lag=params.lag)
+
+
+@book.watch
+def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+    yield from api.invariants(ctx, patience=params.patience, blocked=params.blocked, lag=params.lag)
+
+
+@book.verify
+def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+    """Valid, as planned, and chosen by the planner for a custom and for a generic plan, with real values."""
+    schema = ctx.db.schema()
+    for action in plan.actions:
+        if action.kind != "create-index":
+            continue
+        build = api.build_of(action)
+        is_there = api.is_built(ctx, build)
+        yield Finding(f"{build} is valid", float(not is_there), "", crit=1, note="" if is_there else "it is not")
+        yield from api.choices(ctx.db, str(build), _served(action), schema)
+
+
+def _tables(plan: Plan) -> list[Name]:
+    return sorted({api.build_of(action).index.table for action in plan.actions})
+
+
+@book.files
+def files(plan: Plan, params: Params) -> Mapping[str, str]:  # noqa: ARG001
+    """The Alembic revision, so that the schema and its migrations do not drift apart."""
+    builds = [api.build_of(action) for action in plan.actions if action.kind == "create-index"]
+    return api.alembic_revision(plan.runbook, plan.digest, builds)

@@ -1,0 +1,1 @@
+"""Templates and hand-written pages of the docs."""

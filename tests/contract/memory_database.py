@@ -1,0 +1,93 @@
+"""A Database whose answers are given beforehand: the port in a page."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiprod_ops.domain.schema import Name, Schema, TableSize
+from aiprod_ops.domain.statements import Workload
+from aiprod_ops.errors import Cancelled, Refused, TimedOut
+from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
+from aiprod_ops.units import Milliseconds, Seconds
+
+Rows = list[dict[str, Any]]
+Answer = Callable[[Values, Names], Rows]
+SLEEP = "SELECT pg_sleep(%(duration)s)"
+_SERVER = Server("7000000000000000001", 180006, "memory", "nobody", is_superuser=False, is_standby=False, can_write=False)
+_IDLE = Workload((), Seconds(3600), Milliseconds(0))
+
+
+class MemoryDatabase:
+    """`answers` by SQL text; `locks` is shared by the sessions of one server, key to holder; `logged` is newest first."""
+
+    def __init__(
+        self,
+        *,
+        writes: bool = False,
+        answers: Mapping[str, Answer] | None = None,
+        locks: dict[str, "MemoryDatabase"] | None = None,
+        server: Server = _SERVER,
+        workload: Workload = _IDLE,
+        schema: Schema = Schema(()),  # noqa: B008 - frozen
+        sizes: Mapping[str, TableSize] | None = None,
+        values: Mapping[tuple[Name, str], ColumnTexts] | None = None,
+        logged: Sequence[Sample] = (),
+    ) -> None:
+        self._writes, self._answers, self._logged = writes, dict(answers or {}), logged
+        self._locks = {} if locks is None else locks
+        self._server, self._workload, self._schema = server, workload, schema
+        self._sizes, self._values = dict(sizes or {}), dict(values or {})
+        self._cancelled = threading.Event()
+
+    def server(self) -> Server:
+        return self._server
+
+    def query(
+        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = Seconds(30)
+    ) -> Rows:
+        self._cancelled.clear()
+        if sql == SLEEP:
+            return self._sleep(float(str((values or {})["duration"])), timeout)
+        return self._answers[sql](values or {}, names or {})
+
+    def execute(
+        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = Seconds(30)
+    ) -> None:
+        if not self._writes:
+            raise Refused("a probe only reads")
+        self.query(sql, values, names=names, timeout=timeout)
+
+    def hold(self, key: str) -> bool:
+        if not self._writes:
+            raise Refused("a probe takes no lock")
+        return self._locks.setdefault(key, self) is self
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def workload(self) -> Workload:
+        return self._workload
+
+    def schema(self) -> Schema:
+        return self._schema
+
+    def sizes(self) -> dict[str, TableSize]:
+        return self._sizes
+
+    def column_values(self, columns: Sequence[tuple[Name, str]]) -> dict[tuple[Name, str], ColumnTexts]:
+        return {column: self._values[column] for column in columns if column in self._values}
+
+    def samples(self, query_ids: Sequence[int], most: int = 20) -> list[Sample]:
+        newest = {each: [one for one in self._logged if one.query_id == each][:most] for each in query_ids}
+        return [one for one in self._logged if one in newest.get(one.query_id, ())]
+
+    def close(self) -> None:
+        for key in [key for key, holder in self._locks.items() if holder is self]:
+            del self._locks[key]
+
+    def _sleep(self, duration: float, timeout: Seconds) -> Rows:
+        if self._cancelled.wait(min(duration, timeout or duration)):
+            raise Cancelled("cancelled by us")
+        if 0 < timeout < duration:
+            raise TimedOut(f"stopped by its time limit of {timeout} s")
+        return [{"pg_sleep": ""}]
