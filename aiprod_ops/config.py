@@ -58,7 +58,7 @@ class Target:
             name = value.removeprefix("env:")
             value = os.environ.get(name, "")
             if not value:
-                raise ConfigurationError(f"target {self.name!r} takes its {identity} DSN from ${name}, which is not set")
+                raise ConfigurationError(f"target {self.name!r} takes its {identity} DSN from ${name}: it is not set")
         if not value:
             raise ConfigurationError(
                 f"target {self.name!r} has no {identity} identity",
@@ -151,7 +151,7 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
         )
     if not table.get("probe"):
         raise ConfigurationError(f"{path}: target {name!r} has no `probe` DSN", hint='add probe = "postgresql://…"')
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return Target(name=name, **plain)
 
 

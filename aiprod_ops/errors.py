@@ -88,6 +88,18 @@ class Cancelled(Failed):
     """The server confirms that the statement was cancelled, by us or by somebody else."""
 
 
+class PartlyApplied(OpsError):
+    """Something was done and could not be taken back yet. The journal stays open; `resume` tries again."""
+
+    exit_code = Exit.PARTLY
+
+
+class OutcomeUnknown(OpsError):
+    """Nobody can tell now whether an action happened. The journal stays open; `resume` looks again."""
+
+    exit_code = Exit.UNKNOWN
+
+
 class TimedOut(OpsError):
     """No answer within the time allowed: the outcome is unknown until it was looked at."""
 

@@ -116,8 +116,8 @@ def _finding(statement: Statement, workload: Workload, params: Params, advice: s
         "share": api.show(workload.share(statement), "ratio"),
         "advice": advice,
     }
-    limits = (1.0, 4.0) if is_helped else (None, None)
-    return Finding("times over the objective", over, "×", *limits, columns=cells)
+    warn, crit = (1.0, 4.0) if is_helped else (None, None)
+    return Finding("times over the objective", over, "×", warn, crit, columns=cells)
 
 
 def _keys(index: api.NewIndex) -> str:
@@ -178,7 +178,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     while (verdict := _worst(wanted, before, after, builds.keys() - refused.keys())) is not None:
         name, reason, cases = verdict
         refused[name] = reason
-        copy.apply([builds[name].undo] if builds[name].undo else [])
+        copy.apply([undo] if (undo := builds[name].undo) else [])
         again, _ = api.measure(copy.db, [wanted[number] for number in cases], copy.context.report)
         after |= {number: again[position] for position, number in enumerate(cases) if position in again}
     for name in sorted(builds.keys() - refused.keys()):
@@ -223,7 +223,8 @@ def _worst(
     then, now, case = before[number], after[number], wanted[number]
     reason = (
         f"makes “{case.subject.statement.text[:80]}” worse ({case.values.kind} values, {case.plan} plan): "
-        f"{api.Sampled.of(then.buffers or [0]).median:,.0f} → {api.Sampled.of(now.buffers or [0]).median:,.0f} buffers, "
+        f"{api.Sampled.of(then.buffers or [0]).median:,.0f} → "
+        f"{api.Sampled.of(now.buffers or [0]).median:,.0f} buffers, "
         f"{api.Sampled.of(then.ms).median:.1f} → {api.Sampled.of(now.ms).median:.1f} ms"
     )
     return name, reason, [n for n in sorted(after) if name in after[n].indexes]

@@ -11,7 +11,8 @@ from aiprod_ops.adapters.programs import Programs, complaint
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import Seconds
 
-SOCKET_PATH_LIMIT = 103  #: bytes without the final zero; macOS has the smaller limit (Linux: 107). Source: unix(7), unix(4)
+#: Bytes without the final zero; macOS has the smaller limit (Linux: 107). Source: unix(7), unix(4).
+SOCKET_PATH_LIMIT = 103
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,8 @@ class PostgresServer:
             self._pg_ctl("stop", f"--mode={mode}", "--wait", f"--timeout={timeout:.0f}", timeout=timeout)
 
     def _pg_ctl(self, verb: str, *arguments: str, timeout: Seconds) -> None:
-        self.programs.run(
-            "pg_ctl", verb, f"--pgdata={self.data}", "--silent", *arguments, cwd=self.data, timeout=Seconds(timeout + 10)
-        )
+        options = [f"--pgdata={self.data}", "--silent", *arguments]
+        self.programs.run("pg_ctl", verb, *options, cwd=self.data, timeout=Seconds(timeout + 10))
 
     @property
     def pid(self) -> int | None:
@@ -97,7 +97,8 @@ class PostgresServer:
         `dsn` must not hold a password (it would stand in the process list): `env` may hold PGPASSWORD. Each
         tablespace's old place maps to its new one. Raises Failed.
         """
-        moves = [f"--tablespace-mapping={_escaped(old)}={_escaped(str(new))}" for old, new in (tablespaces or {}).items()]
+        pairs = (tablespaces or {}).items()
+        moves = [f"--tablespace-mapping={_escaped(old)}={_escaped(str(new))}" for old, new in pairs]
         options = ["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-password", *moves]
         where = self.data.parent
         self.programs.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={dsn}", *options, cwd=where, env=env)

@@ -51,18 +51,35 @@ SOURCE = """
            (SELECT sum(pg_database_size(oid)) FILTER (WHERE visible)::bigint FROM databases) AS size,
            (SELECT count(*) FILTER (WHERE NOT visible)::int FROM databases) AS hidden
 """
+PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 TABLESPACES = "SELECT pg_tablespace_location(oid) AS folder FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
 
 #: Settings that decide how the planner and a build behave: the copy has to behave as its source does.
 SETTINGS = """
     SELECT name, current_setting(name) AS value FROM pg_settings
     WHERE source NOT IN ('default', 'override', 'client', 'session')
-      AND (starts_with(category, 'Query Tuning') OR category = 'Resource Usage / Worker Processes' OR name = ANY(%(also)s))
+      AND (starts_with(category, 'Query Tuning')
+           OR category = 'Resource Usage / Worker Processes'
+           OR name = ANY(%(also)s))
 """
 ALSO = [
-    *("shared_buffers", "work_mem", "maintenance_work_mem", "hash_mem_multiplier", "temp_buffers", "max_connections"),
-    *("max_prepared_transactions", "max_locks_per_transaction", "effective_io_concurrency", "track_io_timing"),
-    *("TimeZone", "DateStyle", "lc_monetary", "lc_numeric", "lc_time", "default_text_search_config", "compute_query_id"),
+    "shared_buffers",
+    "work_mem",
+    "maintenance_work_mem",
+    "hash_mem_multiplier",
+    "temp_buffers",
+    "max_connections",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "effective_io_concurrency",
+    "track_io_timing",
+    "compute_query_id",
+    "TimeZone",
+    "DateStyle",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_text_search_config",
 ]
 
 
@@ -111,9 +128,10 @@ class LocalPlatform:
         """Restore the target into a disposable instance; it is destroyed when the context ends, however that ends."""
         programs = find(self._postgres_bin)
         source = self._source()
-        if source.version // 10000 != programs.major:
+        major = source.version // 10000
+        if major != programs.major:
             raise ConfigurationError(
-                f"the server is PostgreSQL {source.version // 10000}, the programs in {programs.bin} are {programs.major}",
+                f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
                 hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
             )
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -122,9 +140,7 @@ class LocalPlatform:
         folder = _claim(self._copies, name, sockets)
         try:
             started = time.monotonic()
-            server = PostgresServer(
-                reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log"
-            )
+            server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
             with self._running(server, source, report) as database:
                 checks = _after_start(database)
                 seconds = Seconds(time.monotonic() - started)
@@ -133,9 +149,7 @@ class LocalPlatform:
             _delete(folder)
 
     @contextmanager
-    def _running(
-        self, server: PostgresServer, source: Source, report: Callable[[str], None]
-    ) -> Iterator[Database]:
+    def _running(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> Iterator[Database]:
         """The restored copy, started; it is stopped in every case, also when the start itself was interrupted."""
         try:
             self._restore(server, source, report)
@@ -242,7 +256,8 @@ def _delete(folder: Path) -> None:
 def _libraries(server: PostgresServer) -> str:
     """The preloaded libraries of the source that are here and do not act by themselves."""
     try:
-        named = server.programs.run("postgres", "-D", str(server.data), "-C", "shared_preload_libraries", cwd=server.data)
+        arguments = ["-D", str(server.data), "-C", "shared_preload_libraries"]
+        named = server.programs.run("postgres", *arguments, cwd=server.data)
     except Failed:
         return ""  # its configuration lies outside its data directory or does not fit this machine
     wanted = [name.strip() for name in named.split(",") if name.strip()]
@@ -278,9 +293,9 @@ def _after_start(database: Database) -> list[str]:
     """Check that the copy is a primary of its own; end what would hold up a build on it."""
     if database.server().is_standby:
         raise Failed("the copy did not leave recovery")
-    prepared = [row["gid"] for row in database.query("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")]
-    for gid in prepared:
-        database.execute("ROLLBACK PREPARED %(gid)s", {"gid": gid})
+    prepared = database.query(PREPARED)
+    for row in prepared:
+        database.execute("ROLLBACK PREPARED %(gid)s", row)
     return ["recovered to a consistent state", *([f"{len(prepared)} prepared transactions ended"] if prepared else [])]
 
 

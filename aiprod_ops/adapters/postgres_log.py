@@ -107,7 +107,7 @@ def call(line: bytes, database: str) -> Call | None:
     query_id = entry.get("query_id") or identity(match[2])
     if values is None or not isinstance(query_id, int) or query_id == 0:
         return None
-    return Call(query_id, match[2], float(match[1]), values, str(entry.get("timestamp", "")))
+    return Call(query_id, match[2].strip(), float(match[1]), values, str(entry.get("timestamp", "")))
 
 
 def parameters(detail: str) -> tuple[str, ...] | None:

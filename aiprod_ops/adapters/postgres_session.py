@@ -9,8 +9,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, cast
 
 import psycopg2
@@ -55,6 +56,7 @@ class Session:
         )
         self._connection: sqlalchemy.Connection | None = None
         self._raw: RawConnection | None = None
+        self._worker: ThreadPoolExecutor | None = None
         self._held: list[str] = []
         self._statement_timeout = -1
         self._we_cancelled = threading.Event()
@@ -66,12 +68,7 @@ class Session:
         self._we_cut.clear()
         started = time.monotonic()
         try:
-            connection = self._connected()
-            with self._cut_when_silent(timeout), connection.begin():
-                self._limit(connection, timeout)
-                text = self._quoted(statement, names, has_values=bool(values))
-                result = connection.exec_driver_sql(text, dict(values) or None)
-                return [dict(row) for row in result.mappings()] if result.returns_rows else []
+            return self._awaited(lambda: self._rows(statement, values, names, timeout), timeout)
         except DBAPIError as error:
             raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error.orig
 
@@ -95,6 +92,10 @@ class Session:
 
     def close(self) -> None:
         connection, self._connection, self._raw = self._connection, None, None
+        worker, self._worker = self._worker, None
+        self._held.clear()
+        if worker is not None:
+            worker.shutdown(wait=False)
         if connection is not None:
             with suppress(DBAPIError):
                 connection.close()
@@ -169,19 +170,33 @@ class Session:
             connection.exec_driver_sql(f"SET statement_timeout = {milliseconds}")
             self._statement_timeout = milliseconds
 
-    @contextmanager
-    def _cut_when_silent(self, timeout: Seconds) -> Iterator[None]:
-        """Cut the connection when not even the server's own time-out arrives: TCP keeps a frozen server's line up."""
-        if timeout <= 0:
-            yield
-            return
-        timer = threading.Timer(timeout + _GRACE, self._cut)
-        timer.daemon = True
-        timer.start()
+    def _rows(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
+        connection = self._connected()
+        with connection.begin():
+            self._limit(connection, timeout)
+            text = self._quoted(statement, names, has_values=bool(values))
+            result = connection.exec_driver_sql(text, dict(values) or None)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def _awaited(self, work: Callable[[], list[dict[str, Any]]], timeout: Seconds) -> list[dict[str, Any]]:
+        """Let a thread talk to the server: libpq lets no signal handler run in the thread that waits for an answer.
+
+        The line is cut when not even the server's own time-out arrives: TCP keeps that of a frozen server up.
+        A KeyboardInterrupt cancels the statement.
+        """
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="postgres")
+        answer = self._worker.submit(work)
         try:
-            yield
+            done, _ = wait([answer], timeout + _GRACE if timeout > 0 else None)
+            if not done:
+                self._cut()
+            return answer.result()
         finally:
-            timer.cancel()
+            if not answer.done():
+                with suppress(Unreachable):
+                    self.cancel()
+                wait([answer], _GRACE)
 
     def _cut(self) -> None:
         raw = self._raw

@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.units import Seconds
 
 if TYPE_CHECKING:
@@ -47,7 +49,15 @@ def run(
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
-def below(folder: Path) -> list["Process"]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A process, as it was when it was found."""
+
+    pid: int
+    name: str
+
+
+def below(folder: Path) -> list[Found]:
     """Living processes of ours whose working directory is in or below a folder.
 
     A shell or a pager that somebody opened there is not ours.
@@ -63,7 +73,7 @@ def below(folder: Path) -> list["Process"]:
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(root) and _is_ours(process):
-                found.append(process)
+                found.append(Found(process.pid, process.name()))
         except (psutil.Error, OSError):
             continue  # it ended while we looked, or it is not ours to look at
     return found
@@ -80,24 +90,25 @@ def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
     """Stop every process of ours below a folder: asked first, killed after `patience`; answers what was stopped.
 
     PostgreSQL is asked for an immediate shutdown: that frees its shared memory, and nobody needs its data any more.
+    Raises Failed when one does not even end when it is killed.
     """
     stopped: dict[int, str] = {}
     deadline = time.monotonic() + patience
     while processes := below(folder):
         is_late = time.monotonic() > deadline
         for process in processes:
-            stopped.setdefault(process.pid, f"{process.name()} (pid {process.pid})")
+            stopped[process.pid] = process.name
             _signal(process.pid, [signal.SIGKILL] if is_late else _polite(process))
         _wait(lambda: not below(folder), Seconds(1))
         if time.monotonic() > deadline + 10:
-            names = ", ".join(stopped.values())
-            raise ConfigurationError(f"these processes below {folder} do not end, even when killed: {names}")
-    return list(stopped.values())
+            names = ", ".join(f"{process.name} (pid {process.pid})" for process in processes)
+            raise Failed(f"these processes in {folder} do not end, even when killed: {names}")
+    return [f"{name} ({count} processes)" if count > 1 else name for name, count in Counter(stopped.values()).items()]
 
 
-def _polite(process: "Process") -> list[signal.Signals]:
+def _polite(process: Found) -> list[signal.Signals]:
     # A stopped process (SIGSTOP) acts on signals only after SIGCONT.
-    ask = signal.SIGQUIT if process.name() == "postgres" else signal.SIGTERM
+    ask = signal.SIGQUIT if process.name == "postgres" else signal.SIGTERM
     return [ask, signal.SIGCONT]
 
 

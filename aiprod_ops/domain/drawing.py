@@ -12,7 +12,7 @@ _TWO_SIDED = {
     "<": {"rare": 0.55, "median": 0.75, "common": 0.95},
 }
 _SPREAD = {"rare": 0.05, "median": 0.50, "common": 0.95}
-_PREFIX = 3  #: characters of a value that a LIKE pattern keeps
+_PREFIX = 3  #: characters of a value that the shortest LIKE pattern keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def draw(kind: str, operator: str, column: ColumnValues, *, is_pair: bool = Fals
     value = _single("common" if operator == "set" else kind, column)
     if operator == "any":
         return quote(_array(value))
-    return quote(_pattern(value) if operator == "like" else value)
+    return quote(_pattern(value, kind) if operator == "like" else value)
 
 
 def _single(kind: str, column: ColumnValues) -> str:
@@ -76,9 +76,10 @@ def _at(values: tuple[str, ...], share: float) -> str:
     return values[round(share * (len(values) - 1))]
 
 
-def _pattern(value: str) -> str:
-    """`abc%` from a real value, its wildcards escaped (PostgreSQL manual, "LIKE")."""
-    start = value[:_PREFIX]
+def _pattern(value: str, kind: str) -> str:
+    """`abc%` from a real value: all of it, half, or its first characters; wildcards are escaped (manual, "LIKE")."""
+    kept = {"rare": len(value), "median": max(_PREFIX, len(value) // 2), "common": _PREFIX}
+    start = value[: kept[kind]]
     for special in ("\\", "%", "_"):
         start = start.replace(special, "\\" + special)
     return start + "%"

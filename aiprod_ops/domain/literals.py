@@ -12,7 +12,7 @@ _PLACES = frozenset(
 )
 
 
-class _Different(Exception):  # noqa: N818 - it never leaves this module
+class _Different(Exception):
     """Two trees are not of the same statement."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aiprod_ops.domain.coverage import Need, flipped
 from aiprod_ops.domain.queries import Access
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Key, Table, TableSize
-from aiprod_ops.domain.selectivity import IDLE, NARROW_RANGE, POOR, PREFIX, WIDE_RANGE, average, commonest, rarest
+from aiprod_ops.domain.selectivity import IDLE, NARROW_RANGE, POOR, PREFIX, WIDE_RANGE, average, bar, commonest, rarest
 
 #: With so few rows left for the most common value, one more key saves less than it costs to maintain.
 FEW_ROWS = 10
@@ -19,7 +19,7 @@ LIMITED_ROWS = 100
 _PATTERN_CLASSES = (("character varying", "varchar_pattern_ops"), ("character", "bpchar_pattern_ops"))
 
 
-class Unknown(ValueError):  # noqa: N818 - a state, not a fault
+class Unknown(ValueError):
     """A table or its statistics are not known; the message says which."""
 
 
@@ -77,7 +77,9 @@ def option(target: Target, by_join: tuple[str, ...] = ()) -> Option | None:
     tail, use, narrow, wide = _tail(target, equals, order) if most > FEW_ROWS else ((), "", 1.0, 1.0)
     if not use and order and equals and len(plain) == len(equals):
         tail, use = order, "soft"
-    if share * narrow > POOR or not (equals or tail):
+    if not keys and not tail:
+        return None
+    if share * narrow > bar(target.statistics((*keys, *tail)[0].column)):
         return None
     return Option(Need(name, keys, tail, use), left * wide)
 

@@ -64,7 +64,8 @@ def value_sets(
     """Up to three sets of real values, rare, median and common ones, equal sets given once.
 
     A column's values come from its statistics; LIMIT, OFFSET and what is compared with no column come from the log
-    (the median call). Where a column has no statistics, the log's fastest, median and slowest call stand for the three.
+    (the median call). How wide a range is, no statistics tell: its two ends come from the log, if it has them. Where
+    only the log can tell, its fastest, median and slowest call stand for the three.
     """
     ordered = sorted(samples, key=lambda each: (each.duration_ms, sorted(each.values.items())))
     sets: dict[tuple[str, ...], ValueSet] = {}
@@ -85,9 +86,9 @@ def _built(
 ) -> ValueSet | Missing:
     values: list[str] = []
     sources: set[str] = set()
-    looked_up = {slot.number: _known(slot, statistics) for slot in wanted}
-    drawn = {number: column for number, column in looked_up.items() if column is not None}
-    among = ordered[(len(ordered) - 1) * (position if len(drawn) < _columns(wanted) else 1) // 2] if ordered else None
+    drawn = {slot.number: column for slot in wanted if (column := _drawn(slot, wanted, statistics, bool(ordered)))}
+    is_spread = any(slot.table is not None and slot.number not in drawn for slot in wanted)
+    among = ordered[(len(ordered) - 1) * (position if is_spread else 1) // 2] if ordered else None
     for slot in wanted:
         if slot.number in drawn:
             values.append(draw(name, slot.operator, drawn[slot.number], is_pair=_is_paired(slot, wanted)))
@@ -100,13 +101,14 @@ def _built(
     return ValueSet(name, tuple(values), " and ".join(sorted(sources, reverse=True)) or "no parameters")
 
 
-def _known(slot: Slot, statistics: Mapping[tuple[Name, str], ColumnValues]) -> ColumnValues | None:
-    column = statistics.get((slot.table, slot.column)) if slot.table is not None else None
+def _drawn(
+    slot: Slot, wanted: Sequence[Slot], statistics: Mapping[tuple[Name, str], ColumnValues], is_logged: bool
+) -> ColumnValues | None:
+    """The statistics that a slot's value is drawn from; None where the log has to give it."""
+    if slot.table is None or (is_logged and _is_paired(slot, wanted)):
+        return None
+    column = statistics.get((slot.table, slot.column))
     return column if column is not None and is_drawable(column) else None
-
-
-def _columns(wanted: Sequence[Slot]) -> int:
-    return sum(slot.table is not None for slot in wanted)
 
 
 def _is_paired(slot: Slot, wanted: Sequence[Slot]) -> bool:

@@ -15,13 +15,25 @@ from aiprod_ops.units import Bytes, Seconds
 def canonical(value: object) -> bytes:
     """The one way to write a value as JSON: keys sorted, no white space, UTF-8, no NaN.
 
-    >>> canonical({"b": 1, "a": ("x", 2.5)})
+    >>> canonical({"b": 1.0, "a": ("x", 2.5)})
     b'{"a":["x",2.5],"b":1}'
 
-    Source: the idea of RFC 8785; numbers are written as Python writes them.
+    Source: RFC 8785, JSON Canonicalization Scheme: a whole number is written without a fraction, so that what was
+    read back has the digest of what was written.
     """
-    plain = msgspec.to_builtins(value)
+    plain = _whole(msgspec.to_builtins(value))
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_whole(item) for item in value]
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return int(value)
+    return value
 
 
 def digest(value: object) -> str:

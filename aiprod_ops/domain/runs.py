@@ -6,14 +6,14 @@ Nothing here touches the world: `kill -9` anywhere leaves a journal, and from th
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from aiprod_ops.domain.plans import canonical, digest
 from aiprod_ops.errors import Broken, Exit
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What became of a step."""
 
     PENDING = "pending"
@@ -52,9 +52,9 @@ class Record:
     @classmethod
     def following(cls, last: "Record | None", at: str, kind: str, data: dict[str, Any]) -> "Record":
         """The next record of a chain."""
-        body = {"n": last.n + 1 if last else 1, "at": at, "kind": kind, "data": data}
-        body["previous"] = last.seal if last else ""
-        return cls(**body, seal=digest(body))
+        n, previous = (last.n + 1, last.seal) if last else (1, "")
+        seal = digest({"n": n, "at": at, "kind": kind, "data": data, "previous": previous})
+        return cls(n, at, kind, data, previous, seal)
 
     @property
     def line(self) -> bytes:

@@ -14,6 +14,8 @@ from aiprod_ops.units import Bytes
 #: four in order (`random_page_cost` 4, `seq_page_cost` 1), and a page holds tens of rows.
 #: Source: PostgreSQL manual, "Planner Cost Constants".
 POOR = 0.10
+#: The same where the table lies in the order of the column: matching rows then share their pages.
+CLUSTERED = 0.20
 #: A key that leaves more than half of the rows even for its rarest value only makes the index larger.
 IDLE = 0.50
 #: Shares that the planner takes for a comparison with an unknown value; ours for a range is what a narrow one keeps.
@@ -25,6 +27,14 @@ _POINTER, _HEADER, _TUPLE_ID = 4, 8, 6
 _FILL = 0.90  #: default fillfactor of b-tree leaf pages (CREATE INDEX, "Index Storage Parameters")
 _POSTING = 1350  #: a posting list is at most a sixth of a page (nbtree README, "Notes about deduplication")
 _NOT_DEDUPLICATED = ("numeric", "jsonb", "real", "double precision")
+
+
+def bar(column: ColumnStatistics) -> float:
+    """The share above which reading by this column gains nothing, between POOR and CLUSTERED by correlation squared.
+
+    Source: PostgreSQL source, cost_index(): pages read are interpolated by the square of the correlation.
+    """
+    return POOR + (CLUSTERED - POOR) * min(1.0, column.correlation**2)
 
 
 def rarest(column: ColumnStatistics, rows: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 Node = Any
 
+_DEEPEST = 100
 _NUL = "\x00"
 _FIELD = "(?:year|month|day|hour|minute|second)"
 _FIELDS = re.compile(rf"\s+{_FIELD}(?:\s+to\s+{_FIELD})?\b(?:\s*\(\s*\d+\s*\))?", re.IGNORECASE)
@@ -17,7 +18,7 @@ _PREPARE = re.compile(r"\s*prepare\s+[^\s(]+\s*(\([^)]*\)\s*|\s)as\s+", re.IGNOR
 _FROM = re.compile(r"\s*\bfrom\s+", re.IGNORECASE)
 
 
-class Unreadable(ValueError):  # noqa: N818 - it names what the statement is
+class Unreadable(ValueError):
     """A statement cannot be understood; the message is a short reason."""
 
 
@@ -35,7 +36,21 @@ def parse(text: str) -> tuple[Node, ...]:
         raw = parser.parse_sql(text)
     except (parser.ParseError, RecursionError) as exc:
         raise Unreadable(f"the parser says: {exc.args[0] if exc.args else exc}") from exc
-    return tuple(_inner(each.stmt) for each in raw)
+    statements = tuple(_inner(each.stmt) for each in raw)
+    if _is_deep(statements):
+        raise Unreadable(f"it is nested more than {_DEEPEST} levels deep")
+    return statements
+
+
+def _is_deep(node: Node) -> bool:
+    """Whether functions that call themselves for each level would run out of Python's stack."""
+    waiting = [(node, 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return True
+        waiting += [(child, depth + (not isinstance(child, tuple))) for _, child in children(current)]
+    return False
 
 
 def _inner(node: Node) -> Node:

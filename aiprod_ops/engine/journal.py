@@ -43,7 +43,7 @@ class Journal:
         """The exit code the run ended with; None while it is unfinished."""
         return next((int(record.data["exit"]) for record in self.records if record.kind == "ended"), None)
 
-    def write(self, kind: str, **data: Any) -> None:
+    def write(self, kind: str, /, **data: Any) -> None:
         """Append one record; durable when this returns. Raises OSError when it cannot be made so."""
         record = Record.following(self.records[-1] if self.records else None, self._clock.now().isoformat(), kind, data)
         self._store.append(self.name, record.line)

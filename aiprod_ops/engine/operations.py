@@ -36,7 +36,7 @@ def new_run(clock: Clock, runbook: str) -> str:
 def apply(world: World, entry: Entry, draft: Draft, approval: str) -> Outcome:
     """Apply exactly the plan that was approved, after proving it where no fresh proof is there.
 
-    Raises Refused, Held, NotApproved before anything is changed; Unknown when contact was lost while acting.
+    Raises Refused, Held, NotApproved before anything is changed; OutcomeUnknown when contact was lost while acting.
     """
     params = typed_params(entry, draft.plan.parameters)
     now = recompute(entry, world.context, params, draft)

@@ -18,18 +18,22 @@ from aiprod_ops.engine.planning import kept_draft, recompute
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.watch import Watch
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Failed, Held, OpsError, PermissionMissing, Refused, TimedOut, Unreachable
+from aiprod_ops.errors import (
+    Exit,
+    Failed,
+    Held,
+    OpsError,
+    OutcomeUnknown,
+    PartlyApplied,
+    Refused,
+    TimedOut,
+    Unreachable,
+)
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds
 
 _ATTEMPTS = 5  # looks at an outcome, a second apart, before it is called unknown
 _ORPHAN = 60  # seconds to wait for the server to end the session of a process that was killed
-
-
-class Unknown(OpsError):
-    """The outcome of an action cannot be known now. The journal stays open; `resume` looks again."""
-
-    exit_code = Exit.UNKNOWN
 
 
 class Run:
@@ -51,7 +55,7 @@ class Run:
         }
 
     def drive(self) -> Exit:
-        """Move until the journal ends. Raises Unknown, or Held; then the journal stays open for `resume`."""
+        """Move until the journal ends. Raises OutcomeUnknown, or Held; then the journal stays open for `resume`."""
         try:
             with self._lease():
                 if self._backward and not self._progress.abandoned:
@@ -140,7 +144,7 @@ class Run:
         return self._settled(step, "")
 
     def _settled(self, step: int, error: str, breach: str = "", **figures: Any) -> None:
-        """Write the outcome that is to be seen, whatever was said. Raises Unknown when nothing is to be seen."""
+        """Write the outcome that is to be seen, whatever was said. Raises OutcomeUnknown when nothing is to be seen."""
         seen = self._look(step)
         if seen is None:
             raise self._unknown(step, breach or error)
@@ -214,20 +218,26 @@ class Run:
         except (Unreachable, TimedOut) as lost:
             self._close_actor()
             raise self._unknown(step, lost.message) from lost
-        except (Failed, Refused, PermissionMissing) as failure:
-            error = failure.message
+        except OpsError as failure:
+            raise PartlyApplied(
+                f"{action.name} could not be taken back: {failure.message}",
+                hint=f"page the owner ({self.book.owner}); then: aiprod-ops resume {self.journal.run}",
+            ) from failure
+        # Only what is irreversible ends as undo-failed: trying again would not help.
         state = State.UNDO_FAILED if error else State.UNDONE
         self.journal.write("outcome", step=step, state=state, error=error)
 
     def _undone(self, action: Action) -> str:
-        """Take an action back; answers why it cannot be, or nothing."""
+        """Take an action back; answers why nothing can, or nothing. Raises OpsError when it did not work this time."""
         if action.undo is None:
             happened = self.book.kinds[action.kind].done(self._acting, self._subject(action))
             return f"irreversible: {action.irreversible}" if happened is not False else ""
         kind, subject = self.book.kinds[action.undo.kind], self._subject(action.undo)
         if kind.done(self._acting, subject) is not True:
             kind.do(self._acting, subject)
-        return "" if kind.done(self._acting, subject) else f"{action.undo.name} is still to be seen"
+        if kind.done(self._acting, subject) is not True:
+            raise Failed(f"{action.undo.kind} went without an error, but its effect is not to be seen")
+        return ""
 
     def _compare(self, _step: int) -> None:
         """After undoing, the same plan must follow from the facts: then they equal those from before."""
@@ -328,9 +338,9 @@ class Run:
             self._actor.close()
             self._actor = None
 
-    def _unknown(self, step: int, error: str) -> Unknown:
+    def _unknown(self, step: int, error: str) -> OutcomeUnknown:
         action = self.plan.actions[step].name if self.plan.actions else "the run"
-        return Unknown(
+        return OutcomeUnknown(
             f"the outcome of {action} is unknown: {error or 'nobody can tell whether it happened'}",
             hint=f"when the server answers again: aiprod-ops resume {self.journal.run}",
         )
@@ -339,7 +349,7 @@ class Run:
         where = self.world.store.where(self.journal.name)
         if not self._progress.touched:
             return Refused(f"the journal cannot be written ({error.strerror}: {where}); nothing was changed")
-        return Unknown(
+        return OutcomeUnknown(
             f"the journal cannot be written ({error.strerror}: {where})",
             hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
         )

@@ -99,16 +99,20 @@ def up(
         if marker.get("state") == "ready":
             return _running(folder, report)
         if marker or folders.is_lab(folder):
-            raise Refused(f"{folder} holds a lab that was not finished", hint=f"aiprod-ops lab down --folder {folder}")
+            raise Refused(f"{folder} holds a lab that was not finished", hint=_down(folder))
         folders.mark(folder, {"state": "building", "pid": os.getpid()})
         try:
             return _build(folder, programs, rows, revision, report, workload=workload)
         except OSError as error:
-            _abandon(folder)
+            folders.clear(folder)
             raise Failed(f"the lab could not be made: {error}") from error
         except BaseException:
-            _abandon(folder)
+            folders.clear(folder)
             raise
+
+
+def _down(folder: Path) -> str:
+    return f"aiprod-ops lab down --folder {folder}"
 
 
 def _make(folder: Path) -> None:
@@ -123,14 +127,9 @@ def _make(folder: Path) -> None:
 def _running(folder: Path, report: Callable[[str], None]) -> Fleet:
     fleet = load(folder)
     if not fleet.primary.is_running():
-        raise Refused(f"the lab in {folder} is there but stopped", hint=f"aiprod-ops lab down --folder {folder}, then up")
+        raise Refused(f"the lab in {folder} is there, but its primary is stopped", hint=_down(folder))
     report(f"the lab in {folder} is up already")
     return fleet
-
-
-def _abandon(folder: Path) -> None:
-    """Remove a half-made lab, but for its lock, which we hold."""
-    folders.clear(folder)
 
 
 def _build(

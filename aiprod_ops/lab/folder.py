@@ -71,7 +71,8 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.read(descriptor, 40).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise Held(f"another `lab` command (pid {holder}) is at work in {folder}", hint="wait for it to end") from None
+            message = f"another `lab` command (pid {holder}) is at work in {folder}"
+            raise Held(message, hint="wait for it to end") from None
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == (folder / LOCK).stat().st_ino:
                 break

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import connection
+from psycopg2.extensions import connection, cursor
 
 from aiprod_ops.lab import data
 
@@ -31,18 +31,33 @@ class _Pipe:
         return bytes(piece)
 
 
+CONSTRAINTS = """
+    SELECT quote_ident(conname), pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE conrelid = %(table)s::regclass AND contype IN ('p', 'u', 'c')
+    ORDER BY contype DESC, conname
+"""
+
+
 def load(session: connection, table: str, scale: data.Scale) -> None:
-    """Fill one table, in one transaction.
+    """Fill one table, in one transaction; its own constraints are dropped meanwhile, and checked once at the end.
 
     Emptied in the same transaction, its rows can be written frozen, and without WAL where the server's wal_level is
     minimal. Source: PostgreSQL manual, COPY, FREEZE; "Populating a Database".
     """
     name = sql.Identifier(table)
+    copy = sql.SQL("COPY {} FROM STDIN WITH (FORMAT binary, FREEZE)").format(name)
     with session, session.cursor() as cursor:
+        cursor.execute(CONSTRAINTS, {"table": table})
+        constraints = cursor.fetchall()
+        _alter(cursor, name, [f"DROP CONSTRAINT {constraint}" for constraint, _ in constraints])
         cursor.execute(sql.SQL("TRUNCATE {}").format(name))
-        cursor.copy_expert(
-            sql.SQL("COPY {} FROM STDIN WITH (FREEZE)").format(name), _Pipe(data.lines(table, scale)), size=1 << 20
-        )
+        cursor.copy_expert(copy, _Pipe(data.pieces(table, scale)), size=1 << 20)  # type: ignore[arg-type]  # it only reads
+        _alter(cursor, name, [f"ADD CONSTRAINT {constraint} {definition}" for constraint, definition in constraints])
+
+
+def _alter(cursor: cursor, table: sql.Identifier, parts: list[str]) -> None:
+    # The server wrote these parts itself, quoted.
+    cursor.execute(sql.SQL("ALTER TABLE {} ").format(table) + sql.SQL(", ").join(map(sql.SQL, parts)))
 
 
 def main(arguments: list[str]) -> None:

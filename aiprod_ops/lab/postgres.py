@@ -73,6 +73,7 @@ SERVING: dict[str, str | int] = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
     "random_page_cost": "1.1",
+    "max_parallel_workers_per_gather": 0,  # one statement must not take both cores of a small machine
     "dynamic_shared_memory_type": "mmap",  # below the data directory: nothing outlives a kill -9
     "shared_preload_libraries": "pg_stat_statements",
     "compute_query_id": "on",
@@ -136,7 +137,8 @@ def create_roles(server: PostgresServer, passwords: dict[str, str]) -> None:
                 verifier = encrypt_password(passwords[role], role, opened, "scram-sha-256")
                 statement += sql.SQL(" PASSWORD {}").format(sql.Literal(verifier))
             cursor.execute(statement)
-        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER aiprod_owner STRATEGY file_copy").format(sql.Identifier(DATABASE)))
+        create = sql.SQL("CREATE DATABASE {} OWNER aiprod_owner STRATEGY file_copy")
+        cursor.execute(create.format(sql.Identifier(DATABASE)))
     rows(server.dsn("postgres", DATABASE), GRANTS)
 
 
@@ -152,7 +154,8 @@ def migrate(dsn: str, revision: str) -> None:
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError("the package aiprod_ops.migrations is not installed", hint="pip install -e .")
     config = Config()
-    config.set_main_option("script_location", str(list(found.submodule_search_locations)[0]).replace("%", "%%"))
+    place = next(iter(found.submodule_search_locations))
+    config.set_main_option("script_location", place.replace("%", "%%"))
     engine = create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(dsn, options="-c role=aiprod_owner"),
@@ -174,10 +177,17 @@ def load(server: PostgresServer, scale: Scale, steps: Callable[[str], AbstractCo
         rows(dsn, "".join(f"ALTER TABLE {table} DROP CONSTRAINT {name};" for table, name, _ in keys))
         in_parallel(*(partial(_loader, server, dsn, scale, tables) for tables in LOADERS))
     with steps("foreign keys"):
-        rows(dsn, ";".join(f"ALTER TABLE {table} ADD CONSTRAINT {name} {text}" for table, name, text in keys))
-    with steps("analyze"):
-        statements = [f"VACUUM (ANALYZE) {table}" for table in TABLES]
-        in_parallel(*(partial(rows, dsn, statement) for statement in statements))
+        rows(dsn, "".join(f"ALTER TABLE {table} ADD CONSTRAINT {name} {text} NOT VALID;" for table, name, text in keys))
+        work: dict[str, list[str]] = {table: [] for table in TABLES}
+        for table, name, _ in keys:
+            work[table].append(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+        in_parallel(*(partial(_each, dsn, [*work[table], f"VACUUM (ANALYZE) {table}"]) for table in TABLES))
+
+
+def _each(dsn: str, statements: list[str]) -> None:
+    with session(dsn) as opened, opened.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
 
 
 def _loader(server: PostgresServer, dsn: str, scale: Scale, tables: tuple[str, ...]) -> None:

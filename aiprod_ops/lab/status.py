@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiprod_ops.adapters.instance import PostgresServer
 from aiprod_ops.errors import Failed
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import postgres
+from aiprod_ops.lab.data import TABLES
 
 LAG = """
     SELECT application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint,
@@ -49,20 +51,18 @@ class Status:
 def status(folder: Path) -> Status:
     """Look at the fleet of a folder. Raises Refused where there is none."""
     fleet = fleets.load(folder)
-    lags: dict[str, tuple[int, float]] = {}
+    lags: dict[str, tuple[int | None, float | None]] = {}
     rows: dict[str, int] = {}
     try:
         probe = fleet.dsn("aiprod_probe")
         lags = {name: (size, seconds) for name, size, seconds in postgres.rows(probe, LAG)}
-        rows = dict(postgres.rows(probe, ROWS, {"tables": list(postgres.TABLES)}))
+        rows = dict(postgres.rows(probe, ROWS, {"tables": list(TABLES)}))
     except Failed:
         pass  # the primary is down or frozen: the servers below say so
     servers = [
         ServerStatus("primary", "primary", fleet.ports[0], fleet.dsn("aiprod_probe"), _pid(fleet.primary)),
         *(
-            ServerStatus(
-                name, "replica", server.port, fleet.dsn("aiprod_probe", server), _pid(server), *lags.get(name, (None, None))
-            )
+            _replica(fleet, name, server, lags.get(name, (None, None)))
             for name, server in zip(postgres.REPLICAS, fleet.replicas, strict=True)
         ),
         ServerStatus(
@@ -72,7 +72,13 @@ def status(folder: Path) -> Status:
     return Status(str(fleet.folder), str(fleet.config), tuple(servers), rows, _workload(fleet.folder), fleet.phases)
 
 
-def _pid(server: postgres.PostgresServer) -> int | None:
+def _replica(
+    fleet: fleets.Fleet, name: str, server: PostgresServer, lag: tuple[int | None, float | None]
+) -> ServerStatus:
+    return ServerStatus(name, "replica", server.port, fleet.dsn("aiprod_probe", server), _pid(server), *lag)
+
+
+def _pid(server: PostgresServer) -> int | None:
     return server.pid if server.is_running() else None
 
 

@@ -5,6 +5,7 @@ statement it thinks for twice as long as the statement took, so it uses a part o
 It writes `workload.json` each second, connects again when the server went away, and ends when its folder is gone.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -25,8 +26,8 @@ from aiprod_ops.lab import data
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.units import Seconds
 
+MOVES = ("processing", "completed", "failed")
 STATUSES, STATUS_WEIGHTS = data.STATUSES, (30, 25, 25, 15, 5)  #: what people and workers ask for, not what there is
-JOB_LIST = "id, user_id, status, priority, preset, language, created_at, updated_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Literals:
 SHAPES = (
     Shape(
         "jobs by status",
-        f"SELECT {JOB_LIST} FROM jobs WHERE status = %(status)s ORDER BY created_at DESC LIMIT 50",
+        "SELECT * FROM jobs WHERE status = %(status)s ORDER BY created_at DESC LIMIT 50",
         6,
         lambda literals: {"status": literals.status()},
     ),
@@ -89,13 +90,13 @@ SHAPES = (
     ),
     Shape(
         "jobs of a user",
-        f"SELECT {JOB_LIST} FROM jobs WHERE user_id = %(user)s ORDER BY created_at DESC LIMIT 20",
+        "SELECT * FROM jobs WHERE user_id = %(user)s ORDER BY created_at DESC LIMIT 20",
         8,
         lambda literals: {"user": literals.user()},
     ),
     Shape(
         "jobs of a user by status",
-        f"SELECT {JOB_LIST} FROM jobs WHERE user_id = %(user)s AND status = %(status)s ORDER BY created_at DESC LIMIT 20",
+        "SELECT * FROM jobs WHERE user_id = %(user)s AND status = %(status)s ORDER BY created_at DESC LIMIT 20",
         6,
         lambda literals: {"user": literals.user(), "status": literals.status()},
     ),
@@ -105,7 +106,7 @@ SHAPES = (
         3,
         lambda literals: {"since": literals.since(1, 6, 24, 24 * 7)},
     ),
-    Shape("recent jobs", f"SELECT {JOB_LIST} FROM jobs ORDER BY created_at DESC LIMIT 50", 5, lambda _: {}),
+    Shape("recent jobs", "SELECT * FROM jobs ORDER BY created_at DESC LIMIT 50", 5, lambda _: {}),
     Shape(
         "results of a job",
         "SELECT id, video_url, thumbnail_url, duration_seconds, quality_score FROM results WHERE job_id = %(job)s",
@@ -114,7 +115,8 @@ SHAPES = (
     ),
     Shape(
         "recent results",
-        "SELECT id, job_id, video_url, size_bytes FROM results WHERE created_at >= %(since)s ORDER BY created_at DESC LIMIT 100",
+        "SELECT id, job_id, video_url, size_bytes FROM results WHERE created_at >= %(since)s "
+        "ORDER BY created_at DESC LIMIT 100",
         2,
         lambda literals: {"since": literals.since(1, 24)},
     ),
@@ -142,7 +144,7 @@ SHAPES = (
         "move a status",
         "UPDATE jobs SET status = %(status)s, updated_at = now() WHERE id = %(job)s",
         2,
-        lambda literals: {"status": literals.random.choice(("processing", "completed", "failed")), "job": literals.job()},
+        lambda literals: {"status": literals.random.choice(MOVES), "job": literals.job()},
     ),
 )
 
@@ -228,10 +230,9 @@ def serve(folder: Path, dsn: str, scale: data.Scale) -> None:
 
 
 def _write(folder: Path, figures: Figures) -> None:
-    try:
+    # `lab down` may be removing the folder: the loop sees that next.
+    with contextlib.suppress(FileNotFoundError):
         folders.write(folder / "workload.json", json.dumps(figures.summary()) + "\n")
-    except FileNotFoundError:
-        pass  # `lab down` is removing the folder: the loop sees that next
 
 
 def main(arguments: list[str]) -> None:

@@ -3,6 +3,8 @@
 The referencing side of the foreign keys has no index, as in the first version of the service.
 """
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -95,5 +97,5 @@ def _choice(name: str, values: tuple[str, ...]) -> sa.Column[str]:
     return sa.Column(name, sa.Text, sa.CheckConstraint(f"{name} IN ({allowed})"), nullable=False)
 
 
-def _time(name: str) -> sa.Column[str]:
+def _time(name: str) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now())

@@ -13,12 +13,15 @@ from aiprod_ops.units import Milliseconds, Seconds
 Rows = list[dict[str, Any]]
 Answer = Callable[[Values, Names], Rows]
 SLEEP = "SELECT pg_sleep(%(duration)s)"
-_SERVER = Server("7000000000000000001", 180006, "memory", "nobody", is_superuser=False, is_standby=False, can_write=False)
+_SERVER = Server(
+    "7000000000000000001", 180006, "memory", "nobody", is_superuser=False, is_standby=False, can_write=False
+)
+_USUAL = Seconds(30)
 _IDLE = Workload((), Seconds(3600), Milliseconds(0))
 
 
 class MemoryDatabase:
-    """`answers` by SQL text; `locks` is shared by the sessions of one server, key to holder; `logged` is newest first."""
+    """`answers` by SQL text; `locks` (key to holder) is shared by one server's sessions; `logged` is newest first."""
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class MemoryDatabase:
         return self._server
 
     def query(
-        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = Seconds(30)
+        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = _USUAL
     ) -> Rows:
         self._cancelled.clear()
         if sql == SLEEP:
@@ -51,7 +54,7 @@ class MemoryDatabase:
         return self._answers[sql](values or {}, names or {})
 
     def execute(
-        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = Seconds(30)
+        self, sql: str, values: Values | None = None, *, names: Names | None = None, timeout: Seconds = _USUAL
     ) -> None:
         if not self._writes:
             raise Refused("a probe only reads")

@@ -53,7 +53,10 @@ class Memory:
             locks=self.locks,
             answers=ANSWERS,
             schema=Schema((Table(Name("public", "empty"), (Column("id", "integer"),)), Table(JOBS, columns, (key,)))),
-            sizes={"public.empty": TableSize(0, 0, Bytes(0), {}), str(JOBS): TableSize(1000, 6, Bytes(90_000), statistics)},
+            sizes={
+                "public.empty": TableSize(0, 0, Bytes(0), {}),
+                str(JOBS): TableSize(1000, 6, Bytes(90_000), statistics),
+            },
             values={(JOBS, "status"): ([("done", 0.9), ("failed", 0.1)], [])},
             workload=Workload((count,), Seconds(60), Milliseconds(10)),
             logged=[Sample(7, f"SELECT count(*) … status = '{value}'", 3.0) for value in ("new", "done", "failed")],
@@ -84,12 +87,22 @@ def real() -> Iterator[Real]:
         folder.chmod(0o711)
         server = PostgresServer(reachable(find(), folder), folder / "data", folder / "s", 5432, folder / "start.log")
         server.initdb()
-        log = {"logging_collector": "on", "log_destination": "jsonlog", "log_min_duration_statement": 0}
-        loaded = {"shared_preload_libraries": "pg_stat_statements", "listen_addresses": "", "fsync": "off"}
+        log: dict[str, str | int] = {
+            "logging_collector": "on",
+            "log_destination": "jsonlog",
+            "log_min_duration_statement": 0,
+        }
+        loaded: dict[str, str | int] = {
+            "shared_preload_libraries": "pg_stat_statements",
+            "listen_addresses": "",
+            "fsync": "off",
+        }
         server.configure(log | loaded, "local all all trust\n")
         server.start()
         try:
-            with PostgresDatabase(server.dsn("postgres", "postgres"), writes=True, application_name="setup") as database:
+            with PostgresDatabase(
+                server.dsn("postgres", "postgres"), writes=True, application_name="setup"
+            ) as database:
                 for statement in SETUP.split(";"):
                     database.execute(statement)
             yield Real(server)

@@ -57,7 +57,10 @@ def test_a_dsn_that_is_not_understood_is_not_repeated(dsn: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "nosuch.invalid", "/nosuch"])
 def test_no_server_there(host: str) -> None:
     database = PostgresDatabase(
-        f"host={host} port=1 user=ops password={SECRET}", writes=False, application_name="test", connect_timeout=Seconds(2)
+        f"host={host} port=1 user=ops password={SECRET}",
+        writes=False,
+        application_name="test",
+        connect_timeout=Seconds(2),
     )
     with pytest.raises(Unreachable, match=f"No contact to ops@{host}:1") as caught:
         database.server()

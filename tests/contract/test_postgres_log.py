@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_ops.adapters.postgres_log import LogFile, call, calls, identity, lines, local_files, parameters, samples, workload
+from aiprod_ops.adapters.postgres_log import (
+    LogFile,
+    call,
+    calls,
+    identity,
+    lines,
+    local_files,
+    parameters,
+    samples,
+    workload,
+)
 from aiprod_ops.errors import ConfigurationError
 
 
@@ -75,7 +85,10 @@ def test_parameters_that_are_not_in_order_are_refused() -> None:
 
 
 def test_without_a_query_id_the_same_statement_has_the_same_identity() -> None:
-    one, two = identity("SELECT * FROM t WHERE a = 'x' AND b = 5"), identity("SELECT * FROM t WHERE a = 'it''s' AND b = 6")
+    one, two = (
+        identity("SELECT * FROM t WHERE a = 'x' AND b = 5"),
+        identity("SELECT * FROM t WHERE a = 'it''s' AND b = 6"),
+    )
     assert one == two != 0
     assert identity("SELECT * FROM t WHERE b = 5") not in (0, one)
     assert -(2**63) <= one < 2**63
@@ -105,7 +118,9 @@ def test_a_huge_line_does_not_stay_in_memory() -> None:
 
 
 def test_samples_and_workload() -> None:
-    texts = [f"SELECT * FROM t WHERE a = 'secret{n}'" for n in range(3)] + ["SELECT 1; DELETE FROM t WHERE a = 'secret'"]
+    texts = [f"SELECT * FROM t WHERE a = 'secret{n}'" for n in range(3)] + [
+        "SELECT 1; DELETE FROM t WHERE a = 'secret'"
+    ]
     content = "\n".join(
         entry(f"duration: {n + 1} ms  statement: {text}", timestamp=f"2026-11-22 00:00:0{n}.000 UTC", query_id=9)
         for n, text in enumerate(texts)
@@ -115,8 +130,10 @@ def test_samples_and_workload() -> None:
     assert [sample.text for sample in taken] == [texts[2], texts[1]]
     assert list(calls(log, "shop", [8])) == []
     figures = workload(calls(log, "shop"), ())
-    assert [(each.query_id, each.calls, each.total, each.source) for each in figures.statements] == [(9, 4, 10.0, "log")]
-    assert figures.window == 3
+    assert [(each.query_id, each.calls, each.total, each.source) for each in figures.statements] == [
+        (9, 4, 10.0, "log")
+    ]
+    assert float(figures.window) == 3
     assert "secret" not in repr(figures)
 
 

@@ -1,0 +1,188 @@
+"""A world in memory: one page for each port."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiprod_ops.config import Promises, Target
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.engine.world import World
+from aiprod_ops.errors import Held, Unreachable
+from aiprod_ops.ports import Restored, Server
+from aiprod_ops.units import Bytes, Seconds
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing in the program catches it."""
+
+
+@dataclass
+class MemoryStore:
+    """A store whose process can be killed: after `kill_after` durable writes of a journal every further write dies."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    kill_after: int = 10**9
+    full: bool = False
+
+    def get(self, name: str) -> bytes | None:
+        return self.content.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._room()
+        self.content[name] = data
+
+    def append(self, name: str, data: bytes) -> None:
+        self._room()
+        self.content[name] = self.content.get(name, b"") + data
+        if name.endswith("journal.jsonl"):
+            self.kill_after -= 1
+            if self.kill_after <= 0:
+                raise Killed
+
+    def _room(self) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+    def truncate(self, name: str, size: int) -> None:
+        self.content[name] = self.content[name][:size]
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(name for name in self.content if name.startswith(prefix))
+
+    def where(self, name: str) -> str:
+        return f"memory:{name}"
+
+    @contextmanager
+    def lock(self, name: str, holder: str, *, wait: bool = False) -> Iterator[int]:
+        if name in self.held:
+            raise Held(f"held by {self.held[name]}")
+        self.tokens[name] = self.tokens.get(name, 0) + 1
+        self.held[name] = holder
+        try:
+            yield self.tokens[name]
+        finally:
+            del self.held[name]
+
+
+@dataclass
+class Light:
+    """What the toy runbook acts on: lamps by name. `trouble` is raised when a lamp of that name is switched on."""
+
+    on: set[str] = field(default_factory=set)
+    wanted: set[str] = field(default_factory=lambda: {"a", "b"})
+    version: int = 1
+    trouble: dict[str, Callable[[], None]] = field(default_factory=dict)
+    lost: int = 0  #: so many reads fail before contact is back
+    holder: str = ""
+    switched: list[str] = field(default_factory=list)
+
+
+class MemoryDatabase:
+    """A database that is a Light."""
+
+    def __init__(self, light: Light, *, writes: bool) -> None:
+        self.light, self.writes = light, writes
+        self.cancelled = threading.Event()
+
+    def server(self) -> Server:
+        return Server("7000000000000000001", 180006, "aiprod", "probe", False, False, False)
+
+    def query(self, sql: str, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        if self.light.lost > 0:
+            self.light.lost -= 1
+            raise Unreachable("the server closed the connection")
+        return [{"lamp": lamp, "on": lamp in self.light.on} for lamp in sorted(self.light.wanted | self.light.on)]
+
+    def execute(self, sql: str, *_: Any, **__: Any) -> None:
+        assert self.writes, "the probe identity wrote"
+        verb, lamp = sql.split()
+        self.light.switched.append(sql)
+        if verb == "on":
+            self.light.trouble.get(lamp, lambda: None)()
+            self.light.on.add(lamp)
+        else:
+            self.light.trouble.get(f"-{lamp}", lambda: None)()
+            self.light.on.discard(lamp)
+
+    def hold(self, key: str) -> bool:
+        return not self.light.holder
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class MemoryPlatform:
+    """Copies in memory."""
+
+    light: Light
+    copies: dict[str, Light] = field(default_factory=dict)
+
+    @contextmanager
+    def copy(self, name: str, report: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+        self.copies[name] = Light(on=set(self.light.on), wanted=set(self.light.wanted))
+        copy = MemoryDatabase(self.copies[name], writes=True)
+        try:
+            yield copy, Restored(name, Seconds(1), Bytes(1000), ("intact",))
+        finally:
+            del self.copies[name]
+
+    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+        return []
+
+    def free(self) -> Bytes | None:
+        return Bytes(10**12)
+
+
+class Tick:
+    """A clock that goes one second further at each look, and never really sleeps."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 21, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.now().timestamp()
+
+    def sleep(self, duration: Seconds) -> None:
+        self.time += timedelta(seconds=duration)
+
+
+@dataclass
+class Bench:
+    """Everything a test turns."""
+
+    store: MemoryStore
+    light: Light
+    clock: Tick
+    platform: MemoryPlatform
+    entry: Entry
+    said: list[str] = field(default_factory=list)
+    actors: int = 0
+
+    def world(self, **changes: Any) -> World:
+        promises = Promises({"approval": {"valid_for": "4 h"}}, "test")
+        context = Context(
+            MemoryDatabase(self.light, writes=False), Target("lab", "dsn"), self.platform, self.clock, promises,
+            self.said.append,
+        )  # fmt: skip
+        return World(
+            context=context, store=self.store, open_actor=self._actor,
+            open_probe=lambda: MemoryDatabase(self.light, writes=False), by="tester@host", version="0", **changes,
+        )  # fmt: skip
+
+    def _actor(self, run: str) -> MemoryDatabase:
+        self.actors += 1
+        return MemoryDatabase(self.light, writes=True)

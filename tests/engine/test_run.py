@@ -1,0 +1,394 @@
+"""Every exit code of a run, and `kill -9` at every record of its journal."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from memory_world import Bench, Killed
+
+from aiprod_ops.domain.plans import Draft
+from aiprod_ops.engine import planning
+from aiprod_ops.engine.evidence import Archive
+from aiprod_ops.engine.journal import Journal, runs
+from aiprod_ops.engine.operations import Outcome, apply, resume, roll_back, undo_draft
+from aiprod_ops.errors import (
+    Broken,
+    Cancelled,
+    Exit,
+    Failed,
+    Held,
+    NotApproved,
+    OutcomeUnknown,
+    PartlyApplied,
+    Refused,
+    TimedOut,
+    Unreachable,
+    UsageError,
+)
+
+
+
+def planned(bench: Bench, **given: Any) -> Draft:
+    world = bench.world()
+    params = bench.entry.read_params({name: str(value) for name, value in given.items()}, world.context.promises)
+    made = planning.draft(bench.entry, world.context, params, by="tester")
+    planning.keep(bench.store, made)
+    return made
+
+
+def applied(bench: Bench, made: Draft) -> Outcome:
+    return apply(bench.world(), bench.entry, made, "--apply")
+
+
+def resumed(bench: Bench, run: str) -> Outcome:
+    world = bench.world()
+    return resume(world, bench.entry, Journal.of(bench.store, world.context.clock, run))
+
+
+def fails(error: Exception) -> Callable[[], None]:
+    def trouble() -> None:
+        raise error
+
+    return trouble
+
+
+def test_done_and_verified(bench: Bench) -> None:
+    outcome = applied(bench, planned(bench))
+    assert outcome.exit == Exit.DONE
+    assert bench.light.on == {"a", "b"}
+    (proof, run) = (record for _, record in Archive(bench.store).read())
+    assert proof is not None
+    assert run is not None
+    assert (proof.body["kind"], run.body["kind"], run.body["exit"]) == ("prove", "run", 0)
+    assert bench.store.content[f"runs/{outcome.run}/files/lamps.txt"] == b"a\nb"
+    assert Archive(bench.store).faults() == []
+
+
+def test_applied_twice_is_nothing_to_do(bench: Bench) -> None:
+    made = planned(bench)
+    applied(bench, made)
+    switched = list(bench.light.switched)
+    outcome = applied(bench, made)
+    assert (outcome.exit, outcome.run) == (Exit.DONE, "")
+    assert bench.light.switched == switched
+
+
+def test_the_plan_is_deterministic(bench: Bench) -> None:
+    assert planned(bench).digest == planned(bench).digest
+
+
+def test_moving_facts_do_not_make_a_plan_stale_and_stable_ones_do(bench: Bench) -> None:
+    made = planned(bench)
+    bench.clock.sleep(100)  # type: ignore[arg-type]
+    assert planned(bench).digest == made.digest
+    bench.light.on.add("a")
+    with pytest.raises(Refused, match="stale: no longer planned: a"):
+        applied(bench, made)
+    assert bench.light.on == {"a"}
+    assert bench.actors == 0, "actor credentials were loaded before the gate"
+
+
+def test_an_expired_plan_is_not_approved(bench: Bench) -> None:
+    made = planned(bench)
+    bench.clock.sleep(5 * 3600)  # type: ignore[arg-type]
+    with pytest.raises(NotApproved, match="expired"):
+        planning.approved(bench.store, bench.world().context, made.digest)
+
+
+def test_a_plan_is_approved_by_a_prefix_of_its_digest(bench: Bench) -> None:
+    made = planned(bench)
+    assert planning.approved(bench.store, bench.world().context, made.digest[:12]) == replace(
+        made, plan=replace(made.plan, actions=planning.approved(bench.store, bench.world().context, made.digest).plan.actions)
+    )
+    for wrong, error in (("0" * 12, NotApproved), ("abc", UsageError), ("../../etc", UsageError)):
+        with pytest.raises(error):
+            planning.approved(bench.store, bench.world().context, wrong)
+
+
+def test_an_edited_plan_is_refused(bench: Bench) -> None:
+    made = planned(bench)
+    name = f"plans/{made.digest}.json"
+    content = json.loads(bench.store.content[name])
+    content["plan"]["actions"][0]["subject"]["name"] = "z"
+    bench.store.content[name] = json.dumps(content).encode()
+    with pytest.raises(Broken, match="was edited"):
+        planning.approved(bench.store, bench.world().context, made.digest)
+    bench.store.content[name] = b"{}"
+    with pytest.raises(Broken, match="is not a plan"):
+        planning.approved(bench.store, bench.world().context, made.digest)
+
+
+def test_disproved_on_the_copy_changes_nothing_and_names_what_holds(bench: Bench) -> None:
+    made = planned(bench, refuse="b")
+    with pytest.raises(Refused, match="disproved on the copy: b: too bright") as refused:
+        applied(bench, made)
+    assert bench.light.on == set()
+    digest = refused.value.hint.split()[-1]
+    rest = planning.approved(bench.store, bench.world().context, digest)
+    assert [action.name for action in rest.plan.actions] == ["a"]
+    assert applied(bench, rest).exit == Exit.DONE
+    assert bench.light.on == {"a"}
+
+
+@pytest.mark.parametrize("given", [{"guard": 1}])
+def test_a_guard_refuses(bench: Bench, given: dict[str, Any]) -> None:
+    outcome = applied(bench, planned(bench, **given))
+    assert outcome.exit == Exit.REFUSED
+    assert "guard" in outcome.reason
+    assert bench.light.switched == []
+
+
+def test_held_by_another_run_on_this_machine(bench: Bench) -> None:
+    made = planned(bench)
+    bench.store.held[made.plan.identity.system_identifier] = "somebody"
+    with pytest.raises(Held, match="somebody"):
+        applied(bench, made)
+    journal = Journal.of(bench.store, bench.clock, runs(bench.store)[-1])
+    assert journal.ended == Exit.HELD
+    assert bench.light.switched == []
+
+
+def test_held_by_a_session_of_another_machine(bench: Bench) -> None:
+    bench.light.holder = "another"
+    outcome = applied(bench, planned(bench))
+    assert outcome.exit == Exit.HELD
+    assert bench.light.switched == []
+
+
+@pytest.mark.parametrize("error", [Failed("boom"), Cancelled("cancelled"), KeyError("a bug in a runbook")])
+def test_a_failure_is_undone(bench: Bench, error: Exception) -> None:
+    bench.light.trouble["b"] = fails(error)
+    outcome = applied(bench, planned(bench))
+    assert outcome.exit == Exit.UNDONE
+    assert bench.light.on == set()
+    assert bench.light.switched[-1] == "off a"
+
+
+def test_a_verification_that_fails_is_undone(bench: Bench) -> None:
+    outcome = applied(bench, planned(bench, broken="yes"))
+    assert outcome.exit == Exit.UNDONE
+    assert "verification failed" in outcome.reason
+    assert bench.light.on == set()
+
+
+def test_an_undo_that_fails_stays_open_and_is_finished_by_resume(bench: Bench) -> None:
+    bench.light.trouble |= {"b": fails(Failed("boom")), "-a": fails(Failed("stuck"))}
+    with pytest.raises(PartlyApplied) as failed:
+        applied(bench, planned(bench))
+    assert failed.value.exit_code == Exit.PARTLY
+    assert bench.light.on == {"a"}
+    bench.light.trouble.clear()
+    assert resumed(bench, runs(bench.store)[-1]).exit == Exit.UNDONE
+    assert bench.light.on == set()
+
+
+def test_contact_lost_for_good_is_unknown_and_resume_finds_the_truth(bench: Bench) -> None:
+    def lose() -> None:
+        bench.light.on.add("b")
+        bench.light.lost = 100
+        raise Unreachable("gone")
+
+    bench.light.trouble["b"] = lose
+    with pytest.raises(OutcomeUnknown) as unknown:
+        applied(bench, planned(bench))
+    assert unknown.value.exit_code == Exit.UNKNOWN
+    assert "aiprod-ops resume" in unknown.value.hint
+    bench.light.lost, switched = 0, list(bench.light.switched)
+    assert resumed(bench, runs(bench.store)[-1]).exit == Exit.DONE
+    assert bench.light.switched == switched, "what was done was done again"
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_contact_lost_for_a_moment(bench: Bench, happened: bool) -> None:
+    def lose() -> None:
+        if happened:
+            bench.light.on.add("b")
+        bench.light.lost = 2
+        raise TimedOut("no answer")
+
+    bench.light.trouble["b"] = lose
+    outcome = applied(bench, planned(bench))
+    assert outcome.exit == (Exit.DONE if happened else Exit.UNDONE)
+    assert bench.light.on == ({"a", "b"} if happened else set())
+
+
+def test_a_breach_cancels_and_undoes(bench: Bench) -> None:
+    seen = threading.Event()
+
+    def slow() -> None:
+        seen.wait(5)
+        raise Cancelled("cancelled")
+
+    bench.light.trouble["a"] = slow
+    world = bench.world()
+    original = world.open_actor
+
+    def open_actor(run: str) -> Any:
+        actor = original(run)
+        actor.cancelled = seen
+        return actor
+
+    outcome = apply(replace(world, open_actor=open_actor), bench.entry, planned(bench, watch=1), "--apply")
+    assert outcome.exit == Exit.UNDONE
+    assert outcome.reason == "watch is 1"
+    assert bench.light.on == set()
+
+
+@pytest.mark.parametrize(("signal", "code"), [(2, Exit.INTERRUPTED), (15, Exit.TERMINATED)])
+def test_a_signal_before_the_first_action(bench: Bench, signal: int, code: Exit) -> None:
+    made, world = planned(bench), bench.world()
+    world.stop.signal = signal
+    assert apply(world, bench.entry, made, "--apply").exit == code
+    assert bench.light.switched == []
+
+
+def test_a_signal_between_actions_undoes(bench: Bench) -> None:
+    made, world = planned(bench), bench.world()
+    bench.light.trouble["b"] = lambda: setattr(world.stop, "signal", 2)
+    assert apply(world, bench.entry, made, "--apply").exit == Exit.UNDONE or bench.light.on == {"a", "b"}
+
+
+def test_a_full_disk_before_the_first_intent_changes_nothing(bench: Bench) -> None:
+    made = planned(bench)
+    original = bench.store.append
+
+    def append(name: str, data: bytes) -> None:
+        if b'"kind":"intended"' in data:
+            bench.store.full = True
+        original(name, data)
+
+    bench.store.append = append  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="No space left.*nothing was changed"):
+        applied(bench, made)
+    assert bench.light.switched == []
+    bench.store.full = False
+    bench.store.append = original  # type: ignore[method-assign]
+    assert resumed(bench, runs(bench.store)[-1]).exit == Exit.DONE
+
+
+def test_a_full_disk_after_an_act_is_unknown_until_resume(bench: Bench) -> None:
+    made = planned(bench)
+    bench.light.trouble["a"] = lambda: setattr(bench.store, "full", True)
+    with pytest.raises(OutcomeUnknown, match="No space left"):
+        applied(bench, made)
+    bench.store.full = False
+    bench.light.trouble.clear()
+    assert resumed(bench, runs(bench.store)[-1]).exit == Exit.DONE
+
+
+def records_of(scenario: Callable[[Bench], Any], bench: Bench) -> int:
+    bench.store.kill_after = 10**9
+    before = 10**9
+    scenario(bench)
+    return before - bench.store.kill_after
+
+
+def good(bench: Bench) -> None:
+    applied(bench, planned(bench))
+
+
+def failing(bench: Bench) -> None:
+    bench.light.trouble["b"] = fails(Failed("boom"))
+    applied(bench, planned(bench))
+
+
+@pytest.mark.parametrize("point", range(1, 20))
+@pytest.mark.parametrize(
+    ("scenario", "code", "lit"), [(good, Exit.DONE, {"a", "b"}), (failing, Exit.UNDONE, set())], ids=["good", "failing"]
+)
+def test_killed_after_each_record_and_resumed(
+    bench: Bench, scenario: Callable[[Bench], None], code: Exit, lit: set[str], point: int
+) -> None:
+    bench.store.kill_after = point
+    try:
+        scenario(bench)
+    except Killed:
+        bench.store.kill_after = 10**9
+    else:
+        assert point > 8, "the scenario writes fewer records than expected"
+        return
+    run = runs(bench.store)[-1]
+    outcome = resumed(bench, run)
+    opening = Journal.of(bench.store, bench.clock, run).opening
+    if opening["kind"] == "prove":
+        assert outcome.exit == Exit.DONE
+        assert bench.light.on == set()
+        return
+    assert outcome.exit == code
+    assert bench.light.on == lit
+    assert bench.light.switched.count("on a") == 1, "what was done was done again"
+    assert Archive(bench.store).faults() == []
+    assert resumed(bench, run).exit == code, "a second resume answers how it ended"
+
+
+def test_killed_inside_an_action_and_resumed(bench: Bench) -> None:
+    for happened in (True, False):
+        bench.light.on.clear()
+        bench.light.switched.clear()
+
+        def die(happened: bool = happened) -> None:
+            if happened:
+                bench.light.on.add("b")
+            raise Killed
+
+        bench.light.trouble["b"] = die
+        with pytest.raises(Killed):
+            applied(bench, planned(bench))
+        bench.light.trouble.clear()
+        assert resumed(bench, runs(bench.store)[-1]).exit == Exit.DONE
+        assert bench.light.on == {"a", "b"}
+        assert bench.light.switched.count("on b") == (1 if happened else 2)
+
+
+def test_a_torn_last_line_is_dropped_and_a_broken_chain_is_refused(bench: Bench) -> None:
+    bench.store.kill_after = 8
+    with pytest.raises(Killed):
+        good(bench)
+    bench.store.kill_after = 10**9
+    run = runs(bench.store)[-1]
+    name = f"runs/{run}/journal.jsonl"
+    whole = bench.store.content[name]
+    bench.store.content[name] = whole.replace(b'"by":"tester@host"', b'"by":"mallory@host"')
+    with pytest.raises(Broken, match="line 1 of the journal was altered"):
+        resumed(bench, run)
+    bench.store.content[name] = whole + b'{"n":99,"at":"20'
+    assert resumed(bench, run).exit == Exit.DONE
+
+
+def test_a_run_is_rolled_back(bench: Bench) -> None:
+    world = bench.world()
+    outcome = applied(bench, planned(bench))
+    journal = Journal.of(bench.store, bench.clock, outcome.run)
+    draft = undo_draft(world, bench.entry, journal)
+    back = roll_back(world, bench.entry, journal, draft, "--apply")
+    assert back.exit == Exit.DONE
+    assert bench.light.on == set()
+    assert bench.light.switched[-2:] == ["off b", "off a"]
+    assert [r.body["kind"] for _, r in Archive(bench.store).read() if r] == ["prove", "run", "rollback"]
+
+
+def test_an_unfinished_run_is_rolled_back_in_its_own_journal(bench: Bench) -> None:
+    bench.light.trouble["b"] = lambda: (_ for _ in ()).throw(Killed())
+    with pytest.raises(Killed):
+        applied(bench, planned(bench))
+    assert bench.light.on == {"a"}
+    journal = Journal.of(bench.store, bench.clock, runs(bench.store)[-1])
+    assert roll_back(bench.world(), bench.entry, journal, None, "").exit == Exit.DONE
+    assert bench.light.on == set()
+
+
+def test_altered_and_missing_evidence_is_named(bench: Bench) -> None:
+    applied(bench, planned(bench))
+    archive = Archive(bench.store)
+    names = [name for name, _ in archive.read()]
+    kept = dict(bench.store.content)
+    first = f"evidence/{names[0]}"
+    bench.store.content[first] = kept[first].replace(b'"by":"tester@host"', b'"by":"mallory@host"')
+    assert archive.faults() == [f"{names[0]}: was altered after it was sealed"]
+    bench.store.content = {name: data for name, data in kept.items() if name != first}
+    assert "is gone" in archive.faults()[0]
+    bench.store.content = {name: data for name, data in kept.items() if name != f"evidence/{names[1]}"}
+    assert "names record 2, the last one here is 1" in archive.faults()[0]
