@@ -46,6 +46,7 @@ class Params:
 
     objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
     load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
+    wasted: Ratio = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
     min_gain: float = 2.0  #: buffers before / buffers after on the copy, for at least one statement
     patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
@@ -93,7 +94,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
     yield Finding(
-        "cores kept busy for want of an index", lost, "", warn=params.load, crit=4 * params.load,
+        "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
         note=f"{len(helped)} statements, {len(advice.candidates)} indexes" if helped else "",
     )  # fmt: skip
     unread = dict(advice.unread)

@@ -16,11 +16,11 @@ _FOLDER = click.option(
 
 
 @click.group(name="lab")
-def lab() -> None:
+def lab_command() -> None:
     """A real fleet on this machine: PostgreSQL with two replicas, Redis, data and a workload."""
 
 
-@lab.command()
+@lab_command.command()
 @click.option(
     "--rows", type=click.IntRange(100, 100_000_000), default=1_000_000, show_default=True, help="Jobs to load."
 )
@@ -44,7 +44,7 @@ def up(rows: int, folder: Path | None, postgres_bin: Path | None, revision: str,
     click.echo(f"Next: aiprod-ops --config {made.config} check add-missing-index --target lab")
 
 
-@lab.command()
+@lab_command.command()
 @_FOLDER
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def status(folder: Path | None, output: str) -> None:
@@ -61,7 +61,7 @@ def status(folder: Path | None, output: str) -> None:
         click.echo(_text(found))
 
 
-@lab.command()
+@lab_command.command()
 @_FOLDER
 def down(folder: Path | None) -> None:
     """Stop the fleet and remove everything that belongs to it."""

@@ -62,44 +62,29 @@ def _joined(targets: Sequence[Target]) -> list[list[Target]]:
 
 
 def _links(target: Target, other: Target) -> tuple[str, ...]:
-    """The columns by which the target joins the other one: same level first, else a level around or within."""
+    """The columns by which the target joins the other one, at the same level or at one around or within."""
     if target is other:
         return ()
     one, two = target.access, other.access
-    return tuple(
-        column
-        for column, alias, named in one.join
-        if alias == two.alias and (alias != one.alias or one.level != two.level) and (two.alias, named)
-    )
+    is_other = two.alias != one.alias or two.level != one.level
+    return tuple(column for column, alias, _ in one.join if alias == two.alias and is_other)
 
 
 def _group(group: Sequence[Target], everyone: Sequence[Target]) -> Iterator[tuple[Target, Option]]:
-    own = {id(target): option(target) for target in group}
-    able = [target for target in group if own[id(target)] is not None]
-    waiting = list(group)
+    """What to build for each relation of a group, in the order in which a nested loop would read them."""
+    own = [(target, option(target)) for target in group]
+    able = [(found.rows, str(target.table.name), n) for n, (target, found) in enumerate(own) if found is not None]
     reached: list[tuple[Target, float]] = []
-    if able:
-        first = min(able, key=lambda target: (_rows(own[id(target)]), str(target.table.name), target.access.alias))
-        reached.append((first, _rows(own[id(first)])))
-        waiting.remove(first)
-        yield first, _certain(own[id(first)])
+    waiting = list(range(len(own)))
     while waiting:
-        target = next((each for each in waiting if any(_links(each, other) for other, _ in reached)), waiting[0])
-        waiting.remove(target)
-        chosen = _lookup(target, reached, everyone) or own[id(target)]
+        linked = [n for n in waiting if any(_links(own[n][0], other) for other, _ in reached)]
+        position = min(able)[2] if able and not reached else (linked or waiting)[0]
+        waiting.remove(position)
+        target, alone = own[position]
+        chosen = _lookup(target, reached, everyone) or alone if reached or not able else alone
         if chosen is not None:
             reached.append((target, chosen.rows))
             yield target, chosen
-
-
-def _rows(found: Option | None) -> float:
-    return _certain(found).rows
-
-
-def _certain(found: Option | None) -> Option:
-    if found is None:
-        raise AssertionError("asked only of those that have an option")
-    return found
 
 
 def _lookup(target: Target, reached: Sequence[tuple[Target, float]], everyone: Sequence[Target]) -> Option | None:

@@ -12,6 +12,7 @@ Node = Any
 
 _DEEPEST = 100
 _NUL = "\x00"
+_NEAR = re.compile(r' at or near ".*', re.DOTALL)
 _FIELD = "(?:year|month|day|hour|minute|second)"
 _FIELDS = re.compile(rf"\s+{_FIELD}(?:\s+to\s+{_FIELD})?\b(?:\s*\(\s*\d+\s*\))?", re.IGNORECASE)
 _PREPARE = re.compile(r"\s*prepare\s+[^\s(]+\s*(\([^)]*\)\s*|\s)as\s+", re.IGNORECASE)
@@ -25,7 +26,8 @@ class Unreadable(ValueError):
 def parse(text: str) -> tuple[Node, ...]:
     """Parse a text into its statements; `PREPARE … AS` and `DECLARE … CURSOR FOR` give the statement inside.
 
-    Normalised texts are understood as they are, `interval $1` included. Raises Unreadable.
+    Normalised texts are understood as they are, `interval $1` included. Raises Unreadable, without quoting the text: a
+    statement that was cut off in the log may hold a user's data there.
     Source: PostgreSQL manual, "pg_stat_statements": an entry shows the text of PREPARE for what EXECUTE ran.
     """
     from pglast import parser
@@ -35,7 +37,7 @@ def parse(text: str) -> tuple[Node, ...]:
     try:
         raw = parser.parse_sql(text)
     except (parser.ParseError, RecursionError) as exc:
-        raise Unreadable(f"the parser says: {exc.args[0] if exc.args else exc}") from exc
+        raise Unreadable(f"the parser says: {_NEAR.sub('', str(exc.args[0]) if exc.args else 'nothing')}") from None
     statements = tuple(_inner(each.stmt) for each in raw)
     if _is_deep(statements):
         raise Unreadable(f"it is nested more than {_DEEPEST} levels deep")

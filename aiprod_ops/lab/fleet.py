@@ -90,6 +90,7 @@ def up(
     """
     programs = find(postgres_bin, how=way)
     redis.check()
+    postgres.check_revision(revision)
     folder = folder.absolute()
     _make(folder)
     folder = folder.resolve()

@@ -9,7 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import sql
@@ -21,6 +21,9 @@ from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab.data import TABLES, Scale
 from aiprod_ops.units import Seconds
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 DATABASE = "aiprod"
 REPLICAS = ("replica1", "replica2")
@@ -142,20 +145,13 @@ def create_roles(server: PostgresServer, passwords: dict[str, str]) -> None:
     rows(server.dsn("postgres", DATABASE), GRANTS)
 
 
-def migrate(dsn: str, revision: str) -> None:
+def migrate(dsn: str, revision: str, *, downgrade: bool = False) -> None:
     """Bring the schema to a revision, as its owner. Raises ConfigurationError for one that does not exist."""
     from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    found = find_spec("aiprod_ops.migrations")
-    if found is None or not found.submodule_search_locations:
-        raise ConfigurationError("the package aiprod_ops.migrations is not installed", hint="pip install -e .")
-    config = Config()
-    place = next(iter(found.submodule_search_locations))
-    config.set_main_option("script_location", place.replace("%", "%%"))
+    config = _alembic(revision)
     engine = create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(dsn, options="-c role=aiprod_owner"),
@@ -163,10 +159,30 @@ def migrate(dsn: str, revision: str) -> None:
     )
     with engine.connect() as opened:
         config.attributes["connection"] = opened
-        try:
-            command.upgrade(config, revision)
-        except CommandError as error:
-            raise ConfigurationError(f"migration to {revision}: {error}") from error
+        (command.downgrade if downgrade else command.upgrade)(config, revision)
+
+
+def check_revision(revision: str) -> None:
+    """Raise ConfigurationError for a revision that does not exist."""
+    _alembic(revision)
+
+
+def _alembic(revision: str) -> "Config":
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    found = find_spec("aiprod_ops.migrations")
+    if found is None or not found.submodule_search_locations:
+        raise ConfigurationError("the package aiprod_ops.migrations is not installed", hint="pip install -e .")
+    config = Config()
+    place = next(iter(found.submodule_search_locations))
+    config.set_main_option("script_location", place.replace("%", "%%"))
+    try:
+        ScriptDirectory.from_config(config).get_revisions(revision)
+    except CommandError as error:
+        raise ConfigurationError(f"there is no migration to {revision}: {error}") from error
+    return config
 
 
 def load(server: PostgresServer, scale: Scale, steps: Callable[[str], AbstractContextManager[None]]) -> None:

@@ -222,6 +222,12 @@ def test_the_schema_resolves_unqualified_columns() -> None:
     assert by_alias(text)["jobs"].equal == ()
 
 
+def test_no_data_in_the_reason() -> None:
+    with pytest.raises(Unreadable) as caught:
+        read("SELECT * FROM users WHERE email = 'somebody@example.com")
+    assert "somebody" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "repaired_text"),
     [

@@ -1,0 +1,30 @@
+"""One small fleet for all tests of the lab, without a workload beside them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab.fleet import Fleet
+
+ROWS = 30_000
+
+
+@pytest.fixture(scope="session")
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets, and open to the user that a server may have to run as."""
+    folder = Path(tempfile.mkdtemp(prefix="ops-", dir="/tmp")).resolve()
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def fleet(short_path: Path) -> Iterator[Fleet]:
+    """Primary, two replicas and Redis with 30,000 jobs at revision 001."""
+    folder = short_path / "fleet"
+    yield fleets.up(folder, ROWS, workload=False)
+    fleets.down(folder)
