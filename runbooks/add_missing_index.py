@@ -15,7 +15,7 @@ Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently"; "Multi
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiprod_ops import api
 from aiprod_ops.api import (
@@ -98,9 +98,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         note=f"{len(helped)} statements, {len(advice.candidates)} indexes" if helped else "",
     )  # fmt: skip
     unread = dict(advice.unread)
+    bare = _without_secondary(facts.schema)
     for statement in _costly(facts.workload, params):
         index = helped.get(statement.query_id)
-        reason = unread.get(statement.query_id, "no index helps, or it is there already")
+        is_served = not index and bool(api.advise([statement], bare, facts.sizes).candidates)
+        reason = unread.get(statement.query_id, "its index is there" if is_served else "no index helps")
         yield _finding(statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index))
     for missing in facts.workload.missing:
         yield Finding("not everything could be read", None, note=missing)
@@ -119,6 +121,12 @@ def _finding(statement: Statement, workload: Workload, params: Params, advice: s
     }
     warn, crit = (1.0, 4.0) if is_helped else (None, None)
     return Finding("times over the objective", over, "×", warn, crit, columns=cells)
+
+
+def _without_secondary(schema: Schema) -> Schema:
+    """The schema with nothing but unique indexes: what helps there and not here is served already."""
+    tables = (replace(t, indexes=tuple(i for i in t.indexes if i.is_unique)) for t in schema.tables)
+    return replace(schema, tables=tuple(tables))
 
 
 def _keys(index: api.NewIndex) -> str:
@@ -183,7 +191,8 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
         again, _ = api.measure(copy.db, [wanted[number] for number in cases], copy.context.report)
         after |= {number: again[position] for position, number in enumerate(cases) if position in again}
     for name in sorted(builds.keys() - refused.keys()):
-        best = max((api.gain(before[n], after[n]) for n in after if name in after[n].indexes), default=0.0)
+        users = [n for n in after.keys() & before.keys() if name in after[n].indexes]
+        best = max((api.gain(before[n], after[n]) for n in users), default=0.0)
         if best < params.min_gain:
             refused[name] = _too_little(best, params.min_gain)
     notes += [*trouble, *more, *_sizes(copy, [a for name, a in builds.items() if name not in refused])]

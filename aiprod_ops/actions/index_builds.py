@@ -256,7 +256,11 @@ def amount(context: Context, build: Build) -> Amount | None:
     if not rows:
         return None
     row = rows[0]
-    for done, total in (("tuples_done", "tuples_total"), ("blocks_done", "blocks_total"), ("lockers_done", "lockers_total")):
+    for done, total in (
+        ("tuples_done", "tuples_total"),
+        ("blocks_done", "blocks_total"),
+        ("lockers_done", "lockers_total"),
+    ):
         if row[total]:
             return Amount(f"{build.index.name}, {row['phase']}", float(row[done]), float(row[total]))
     return Amount(f"{build.index.name}, {row['phase']}", 0, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiprod_ops.domain import parameters
 from aiprod_ops.domain.findings import Finding
-from aiprod_ops.domain.parameters import ColumnValues, Logged, Missing, ValueSet
+from aiprod_ops.domain.parameters import ColumnValues, Logged, Missing, Slot, ValueSet
 from aiprod_ops.domain.proofs import Comparison, Sampled
 from aiprod_ops.domain.queries import Unreadable, read
 from aiprod_ops.domain.schema import Name, Schema
@@ -21,7 +21,7 @@ from aiprod_ops.units import Milliseconds, Seconds
 
 PLANS = ("custom", "generic")
 _LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
-_BUDGET = Milliseconds(400)  # runs are repeated until a statement has had this much
+_BUDGET = Milliseconds(250)  # runs are repeated until a statement has had this much
 _LEAST, _MOST = 2, 5  # runs of each; buffers repeat, so two tell whether the figure holds
 
 #: Worse means more buffers and more time, each by more than what repeats of the same plan differ by (see FACTS in the
@@ -35,6 +35,7 @@ class Subject:
 
     statement: Statement
     text: str
+    slots: tuple[Slot, ...]
     sets: tuple[ValueSet, ...]
     is_write: bool
 
@@ -65,7 +66,7 @@ class Measured:
 def subjects(source: Database, statements: Iterable[Statement], schema: Schema) -> tuple[list[Subject], list[str]]:
     """What can be measured, with values read from the source's statistics and log; and why the rest cannot."""
     chosen = list(statements)
-    slots: dict[int, Any] = {}
+    slots: dict[int, tuple[Slot, ...]] = {}
     notes: list[str] = []
     for statement in chosen:
         try:
@@ -94,7 +95,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
             continue
         text = parameters.repaired(statement.text)
-        found.append(Subject(statement, text, sets, read(statement.text).writes))
+        found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
     return found, notes
 
 
@@ -163,11 +164,10 @@ def explained(database: Database, case: Case, *, analyze: bool) -> dict[str, Any
     if not case.values.values:
         return _explain(database, f"explain ({options}) {text}", case.subject.is_write and analyze)
     database.query("deallocate all")
-    database.query(f"prepare aiprod_ops as {text}")
+    types = ", ".join(parameters.types(case.subject.slots, case.values.values))
+    database.query(f"prepare aiprod_ops ({types}) as {text}")
     values = _raw(", ".join(case.values.values))
-    return _explain(
-        database, f"explain ({options}) execute aiprod_ops({values})", case.subject.is_write and analyze
-    )
+    return _explain(database, f"explain ({options}) execute aiprod_ops({values})", case.subject.is_write and analyze)
 
 
 def _explain(database: Database, sql: str, roll_back: bool) -> dict[str, Any]:

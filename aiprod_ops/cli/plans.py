@@ -43,7 +43,8 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
 
     entry, given = _pick(words, where)
     with open_world(where, quiet=output != "text") as world:
-        made = draft(entry, world.context, entry.read_params(given, world.context.promises), by=world.by, without=without)
+        params = entry.read_params(given, world.context.promises)
+        made = draft(entry, world.context, params, by=world.by, without=without)
         keep(world.store, made)
         render.plan(entry, made, output)
     return int(exit_code and bool(made.plan.actions))
@@ -52,12 +53,13 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
 @click.command("prove", context_settings=options.PASS_THROUGH)
 @_book
 @click.option("--plan", "digest", default="", metavar="DIGEST", help="A plan made before; otherwise one is made now.")
+@click.option("--every", is_flag=True, help="Print every measurement.")
 @_without
 @_why
 @options.output("text", "json")
 @options.where
 def prove_command(
-    words: tuple[str, ...], digest: str, without: tuple[str, ...], why: str, output: str, where: Where
+    words: tuple[str, ...], digest: str, every: bool, without: tuple[str, ...], why: str, output: str, where: Where
 ) -> int:
     """Restore a disposable copy, try the plan there, measure before and after. Production is only read."""
     from aiprod_ops.cli.world import open_world
@@ -78,10 +80,10 @@ def prove_command(
             click.echo(f"Nothing to prove: {entry.id} plans no change.")
             return 0
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
-    return _tell_proof(entry, proven, output, where)
+    return _tell_proof(entry, proven, output, where, every=every)
 
 
-def _tell_proof(entry: Any, proven: Any, output: str, where: Where) -> int:
+def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
     from aiprod_ops.cli import render
     from aiprod_ops.units import show
 
@@ -89,9 +91,10 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where) -> int:
         render.as_json({**proven.evidence.body, "evidence": proven.evidence.n, "seal": proven.evidence.seal})
         return int(proven.evidence.body["exit"])
     copy = proven.restored
-    render.say(f"Copy: restored in {show(copy['seconds'], 's')}, {show(copy['size'], 'B')}; {'; '.join(copy['checks'])}")
+    size, took = show(copy["size"], "B"), show(copy["seconds"], "s")
+    render.say(f"Copy: {size}, restored in {took}; {'; '.join(copy['checks'])}")
     render.say()
-    render.comparisons(proven.proof.comparisons)
+    render.comparisons(proven.proof.comparisons, every=every)
     render.say()
     for note in proven.proof.notes:
         render.say(f"  note: {note}")

@@ -173,8 +173,17 @@ def _next(entry: Entry, draft: Draft) -> str:
     return f"aiprod-ops {verb} {entry.id} --{'plan' if verb == 'prove' else 'apply'} {draft.digest[:12]}"
 
 
-def comparisons(found: Sequence[Comparison]) -> None:
-    """Print what a copy measured."""
+def comparisons(found: Sequence[Comparison], *, every: bool) -> None:
+    """Print what a copy measured: the case that gained least for each statement and plan, or every case."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for comparison in found:
+        group = (
+            comparison.columns.get("statement", comparison.what),
+            comparison.columns.get("plan", ""),
+            comparison.unit,
+        )
+        groups.setdefault(group, []).append(comparison)
+    shown = found if every else [min(group, key=lambda each: each.gain) for group in groups.values()]
     rows = [
         {
             **comparison.columns,
@@ -184,10 +193,12 @@ def comparisons(found: Sequence[Comparison]) -> None:
             "n": f"{comparison.before.n}/{comparison.after.n}",
             "gain": show(comparison.gain, "×"),
         }
-        for comparison in found
+        for comparison in shown
     ]
     for line in table(rows, widest=58):
         say("  " + line)
+    if len(shown) < len(found):
+        say(f"  The values that gained least; all {len(found)} measurements: --every, or -o json.")
 
 
 def _sampled(value: Sampled) -> str:

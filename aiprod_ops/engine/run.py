@@ -39,7 +39,9 @@ _ORPHAN = 60  # seconds to wait for the server to end the session of a process t
 class Run:
     """One approved plan on its way through the journal, under the lease of its instance."""
 
-    def __init__(self, world: World, entry: Entry, params: Any, draft: Draft, journal: Journal, *, backward: bool = False) -> None:
+    def __init__(
+        self, world: World, entry: Entry, params: Any, draft: Draft, journal: Journal, *, backward: bool = False
+    ) -> None:
         self.world, self.entry, self.params, self.draft, self.journal = world, entry, params, draft, journal
         self._backward = backward
         self.book = entry.book

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -23,10 +24,15 @@ from aiprod_ops.units import Bytes, Seconds
 
 
 def kill_postmaster(server: PostgresServer) -> int:
-    """Kill the postmaster with -9 and wait until its children are gone, too; answers its pid. `server.start()` recovers."""
+    """Kill the postmaster with -9, wait until its children are gone, too, and answer its pid.
+
+    `server.start()` recovers.
+    """
     pid = _pid(server)
     os.kill(pid, signal.SIGKILL)
     _await(lambda: not processes.below(server.data), f"the children of {pid} live on")
+    # Until its parent took note of its end, its number still looks alive to the server that starts next.
+    _await(lambda: not psutil.pid_exists(pid), f"nobody takes note of the end of {pid}")
     return pid
 
 

@@ -15,8 +15,9 @@ from zlib import crc32
 
 from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.programs import Programs, find, reachable
+from aiprod_ops.adapters.programs import Programs, complaint, find, reachable
 from aiprod_ops.adapters.unprivileged import Way
+from aiprod_ops.config import Settings
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab import postgres, redis
@@ -219,7 +220,7 @@ def start_workload(fleet: Fleet) -> None:
     command = [sys.executable, "-P", "-m", "aiprod_ops.lab.workload", *arguments]
     done = processes.run(command, cwd=fleet.folder, timeout=Seconds(30))
     if done.returncode != 0:
-        raise Failed(f"the workload does not start: {done.stderr.strip().splitlines()[-1:]}")
+        raise Failed(f"the workload does not start: {complaint(done.stderr)}")
 
 
 def configuration(fleet: Fleet) -> str:
@@ -269,6 +270,11 @@ def load(folder: Path) -> Fleet:
         datetime.fromisoformat(marker["until"]),
         marker["phases"],
     )
+
+
+def of_config(settings: Settings) -> Fleet:
+    """The fleet that a lab's own configuration belongs to. Raises Refused where it is not a lab's."""
+    return load(settings.state.parent)
 
 
 def down(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ Runs as `python -P -m aiprod_ops.lab.load DSN JOBS UNTIL TABLE…`, so that two 
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 
 import psycopg2
@@ -64,10 +65,12 @@ def main(arguments: list[str]) -> None:
     """Load the tables named."""
     dsn, jobs, until, *tables = arguments
     scale = data.Scale(int(jobs), datetime.fromisoformat(until))
-    session = psycopg2.connect(dsn)
-    for table in tables:
-        load(session, table, scale)
-    session.close()
+    try:
+        with closing(psycopg2.connect(dsn)) as session:
+            for table in tables:
+                load(session, table, scale)
+    except psycopg2.Error as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

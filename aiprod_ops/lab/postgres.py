@@ -17,6 +17,7 @@ from psycopg2.extensions import connection, encrypt_password
 
 from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer
+from aiprod_ops.adapters.programs import complaint
 from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab.data import TABLES, Scale
@@ -83,7 +84,7 @@ SERVING: dict[str, str | int] = {
     "track_io_timing": "on",
     "logging_collector": "on",
     "log_destination": "jsonlog",
-    "log_min_duration_statement": 100,
+    "log_min_duration_statement": 20,
     "log_parameter_max_length": -1,
     "log_lock_waits": "on",
     "log_checkpoints": "on",
@@ -211,7 +212,7 @@ def _loader(server: PostgresServer, dsn: str, scale: Scale, tables: tuple[str, .
     command = [sys.executable, "-P", "-m", "aiprod_ops.lab.load", *arguments]
     done = processes.run(command, cwd=server.data.parent, timeout=Seconds(3600))
     if done.returncode != 0:
-        raise Failed(f"loading {', '.join(tables)} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise Failed(f"loading {', '.join(tables)} failed: {complaint(done.stderr)}")
 
 
 def become_primary(server: PostgresServer, archive: Path) -> None:

@@ -2,11 +2,13 @@
 
 import secrets
 import socket
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.programs import complaint
 from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.units import Seconds
@@ -62,7 +64,7 @@ class RedisServer:
         if done.returncode != 0 or not self._wait():
             log = self.folder / "redis.log"
             said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else done.stderr + done.stdout
-            raise Failed(f"Redis does not start on port {self.port}: {said.strip().splitlines()[-1:]}")
+            raise Failed(f"Redis does not start on port {self.port}: {complaint(said)}")
 
     def is_running(self) -> bool:
         """Whether it answers PING to the probe."""
@@ -77,8 +79,6 @@ class RedisServer:
         return answer == b"+OK\r\n+PONG\r\n"
 
     def _wait(self, attempts: int = 100) -> bool:
-        import time
-
         for _ in range(attempts):
             if self.is_running():
                 return True

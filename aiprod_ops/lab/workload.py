@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import psycopg2
 from psycopg2.extensions import connection
@@ -66,7 +67,7 @@ class Literals:
         random = self.random
         now = time.time()
         return {
-            "id": data.uuid(int(now), random.getrandbits(16), 6),
+            "id": str(UUID(int=data.uuid(int(now), random.getrandbits(16), 6))),
             "user": self.user(),
             "priority": random.choices(data.PRIORITIES, weights=(15, 65, 15, 5))[0],
             "preset": random.choice(data.PRESETS),

@@ -30,7 +30,6 @@ from aiprod_ops.errors import (
 )
 
 
-
 def planned(bench: Bench, **given: Any) -> Draft:
     world = bench.world()
     params = bench.entry.read_params({name: str(value) for name, value in given.items()}, world.context.promises)
@@ -101,7 +100,10 @@ def test_an_expired_plan_is_not_approved(bench: Bench) -> None:
 def test_a_plan_is_approved_by_a_prefix_of_its_digest(bench: Bench) -> None:
     made = planned(bench)
     assert planning.approved(bench.store, bench.world().context, made.digest[:12]) == replace(
-        made, plan=replace(made.plan, actions=planning.approved(bench.store, bench.world().context, made.digest).plan.actions)
+        made,
+        plan=replace(
+            made.plan, actions=planning.approved(bench.store, bench.world().context, made.digest).plan.actions
+        ),
     )
     for wrong, error in (("0" * 12, NotApproved), ("abc", UsageError), ("../../etc", UsageError)):
         with pytest.raises(error):

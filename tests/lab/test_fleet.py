@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from aiprod_ops.adapters import processes, programs
 from aiprod_ops.adapters.unprivileged import Way
-from aiprod_ops.cli.lab import lab
+from aiprod_ops.cli.lab import lab_command
 from aiprod_ops.errors import ConfigurationError, Failed, Held, Refused
 from aiprod_ops.lab import data, faults, postgres, status, workload
 from aiprod_ops.lab import fleet as fleets
@@ -27,7 +27,10 @@ from aiprod_ops.lab.fleet import Fleet
 from aiprod_ops.units import Bytes
 
 pytestmark = pytest.mark.lab
-UP = "import sys; from pathlib import Path; from aiprod_ops.lab import fleet; fleet.up(Path(sys.argv[1]), int(sys.argv[2]))"
+UP = """
+import sys; from pathlib import Path; from aiprod_ops.lab import fleet
+fleet.up(Path(sys.argv[1]), int(sys.argv[2]), workload=False)
+"""
 
 
 def living_below(folder: Path) -> list[str]:
@@ -59,7 +62,7 @@ def test_everything_is_up(fleet: Fleet) -> None:
 
 def test_the_data_has_the_shape_that_was_promised(fleet: Fleet) -> None:
     dsn = fleet.dsn("aiprod_probe")
-    shares = dict(postgres.rows(dsn, "SELECT status, count(*) / 30000.0 FROM jobs GROUP BY status"))
+    shares = dict(postgres.rows(dsn, "SELECT status, count(*) / 30000::float FROM jobs GROUP BY status"))
     assert shares["completed"] == pytest.approx(0.93, abs=0.01)
     assert shares["queued"] == pytest.approx(0.02, abs=0.005)
     assert shares["processing"] == pytest.approx(0.01, abs=0.005)
@@ -138,7 +141,9 @@ def test_up_on_a_running_lab_answers_that_one(fleet: Fleet) -> None:
 
 
 def test_status_as_json(fleet: Fleet) -> None:
-    answer = CliRunner().invoke(lab, ["status", "--folder", str(fleet.folder), "-o", "json"], catch_exceptions=False)
+    answer = CliRunner().invoke(
+        lab_command, ["status", "--folder", str(fleet.folder), "-o", "json"], catch_exceptions=False
+    )
     found = json.loads(answer.stdout)
     assert found["servers"][0]["pid"] == fleet.primary.pid
     assert found["rows"]["jobs"] == pytest.approx(30_000, rel=0.05)

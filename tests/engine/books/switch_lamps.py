@@ -54,9 +54,7 @@ def is_off(ctx: Context, lamp: Lamp) -> bool:
     return not is_on(ctx, lamp)
 
 
-book = api.Runbook(
-    params=Params, symptom="It is dark", owner="nobody", risk="low", actions=(on, off)
-)
+book = api.Runbook(params=Params, symptom="It is dark", owner="nobody", risk="low", actions=(on, off))
 
 
 @book.facts
