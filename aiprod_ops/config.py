@@ -34,8 +34,9 @@ class Target:
     """One instance: how to reach it with which identity.
 
     `probe` reads, `actor` changes, `backup` takes base backups. Each is a DSN, or `env:NAME`; `dsn` resolves it no
-    earlier than it is needed. Passwords belong in a passfile or the environment. `log` is the server's JSON log where it can be read as files,
-    `copies` where disposable copies are restored, `migrations` the Alembic versions folder that gets new revisions.
+    earlier than it is needed. Passwords belong in a passfile or the environment. `log` is the server's JSON log where
+    it can be read as files, `copies` where disposable copies are restored, `migrations` the Alembic versions folder
+    that gets new revisions, `postgres_bin` the programs of the server's major version.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Target:
             name = value.removeprefix("env:")
             value = os.environ.get(name, "")
             if not value:
-                raise ConfigurationError(f"target {self.name!r} takes its {identity} DSN from ${name}: it is not set")
+                raise ConfigurationError(f"target {self.name!r}: ${name}, its {identity} DSN, is not set")
         if not value:
             raise ConfigurationError(
                 f"target {self.name!r} has no {identity} identity",
@@ -103,7 +104,12 @@ class Settings:
 
 
 def default_state(environ: Mapping[str, str], *, is_root: bool) -> Path:
-    """Where state is kept unless the configuration says otherwise. Source: FHS 3.0 (/var/lib), XDG Base Directory."""
+    """Where state is kept unless the configuration says otherwise: $AIPROD_OPS_STATE, else where the system wants it.
+
+    Source: FHS 3.0 (/var/lib), XDG Base Directory Specification (XDG_STATE_HOME).
+    """
+    if environ.get("AIPROD_OPS_STATE"):
+        return Path(environ["AIPROD_OPS_STATE"]).absolute()
     if is_root:
         return Path("/var/lib/aiprod-ops")
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/tmp")) / ".local/state")  # noqa: S108
@@ -111,7 +117,7 @@ def default_state(environ: Mapping[str, str], *, is_root: bool) -> Path:
 
 
 def load(path: str = "", environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the configuration: `path`, or $AIPROD_OPS_CONFIG, or the user's file, or the running lab's, or none at all.
+    """Read the configuration: `path`, $AIPROD_OPS_CONFIG, the user's file, the running lab's, or none at all.
 
     Never the working directory: a folder somebody cloned must not decide what we run. Raises ConfigurationError.
     """

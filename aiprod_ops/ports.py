@@ -14,6 +14,7 @@ from aiprod_ops.domain.statements import Workload
 from aiprod_ops.units import Bytes, Seconds
 
 Values = Mapping[str, object]
+Rows = list[dict[str, Any]]
 ColumnTexts = tuple[list[tuple[str, float]], list[str]]
 Names = Mapping[str, Name | str]
 
@@ -53,7 +54,7 @@ class Database(Protocol):
     def server(self) -> Server:
         """Who answers there."""
 
-    def query(self, sql: str, values: Values = ..., *, names: Names = ..., timeout: Seconds = ...) -> list[dict[str, Any]]:
+    def query(self, sql: str, values: Values = ..., *, names: Names = ..., timeout: Seconds = ...) -> Rows:
         """Rows as dictionaries. `%(name)s` is a value, `{name}` an identifier; the driver quotes both."""
 
     def execute(self, sql: str, values: Values = ..., *, names: Names = ..., timeout: Seconds = ...) -> None:

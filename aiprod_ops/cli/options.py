@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+_FOLDER = click.Path(path_type=Path)
 PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -36,20 +37,35 @@ def where(function: F) -> F:
         chosen = Where(**{name: given.pop(name) for name in names})
         return function(where=chosen, **given)
 
-    options = (
-        click.option("--target", default="", metavar="NAME", help="Instance from the configuration.",
-                     shell_complete=complete_target),
-        click.option("--dsn", default="", metavar="DSN", envvar="AIPROD_OPS_DSN", help="Instance to read, with the probe identity."),
-        click.option("--actor-dsn", default="", metavar="DSN", envvar="AIPROD_OPS_ACTOR_DSN", help="Identity that changes it."),
-        click.option("--backup-dsn", default="", metavar="DSN", envvar="AIPROD_OPS_BACKUP_DSN", help="Identity that takes base backups."),
-        click.option("--log", default="", metavar="PATH", help="The server's JSON log, a file or a folder."),
-        click.option("--postgres-bin", default="", metavar="DIR", help="PostgreSQL programs of the server's major version."),
-        click.option("--runbooks", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Further runbooks."),
-        click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
-    )  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(_where_options()):
         command = option(command)
     return command  # type: ignore[return-value]
+
+
+def _where_options() -> list[Callable[[F], F]]:
+    env = "AIPROD_OPS"
+    return [
+        click.option(
+            "--target",
+            default="",
+            metavar="NAME",
+            help="Instance from the configuration.",
+            shell_complete=complete_target,
+        ),
+        click.option(
+            "--dsn", default="", metavar="DSN", envvar=f"{env}_DSN", help="Instance to read (probe identity)."
+        ),
+        click.option(
+            "--actor-dsn", default="", metavar="DSN", envvar=f"{env}_ACTOR_DSN", help="Identity that changes it."
+        ),
+        click.option(
+            "--backup-dsn", default="", metavar="DSN", envvar=f"{env}_BACKUP_DSN", help="Identity that copies it."
+        ),
+        click.option("--log", default="", metavar="PATH", help="The server's JSON log, a file or a folder."),
+        click.option("--postgres-bin", default="", metavar="DIR", help="PostgreSQL programs of the server's version."),
+        click.option("--runbooks", multiple=True, type=_FOLDER, metavar="DIR", help="Further runbooks."),
+        click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
+    ]
 
 
 def output(*formats: str) -> Callable[[F], F]:

@@ -174,31 +174,26 @@ def _next(entry: Entry, draft: Draft) -> str:
 
 
 def comparisons(found: Sequence[Comparison], *, every: bool) -> None:
-    """Print what a copy measured: the case that gained least for each statement and plan, or every case."""
-    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    """Print what a copy measured, a row a case: of each statement and plan the one that gained least, or all."""
+    cases: dict[tuple[str, ...], list[Comparison]] = {}
     for comparison in found:
-        group = (
-            comparison.columns.get("statement", comparison.what),
-            comparison.columns.get("plan", ""),
-            comparison.unit,
-        )
-        groups.setdefault(group, []).append(comparison)
-    shown = found if every else [min(group, key=lambda each: each.gain) for group in groups.values()]
-    rows = [
-        {
-            **comparison.columns,
-            "unit": comparison.unit,
-            "before": _sampled(comparison.before),
-            "after": _sampled(comparison.after),
-            "n": f"{comparison.before.n}/{comparison.after.n}",
-            "gain": show(comparison.gain, "×"),
-        }
-        for comparison in shown
-    ]
-    for line in table(rows, widest=58):
+        cases.setdefault((comparison.what, *comparison.columns.values()), []).append(comparison)
+    groups: dict[tuple[str, str], list[list[Comparison]]] = {}
+    for case in cases.values():
+        groups.setdefault((case[0].what, case[0].columns.get("plan", "")), []).append(case)
+    shown = list(cases.values()) if every else [min(group, key=lambda case: case[0].gain) for group in groups.values()]
+    for line in table([_case(case) for case in shown], widest=46):
         say("  " + line)
-    if len(shown) < len(found):
-        say(f"  The values that gained least; all {len(found)} measurements: --every, or -o json.")
+    if len(shown) < len(cases):
+        say(f"  Shown are the values that gained least, median (range) of n runs; all {len(cases)} cases: --every")
+
+
+def _case(units: Sequence[Comparison]) -> dict[str, str]:
+    row = {"statement": units[0].what, **units[0].columns}
+    for comparison in units:
+        row[comparison.unit] = _sampled(comparison.before)
+        row[f"{comparison.unit} after"] = _sampled(comparison.after)
+    return {**row, "n": f"{units[0].before.n}/{units[0].after.n}", "gain": show(units[0].gain, "×")}
 
 
 def _sampled(value: Sampled) -> str:

@@ -60,7 +60,7 @@ def target_of(settings: Settings, where: Where) -> Target:
             target, log=where.log or target.log, postgres_bin=where.postgres_bin or target.postgres_bin,
             actor=where.actor_dsn or target.actor, backup=where.backup_dsn or target.backup,
         )  # fmt: skip
-    if has_password(where.dsn) and not os.environ.get("AIPROD_OPS_DSN"):
+    if has_password(where.dsn) and where.dsn != os.environ.get("AIPROD_OPS_DSN"):
         click.echo("a password on the command line can be read by every user of this machine (process list);"
                    " put it into ~/.pgpass or $AIPROD_OPS_DSN", err=True)  # fmt: skip
     return Target(

@@ -8,7 +8,7 @@ from aiprod_ops.ports import Clock, Store
 
 
 class Journal:
-    """An append-only chain of records in the store. Reading one changes nothing, as another process may be writing it."""
+    """An append-only chain of records in the store. Reading one changes nothing: another process may be writing it."""
 
     def __init__(self, store: Store, clock: Clock, run: str) -> None:
         self._store, self._clock, self.run = store, clock, run

@@ -21,7 +21,7 @@ from aiprod_ops.units import seconds
 
 @dataclass(frozen=True)
 class Proven:
-    """What a copy said: the draft that holds (without what was refused; None when nothing is left), the proof, its seal."""
+    """What a copy said: the proof, its seal, and the draft that holds: without what was refused, None if all was."""
 
     draft: Draft | None
     proof: Proof

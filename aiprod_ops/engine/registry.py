@@ -1,4 +1,4 @@
-"""Finding runbooks: the shipped ones, folders the user names, and installed distributions. Never the working directory."""
+"""Finding runbooks: shipped ones, folders the user names, installed distributions. Never the working directory."""
 
 import hashlib
 import importlib.util

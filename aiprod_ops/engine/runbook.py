@@ -105,7 +105,7 @@ class NoParams:
 
 
 def promise(path: str) -> Any:
-    """Default of a parameter that `service.toml` promises: `objective: Milliseconds = promise("database.statement_mean")`."""
+    """Default of a parameter, taken from `service.toml`: `limit: Milliseconds = promise("database.statement_mean")`."""
     return field(default=None, metadata={"promise": path})
 
 

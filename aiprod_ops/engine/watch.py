@@ -16,8 +16,10 @@ _BLIND = 5  # readings in a row that may fail before acting without sight counts
 
 
 class Watch:
-    """A thread beside one action. After it, `reason` says why the action was cancelled, if it was, and `worst` the worst
-    value of each invariant."""
+    """A thread beside one action.
+
+    After it, `reason` says why the action was cancelled, if it was, and `worst` the worst value of each invariant.
+    """
 
     def __init__(self, world: World, book: Runbook, plan: Plan, params: Any, action: Action, actor: Database) -> None:
         self._world, self._book, self._plan, self._params = world, book, plan, params

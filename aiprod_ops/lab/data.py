@@ -29,6 +29,7 @@ TABLES = tuple(FIELDS)
 
 CHUNK = 10_000
 POOL = 1 << 15
+VARIANTS = 4973  #: a prime: what is drawn by number does not follow any other column
 SPAN_SECONDS = 180 * 86_400
 LONGEST_SECONDS = 400  #: from a job's creation to its end
 NEW = 0.95  #: jobs after this part of the span may still be waiting; older ones are finished
@@ -112,8 +113,8 @@ def _tables() -> dict[str, Callable[[Scale], Iterator[_Columns]]]:
         "users": _users,
         "api_keys": _api_keys,
         "jobs": _jobs,
-        "results": lambda scale: map(_results, _chunks(scale)),
-        "pipeline_jobs": lambda scale: map(_pipeline_jobs, _chunks(scale)),
+        "results": _results,
+        "pipeline_jobs": _pipeline_jobs,
     }
 
 
@@ -212,39 +213,47 @@ def _jobs(scale: Scale) -> Iterator[_Columns]:
         )
 
 
-def _results(chunk: _Chunk) -> _Columns:
-    is_done = [status == "completed" for status in chunk.statuses]
-    numbers, ended = list(compress(chunk.numbers, is_done)), list(compress(chunk.ended, is_done))
-    ids = _uuids(numbers, ended, 4)
-    folder, thumbnails = "https://cdn.example.org/videos", "https://cdn.example.org/thumbnails"
-    return (
-        uuids(ids),
-        uuids(compress(chunk.ids(), is_done)),
-        [text(f"{folder}/{name:032x}/final_1080p.mp4") + text(f"{thumbnails}/{name:032x}.jpg") for name in ids],
-        [
-            pack(">iiiqif", 4, 15 + n % 46, 8, 4_000_000 + n * 7919 % 90_000_000, 4, 0.5 + n * 31 % 50 / 100)
-            for n in numbers
-        ],
-        times(ended, 8),
-    )
+def _results(scale: Scale) -> Iterator[_Columns]:
+    links = text(f"https://cdn.example.org/videos/{'0' * 32}/final_1080p.mp4")
+    links += text(f"https://cdn.example.org/thumbnails/{'0' * 32}.jpg")
+    links = links.replace(b"0" * 32, b"%032x")
+    # Seconds, bytes and quality of a video, each with its length before it.
+    figures = [
+        pack(">iiiqif", 4, 15 + n % 46, 8, 4_000_000 + n * 7919 % 90_000_000, 4, 0.5 + n * 31 % 50 / 100)
+        for n in range(VARIANTS)
+    ]
+    for chunk in _chunks(scale):
+        is_done = [status == "completed" for status in chunk.statuses]
+        numbers, ended = list(compress(chunk.numbers, is_done)), list(compress(chunk.ended, is_done))
+        ids = _uuids(numbers, ended, 4)
+        yield (
+            uuids(ids),
+            uuids(compress(chunk.ids(), is_done)),
+            [links % (name, name) for name in ids],
+            [figures[n % VARIANTS] for n in numbers],
+            times(ended, 8),
+        )
 
 
-def _pipeline_jobs(chunk: _Chunk) -> _Columns:
-    part = [n % 10 < 3 for n in chunk.numbers]
-    numbers, began, ended = (list(compress(all_of, part)) for all_of in (chunk.numbers, chunk.began, chunk.ended))
-    started = [second + 2 for second in began]
-    return (
-        uuids(_uuids(numbers, started, 5)),
-        uuids(_uuids(numbers, began, 1)),
-        [text(status) for status in compress(chunk.statuses, part)],
-        [text(STAGES[n // 10 % 5]) + text(f"worker-{n * 31 % 24:02d}") for n in numbers],
-        [
-            text(f'{{"model": "veo-3", "resolution": "1080p", "seed": {n * 7919}, "steps": {20 + n % 30}}}')
-            for n in numbers
-        ],
-        times(started, 4),
-        times(ended, 6),
-    )
+def _pipeline_jobs(scale: Scale) -> Iterator[_Columns]:
+    parameters = '{"model": "veo-3", "resolution": "1080p", "seed": %d, "steps": %d}'
+    work = [
+        text(STAGES[n % 5]) + text(f"worker-{n * 31 % 24:02d}") + text(parameters % (n * 7919, 20 + n % 30))
+        for n in range(VARIANTS)
+    ]
+    status_fields = {status: text(status) for status in STATUSES}
+    for chunk in _chunks(scale):
+        part = [n % 10 < 3 for n in chunk.numbers]
+        numbers, began, ended = (list(compress(column, part)) for column in (chunk.numbers, chunk.began, chunk.ended))
+        started = [second + 2 for second in began]
+        yield (
+            uuids(_uuids(numbers, started, 5)),
+            uuids(_uuids(numbers, began, 1)),
+            [status_fields[status] for status in compress(chunk.statuses, part)],
+            [work[n % VARIANTS] for n in numbers],
+            times(started, 4),
+            times(ended, 6),
+        )
 
 
 SUBJECTS = ("a ceramic coffee cup", "running shoes on wet asphalt", "a mountain cabin at dawn", "an electric city car")

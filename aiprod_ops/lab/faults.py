@@ -66,6 +66,19 @@ def locked(fleet: Fleet, table: str = "jobs", mode: str = "ACCESS EXCLUSIVE") ->
         yield session.info.backend_pid
 
 
+@contextmanager
+def prepared_transaction(fleet: Fleet, name: str = "forgotten", table: str = "users") -> Iterator[None]:
+    """A prepared transaction that nobody finishes: it holds a lock on a table, and concurrent builds wait for it."""
+    with postgres.session(fleet.dsn("aiprod_app")) as session, session.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE false").format(sql.Identifier(table)))
+        cursor.execute("PREPARE TRANSACTION %(name)s", {"name": name})
+    try:
+        yield
+    finally:
+        postgres.rows(fleet.dsn("aiprod_app"), "ROLLBACK PREPARED %(name)s", {"name": name})
+
+
 def leave_invalid_index(fleet: Fleet, name: str, table: str, column: str) -> None:
     """Leave an INVALID index as a cancelled concurrent build does: it waits for a snapshot and is cancelled there."""
     build = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} ({})").format(*map(sql.Identifier, (name, table, column)))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aiprod_ops import config
 from aiprod_ops.adapters import processes
 from aiprod_ops.errors import Held, Refused
 
@@ -19,11 +20,8 @@ LOCK = "lock"
 
 
 def default() -> Path:
-    """Root's lab is where any user can enter, because the server may have to run as another one."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/aiprod-ops/lab")
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "aiprod-ops" / "lab"
+    """Below the state folder. Root's is where any user can enter, because the server may have to run as another one."""
+    return config.default_state(os.environ, is_root=os.geteuid() == 0) / "lab"
 
 
 def create(folder: Path) -> None:

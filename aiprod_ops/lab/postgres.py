@@ -68,6 +68,7 @@ SERVING: dict[str, str | int] = {
     "wal_level": "replica",
     "max_wal_senders": 10,
     "max_replication_slots": 10,
+    "max_prepared_transactions": 10,
     "wal_keep_size": "256MB",
     "max_slot_wal_keep_size": "2GB",  # a replica that is stopped for a drill must not fill the disk
     "wal_retrieve_retry_interval": "100ms",

@@ -252,6 +252,20 @@ def test_programs_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+if sys.platform == "linux":
+
+    def test_down_frees_the_shared_memory_of_a_killed_server(short_path: Path) -> None:
+        made = fleets.up(short_path / "shm", 500, workload=False)
+        key = (made.primary.data / "postmaster.pid").read_text().splitlines()[6].split()
+        faults.kill_postmaster(made.primary)
+        assert key in _shared_memory()
+        fleets.down(made.folder)
+        assert key not in _shared_memory()
+
+    def _shared_memory() -> list[list[str]]:
+        return [line.split()[:2] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+
+
 if os.geteuid() == 0 and sys.platform == "linux":
 
     def test_a_full_disk_is_one_clear_error(short_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.local import LocalPlatform
+from aiprod_ops.adapters.local import LocalPlatform, _without_password
 from aiprod_ops.adapters.postgres import PostgresDatabase
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import faults, postgres
@@ -156,8 +156,32 @@ def test_a_long_path_gets_its_sockets_elsewhere(fleet: Fleet, short_path: Path) 
 
 
 def test_prepared_transactions_do_not_hold_up_a_copy(fleet: Fleet, platform: LocalPlatform) -> None:
-    with platform.copy("run-8") as (database, _):
+    with faults.prepared_transaction(fleet, table="jobs"), platform.copy("run-8") as (database, restored):
         assert database.query("SELECT gid FROM pg_prepared_xacts") == []
+        database.execute("CREATE INDEX CONCURRENTLY of_the_copy ON jobs (status)")
+    assert restored.checks[-1] == "1 prepared transactions ended"
+
+
+def test_tablespaces_are_copied_into_the_copy(fleet: Fleet, platform: LocalPlatform, short_path: Path) -> None:
+    place = short_path / "space"
+    place.mkdir(mode=0o700)
+    postgres.rows(fleet.dsn("postgres"), f"CREATE TABLESPACE fast LOCATION '{place}'")
+    try:
+        postgres.rows(fleet.dsn("postgres"), "CREATE TABLE spaced TABLESPACE fast AS SELECT 1 AS one")
+        with platform.copy("run-12") as (database, _):
+            [row] = database.query("SELECT pg_tablespace_location(oid) AS place FROM pg_tablespace WHERE oid > 9999")
+            assert Path(row["place"]).is_relative_to(fleet.folder / "copies" / "run-12")
+            assert database.query("SELECT one FROM spaced") == [{"one": 1}]
+    finally:
+        postgres.rows(fleet.dsn("postgres"), "DROP TABLE IF EXISTS spaced")
+        postgres.rows(fleet.dsn("postgres"), "DROP TABLESPACE fast")
+    assert is_clean(fleet.folder / "copies")
+
+
+def test_a_password_in_the_dsn_stays_out_of_the_process_list() -> None:
+    dsn, env = _without_password("postgresql://backup:s3cret@db.example.org/aiprod?sslmode=require")
+    assert "s3cret" not in dsn
+    assert env == {"PGPASSWORD": "s3cret"}
 
 
 def test_free_space(fleet: Fleet, platform: LocalPlatform) -> None:

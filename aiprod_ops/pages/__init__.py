@@ -1,0 +1,1 @@
+"""The documents: plain Markdown from templates, runbooks, playbooks, promises and sealed evidence."""

@@ -1,0 +1,136 @@
+"""The one function that makes the pages. It reads no file, no clock and no environment: same sources, same bytes."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from aiprod_ops.engine.playbook import Playbook
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.pages import proofs, tables
+from aiprod_ops.pages.sources import Sources, exit_codes
+
+EXAMPLE = "terminate-idle-sessions"
+_SINGLE = ("index", "write-your-own", "cli", "exit-codes", "evidence", "architecture")
+_OPS = re.compile(r"^```ops\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One line of the start page: what people see, where to go, and the first command to type."""
+
+    text: str
+    page: str
+    first: str
+
+
+def render(sources: Sources) -> dict[str, str]:
+    """Every page by its path below the documents' folder, with the files they link to."""
+    templates = _environment(sources)
+    pages = {name: text for name, text in sources.templates.items() if name.endswith((".md", ".css", ".svg"))}
+    shared = {"sources": sources, "symptoms": list(symptoms(sources)), "decisions": list(_decisions(sources))}
+    for name in (*_SINGLE, "decisions/index"):
+        pages[f"{name}.md"] = templates.get_template(f"{name}.md.j2").render(shared)
+    for entry in sources.runbooks.values():
+        pages[f"runbooks/{entry.id}.md"] = runbook(sources, entry)
+    for playbook in sources.playbooks.values():
+        pages[f"playbooks/{playbook.id}.md"] = _playbook(sources, playbook)
+    return pages
+
+
+def runbook(sources: Sources, entry: Entry) -> str:
+    """The page of one runbook."""
+    template = _environment(sources).get_template("runbook.md.j2")
+    return template.render(
+        sources=sources,
+        entry=entry,
+        book=entry.book,
+        recorded=sources.recorded.get(entry.id, {}),
+        claims=proofs.claims(entry, sources.evidence, sources.max_age, sources.now),
+        options=tables.options(entry.params, _promised(sources, entry)),
+    )
+
+
+def playbook(sources: Sources, book: Playbook) -> str:
+    """The page of one playbook."""
+    return _playbook(sources, book)
+
+
+def _playbook(sources: Sources, book: Playbook) -> str:
+    template = _environment(sources).get_template("playbook.md.j2")
+    used = [sources.runbooks[name] for name in book.runbooks if name in sources.runbooks]
+    return template.render(book=book, body=commands_as_shell(book.body), used=used)
+
+
+def commands_as_shell(text: str) -> str:
+    """`ops` blocks as `sh` blocks, so that a copied line runs.
+
+    >>> commands_as_shell("```ops\\nruns list\\n```\\n")
+    '```sh\\naiprod-ops runs list\\n```\\n'
+    """
+
+    def block(found: re.Match[str]) -> str:
+        lines = [f"aiprod-ops {line}" if line.strip() else "" for line in found[1].splitlines()]
+        return "\n".join(["```sh", *lines, "```"])
+
+    return _OPS.sub(block, text)
+
+
+def as_text(page: str) -> str:
+    """A page for the terminal: without the front matter that only MkDocs reads."""
+    return re.sub(r"\A---\n.*?\n---\n+", "", page, flags=re.DOTALL)
+
+
+def symptoms(sources: Sources) -> Iterator[Symptom]:
+    """Playbooks first: who knows only a symptom needs the question before the answer."""
+    for book in sources.playbooks.values():
+        first = " ".join(book.commands[0].words) if book.commands else f"explain {book.id}"
+        yield Symptom(book.symptom, f"playbooks/{book.id}.md", first)
+    for entry in sources.runbooks.values():
+        yield Symptom(entry.book.symptom, f"runbooks/{entry.id}.md", f"check {entry.id}")
+
+
+def navigation(sources: Sources) -> list[dict[str, Any]]:
+    """The order of the pages, as MkDocs wants it."""
+    runbooks = [{entry.id: f"runbooks/{entry.id}.md"} for entry in sources.runbooks.values()]
+    playbooks = [{book.symptom: f"playbooks/{book.id}.md"} for book in sources.playbooks.values()]
+    sections: list[dict[str, Any]] = [{"What do you see?": "index.md"}]
+    sections += [{"Playbooks": playbooks}] if playbooks else []
+    sections += [{"Runbooks": [*runbooks, {"Write your own": "write-your-own.md"}]}]
+    sections += [{"Reference": [{"Commands": "cli.md"}, {"Exit codes": "exit-codes.md"}, {"Evidence": "evidence.md"}]}]
+    decisions = [{title: page} for title, page in _decisions(sources)]
+    sections += [{"Inside": [{"Architecture": "architecture.md"}, {"Decisions": ["decisions/index.md", *decisions]}]}]
+    return sections
+
+
+def _decisions(sources: Sources) -> Iterator[tuple[str, str]]:
+    for name, text in sources.templates.items():
+        if name.startswith("decisions/") and name.endswith(".md"):
+            yield text.partition("\n")[0].removeprefix("# "), name
+
+
+def _promised(sources: Sources, entry: Entry) -> dict[str, object]:
+    return {param.promise: sources.promises.get(param.promise) for param in entry.params if param.promise}
+
+
+def _environment(sources: Sources) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(dict(sources.templates)),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 the result is Markdown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["table"] = tables.table
+    environment.globals.update(
+        claims=lambda entry: proofs.claims(entry, sources.evidence, sources.max_age, sources.now),
+        gains=proofs.gains,
+        worse=proofs.worse,
+        line=proofs.line,
+        exit_codes=exit_codes,
+        example=sources.templates[f"examples/{EXAMPLE.replace('-', '_')}.py"],
+    )
+    return environment
