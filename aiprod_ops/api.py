@@ -31,13 +31,13 @@ from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Statement, Workload
-from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Moving, NoParams, Runbook, promise
+from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, promise
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy", "Database",
-    "Estimate", "Finding", "Kind", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan",
+    "Estimate", "Finding", "Kind", "Lab", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan",
     "Proof", "Ratio", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table", "TableSize",
     "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index", "creation",
     "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built", "is_worse",

@@ -15,6 +15,7 @@ Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently"; "Multi
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from aiprod_ops import api
@@ -26,6 +27,7 @@ from aiprod_ops.api import (
     Copy,
     Estimate,
     Finding,
+    Lab,
     Milliseconds,
     Moving,
     Name,
@@ -286,3 +288,33 @@ def files(plan: Plan, params: Params) -> Mapping[str, str]:  # noqa: ARG001
     """The Alembic revision, so that the schema and its migrations do not drift apart."""
     builds = [api.build_of(action) for action in plan.actions if action.kind == "create-index"]
     return api.alembic_revision(plan.runbook, plan.digest, builds)
+
+
+_LOG_ALL = "alter database {database} set log_min_duration_statement = 0"
+_LOG_AGAIN = "alter database {database} reset log_min_duration_statement"
+_INDEXES = """
+select n.nspname, c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
+join pg_namespace n on n.oid = c.relnamespace where n.nspname not in ('pg_catalog', 'pg_toast')
+"""
+
+
+@book.inject
+@contextmanager
+def inject(lab: Lab) -> Iterator[None]:
+    """The application works on tables without indexes, every call is logged; at the end new indexes are dropped."""
+    with lab.connect("postgres") as admin:
+        database = {"database": admin.server().database}
+        before = _indexes(admin)
+        admin.execute(_LOG_ALL, names=database)
+        try:
+            admin.execute("select pg_stat_statements_reset()")
+            lab.work(20)
+            yield
+        finally:
+            admin.execute(_LOG_AGAIN, names=database)
+            for name in sorted(_indexes(admin) - before):
+                admin.execute("drop index concurrently if exists {name}", names={"name": name})
+
+
+def _indexes(database: api.Database) -> set[Name]:
+    return {Name(row["nspname"], row["relname"]) for row in database.query(_INDEXES)}

@@ -5,26 +5,25 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer, socket_folder
+from aiprod_ops.adapters.local_source import Source, read_source
 from aiprod_ops.adapters.programs import Programs, find, reachable
-from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.ports import Database, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
 MARKER = "copy.json"
 PORT = 5432  #: only the name of a socket in a folder of the copy's own
-MARGIN = 1.2  #: the index that is tried there needs room, too
 
 #: Libraries whose background workers would act on the world from a copy (run jobs, apply changes).
-ACTS_BY_ITSELF = frozenset({"pg_cron", "pg_partman_bgw", "pglogical", "bdr", "pg_squeeze", "timescaledb_toolkit"})
+ACTS_BY_ITSELF = frozenset({"pg_cron", "pg_partman_bgw", "pglogical", "bdr", "pg_squeeze"})
 
 #: What makes a copy standalone, silent and quick to throw away.
 STANDALONE: dict[str, str | int] = {
@@ -40,65 +39,7 @@ STANDALONE: dict[str, str | int] = {
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
 
-SOURCE = """
-    WITH databases AS MATERIALIZED (
-        SELECT oid, has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') AS visible
-        FROM pg_database)
-    SELECT current_setting('server_version_num')::int AS version,
-           current_database()::text AS database,
-           (SELECT rolname::text FROM pg_roles WHERE oid = 10) AS superuser,
-           pg_size_bytes(current_setting('min_wal_size')) AS wal,
-           (SELECT sum(pg_database_size(oid)) FILTER (WHERE visible)::bigint FROM databases) AS size,
-           (SELECT count(*) FILTER (WHERE NOT visible)::int FROM databases) AS hidden
-"""
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
-TABLESPACES = "SELECT pg_tablespace_location(oid) AS folder FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
-
-#: Settings that decide how the planner and a build behave: the copy has to behave as its source does.
-SETTINGS = """
-    SELECT name, current_setting(name) AS value FROM pg_settings
-    WHERE source NOT IN ('default', 'override', 'client', 'session')
-      AND (starts_with(category, 'Query Tuning')
-           OR category = 'Resource Usage / Worker Processes'
-           OR name = ANY(%(also)s))
-"""
-ALSO = [
-    "shared_buffers",
-    "work_mem",
-    "maintenance_work_mem",
-    "hash_mem_multiplier",
-    "temp_buffers",
-    "max_connections",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-    "effective_io_concurrency",
-    "track_io_timing",
-    "compute_query_id",
-    "TimeZone",
-    "DateStyle",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "default_text_search_config",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a copy has to know of the server it is made from."""
-
-    version: int
-    database: str
-    superuser: str
-    size: Bytes
-    wal: Bytes
-    tablespaces: tuple[str, ...]
-    settings: dict[str, str]
-
-    @property
-    def needed(self) -> Bytes:
-        """Room for a copy: the databases with all their tablespaces, a margin, and the WAL of both servers."""
-        return Bytes(int(self.size * MARGIN) + 2 * self.wal)
 
 
 class LocalPlatform:
@@ -127,7 +68,7 @@ class LocalPlatform:
     def copy(self, name: str, report: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Database, Restored]]:
         """Restore the target into a disposable instance; it is destroyed when the context ends, however that ends."""
         programs = find(self._postgres_bin)
-        source = self._source()
+        source = read_source(self._connect, self._backup)
         major = source.version // 10000
         if major != programs.major:
             raise ConfigurationError(
@@ -177,22 +118,6 @@ class LocalPlatform:
             return None
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
-    def _source(self) -> Source:
-        database = self._connect(self._backup)
-        try:
-            facts = database.query(SOURCE)[0]
-            if facts["hidden"]:
-                raise PermissionMissing(
-                    f"the backup role cannot see the size of {facts['hidden']} databases",
-                    hint="GRANT pg_read_all_stats TO the role in the target's `backup` DSN",
-                )
-            tablespaces = tuple(row["folder"] for row in database.query(TABLESPACES))
-            settings = {row["name"]: row["value"] for row in database.query(SETTINGS, {"also": ALSO})}
-        finally:
-            database.close()
-        facts.pop("hidden")
-        return Source(tablespaces=tablespaces, settings=settings, **facts)
-
     def _refuse_without_room(self, source: Source) -> None:
         free = shutil.disk_usage(self._copies).free
         if free < source.needed:
@@ -214,7 +139,7 @@ class LocalPlatform:
         libraries = _libraries(server)
         (server.data / "standby.signal").unlink(missing_ok=True)
         (server.data / "recovery.signal").unlink(missing_ok=True)
-        server.configure({**_capped(source.settings), **STANDALONE, "shared_preload_libraries": libraries}, HBA)
+        server.configure({**source.capped_settings(), **STANDALONE, "shared_preload_libraries": libraries}, HBA)
         for path in (server.data, *moved.values()):
             server.programs.hand_over(path)
         # Crash recovery of a large, busy source replays all the WAL of the backup.
@@ -267,19 +192,6 @@ def _libraries(server: PostgresServer) -> str:
 def _is_here(programs: Programs, library: str) -> bool:
     stem = library.removeprefix("$libdir/")
     return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
-
-
-def _capped(settings: Mapping[str, str]) -> dict[str, str | int]:
-    """The source's settings; its shared buffers only as far as an eighth of this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    kept: dict[str, str | int] = dict(settings)
-    kept["shared_buffers"] = f"{min(_kilobytes(settings.get('shared_buffers', '128MB')), memory // 8 // 1024)}kB"
-    return kept
-
-
-def _kilobytes(text: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)(kB|MB|GB|TB)", text).groups()  # type: ignore[union-attr]  # as the server shows it
-    return int(number) * {"kB": 1, "MB": 1024, "GB": 1024**2, "TB": 1024**3}[unit]
 
 
 def _without_password(dsn: str) -> tuple[str, dict[str, str]]:

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -74,11 +75,14 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def call(arguments: Sequence[str]) -> int:
-    """Run one command line and answer its exit code. Errors are printed to stderr (as JSON to stdout with -o json)."""
+def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -> int:
+    """Run one command line and answer its exit code. Errors are printed to stderr (as JSON to stdout with -o json).
+
+    `store` makes the Store of a state folder, where it is not to be the usual one.
+    """
     color = False if os.environ.get("NO_COLOR") else None
     try:
-        return int(cli.main(list(arguments), prog_name="aiprod-ops", standalone_mode=False, color=color) or 0)
+        return int(cli.main(list(arguments), "aiprod-ops", standalone_mode=False, color=color, obj=store) or 0)
     except BaseException as error:  # noqa: BLE001 the one place where the unexpected becomes a message
         from aiprod_ops.cli import problems
 

@@ -41,7 +41,8 @@ def up(rows: int, folder: Path | None, postgres_bin: Path | None, revision: str,
 
     made = fleet.up(folder or folders.default(), rows, postgres_bin, revision, _progress, workload=workload)
     click.echo(f"The lab is up in {made.folder}. Its configuration: {made.config}")
-    click.echo(f"Next: aiprod-ops --config {made.config} check add-missing-index --target lab")
+    config = f" --config {made.config}" if folder else ""
+    click.echo(f"Next: aiprod-ops check add-missing-index{config}")
 
 
 @lab_command.command()

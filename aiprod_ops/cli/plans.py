@@ -188,7 +188,7 @@ def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
     from aiprod_ops.cli.runs import signals, tell_outcome
     from aiprod_ops.cli.world import open_world, settings_of
     from aiprod_ops.engine.operations import drill
-    from aiprod_ops.lab.fleet import of_config
+    from aiprod_ops.lab.known import of_config
 
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:

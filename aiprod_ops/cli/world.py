@@ -45,9 +45,16 @@ def entries_of(where: Where) -> dict[str, Entry]:
 
 def store_of(where: Where) -> Store:
     """Where plans, journals and evidence are."""
+    return _store(settings_of(where))
+
+
+def _store(settings: Settings) -> Store:
+    """A folder, or what the caller of the command line handed in (`cli.call`)."""
     from aiprod_ops.adapters.files import FolderStore
 
-    return FolderStore(settings_of(where).state)
+    context = click.get_current_context(silent=True)
+    made: Store = ((context and context.obj) or FolderStore)(settings.state)
+    return made
 
 
 def target_of(settings: Settings, where: Where) -> Target:
@@ -116,7 +123,6 @@ def _platform(settings: Settings, target: Target) -> Platform:
 def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: bool = False) -> Iterator[Any]:
     """A World on the target the command line means; its probe session is closed at the end."""
     from aiprod_ops.adapters.clock import SystemClock
-    from aiprod_ops.adapters.files import FolderStore
     from aiprod_ops.cli.progress import Progress
     from aiprod_ops.engine.runbook import Context
     from aiprod_ops.engine.world import World
@@ -129,7 +135,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
         try:
             yield World(
                 context=context,
-                store=FolderStore(settings.state),
+                store=_store(settings),
                 open_actor=lambda run: _connect(target, "actor", f"aiprod-ops {run}"),
                 open_probe=lambda: _connect(target, "probe", "aiprod-ops watch"),
                 by=who(),

@@ -13,10 +13,13 @@ from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
 from aiprod_ops.engine.proving import Proven, opening, proof_of, prove, require
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.run import Run
+from aiprod_ops.engine.runbook import Lab
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Refused
 from aiprod_ops.ports import Clock
-from aiprod_ops.units import seconds
+from aiprod_ops.units import Seconds, seconds
+
+_UNNOTICED = 60  # seconds that a drill waits for the runbook to see what was provoked
 
 
 @dataclass(frozen=True)
@@ -127,19 +130,33 @@ class Drilled:
     rto_s: float
 
 
-def drill(world: World, entry: Entry, params: Any, lab: Any) -> Drilled:
+def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     """Provoke the problem in the lab, then plan, prove and apply as an engineer would, with the stopwatch running."""
     if "inject" not in entry.book.phases:
         raise Refused(f"{entry.id} has no drill: it registers no @book.inject")
     clock = world.context.clock
     with entry.book.phases["inject"](lab):
         started = clock.monotonic()
-        made = make_draft(entry, world.context, params, by=world.by)
-        if not made.plan.actions:
-            raise Refused(f"the drill provoked the problem, but {entry.id} plans nothing against it")
-        keep(world.store, made)
-        outcome = apply(world, entry, made, "drill")
+        outcome = apply(world, entry, noticed(world, entry, params), "drill")
         return Drilled(outcome, clock.monotonic() - started)
+
+
+def noticed(world: World, entry: Entry, params: Any) -> Draft:
+    """The first plan against a provoked problem, kept; an age takes its time to come over its limit.
+
+    Raises Refused when the runbook still plans nothing after a minute.
+    """
+    clock = world.context.clock
+    until = clock.monotonic() + _UNNOTICED
+    while not (made := make_draft(entry, world.context, params, by=world.by)).plan.actions:
+        if clock.monotonic() > until:
+            raise Refused(
+                f"the problem was provoked {_UNNOTICED} s ago, but {entry.id} still plans nothing against it",
+                hint=f"a limit is too high for a drill? aiprod-ops explain {entry.id} lists its options",
+            )
+        clock.sleep(Seconds(0.25))
+    keep(world.store, made)
+    return made
 
 
 def _same_source(entry: Entry, draft: Draft) -> None:

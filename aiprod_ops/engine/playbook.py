@@ -32,7 +32,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Printed:
     """One command that a document prints: the words after `aiprod-ops`, and the line it stands on."""
 
     words: tuple[str, ...]
@@ -51,7 +51,7 @@ class Playbook:
     impact: str
     alerts: tuple[str, ...]
     body: str
-    commands: tuple[Command, ...]
+    commands: tuple[Printed, ...]
 
     @property
     def runbooks(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ def _front_matter(path: Path, head: str) -> dict[str, Any]:
     return table
 
 
-def _commands(path: Path, body: str, offset: int) -> Iterator[Command]:
+def _commands(path: Path, body: str, offset: int) -> Iterator[Printed]:
     for block in blocks(body):
         if not block.is_closed:
             raise ConfigurationError(f"{path}:{offset + block.first - 1}: this block is never closed")
@@ -159,7 +159,7 @@ def _commands(path: Path, body: str, offset: int) -> Iterator[Command]:
             continue
         for number, line in enumerate(block.lines, start=offset + block.first):
             if line.strip():
-                yield Command(_words(f"{path}:{number}", line), number)
+                yield Printed(_words(f"{path}:{number}", line), number)
 
 
 def _words(where: str, line: str) -> tuple[str, ...]:

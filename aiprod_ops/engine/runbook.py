@@ -2,8 +2,9 @@
 
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -50,6 +51,19 @@ class Copy:
         for action in actions:
             kind = self.kinds[action.kind]
             kind.do(self.context, kind.subject(action))
+
+
+class Lab(Protocol):
+    """The lab, as a drill's hook reaches it."""
+
+    def connect(self, role: str) -> AbstractContextManager[Database]:
+        """A session that may write, as `aiprod_app` (the application), `aiprod_actor` or `postgres`.
+
+        `begin` and `commit` are statements like any other; the session may be ended by others.
+        """
+
+    def work(self, rounds: int) -> None:
+        """Send each of the application's statements so many times, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +193,10 @@ class Runbook:
         """Optional, pure: files that belong to a verified run (a migration), by name."""
         return self._register("files", function)
 
-    def inject(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Optional: a context manager over a lab that provokes the problem, for drills."""
+    def inject(
+        self, function: Callable[[Lab], AbstractContextManager[None]]
+    ) -> Callable[[Lab], AbstractContextManager[None]]:
+        """Optional: a context manager over a lab that provokes the problem, for drills; it leaves the lab as it was."""
         return self._register("inject", function)
 
     def check_complete(self) -> None:

@@ -41,7 +41,7 @@ ROLES = {
 }
 #: In the database, before the schema exists. The probe reads the server's log by SQL.
 GRANTS = """
-    GRANT aiprod_owner, pg_monitor TO aiprod_actor;
+    GRANT aiprod_owner, pg_monitor, pg_signal_backend TO aiprod_actor;
     GRANT pg_monitor, pg_read_all_data TO aiprod_probe;
     GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO aiprod_probe;
     ALTER DEFAULT PRIVILEGES FOR ROLE aiprod_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aiprod_app;

@@ -15,7 +15,7 @@ from aiprod_ops.units import Seconds
 
 #: user → rules. The probe can read and look, nothing else; nobody gets in without a password.
 USERS = {
-    "aiprod_probe": "~* &* -@all +@read +@connection +info +slowlog|get -@write -@dangerous +info",
+    "aiprod_probe": "~* &* -@all +@read +@connection -@write -@dangerous +info +slowlog|get",
     "aiprod_actor": "~* &* +@all",
     "aiprod_app": "~* &* +@all -@dangerous +info",
 }

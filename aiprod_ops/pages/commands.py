@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from aiprod_ops.engine.playbook import blocks
+from aiprod_ops.engine.playbook import Printed, blocks
 
 PROGRAM = "aiprod-ops"
 
@@ -28,14 +28,6 @@ class Command:
     usage: str
     help: str
     options: tuple[Option, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """A command that a document prints, without the program's name, and the line it stands on."""
-
-    words: tuple[str, ...]
-    line: int
 
 
 def walk(root: click.Command, parent: click.Context | None = None, name: str = PROGRAM) -> Iterator[Command]:

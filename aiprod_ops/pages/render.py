@@ -7,14 +7,16 @@ from typing import Any
 
 import jinja2
 
+from aiprod_ops.domain.plans import canonical
 from aiprod_ops.engine.playbook import Playbook
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.pages import proofs, tables
 from aiprod_ops.pages.sources import Sources, exit_codes
 
-EXAMPLE = "terminate-idle-sessions"
-_SINGLE = ("index", "write-your-own", "cli", "exit-codes", "evidence", "architecture")
+_EXAMPLE = "examples/terminate_idle_sessions.py"
 _OPS = re.compile(r"^```ops\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
+_FOR_ONE = ("runbook.md.j2", "playbook.md.j2")  #: templates of which there is a page for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +30,33 @@ class Symptom:
 
 def render(sources: Sources) -> dict[str, str]:
     """Every page by its path below the documents' folder, with the files they link to."""
-    templates = _environment(sources)
-    pages = {name: text for name, text in sources.templates.items() if name.endswith((".md", ".css", ".svg"))}
+    environment = _environment(sources)
     shared = {"sources": sources, "symptoms": list(symptoms(sources)), "decisions": list(_decisions(sources))}
-    for name in (*_SINGLE, "decisions/index"):
-        pages[f"{name}.md"] = templates.get_template(f"{name}.md.j2").render(shared)
+    pages: dict[str, str] = {}
+    for name, text in sources.templates.items():
+        if name in _FOR_ONE:
+            continue
+        is_template = name.endswith(".j2")
+        pages[name.removesuffix(".j2")] = environment.get_template(name).render(shared) if is_template else text
     for entry in sources.runbooks.values():
-        pages[f"runbooks/{entry.id}.md"] = runbook(sources, entry)
-    for playbook in sources.playbooks.values():
-        pages[f"playbooks/{playbook.id}.md"] = _playbook(sources, playbook)
+        pages[f"runbooks/{entry.id}.md"] = _runbook(environment, sources, entry)
+    for book in sources.playbooks.values():
+        pages[f"playbooks/{book.id}.md"] = _playbook(environment, sources, book)
+    for record in sources.evidence:
+        if record.is_shipped:
+            pages[f"evidence/{record.file}"] = canonical(record.sealed).decode() + "\n"
     return pages
 
 
-def runbook(sources: Sources, entry: Entry) -> str:
-    """The page of one runbook."""
-    template = _environment(sources).get_template("runbook.md.j2")
-    return template.render(
-        sources=sources,
+def page(sources: Sources, subject: Entry | Playbook) -> str:
+    """The page of one runbook or playbook as text for the terminal: without what only MkDocs reads."""
+    environment = _environment(sources)
+    make = _runbook if isinstance(subject, Entry) else _playbook
+    return _FRONT_MATTER.sub("", make(environment, sources, subject))  # type: ignore[arg-type]
+
+
+def _runbook(environment: jinja2.Environment, sources: Sources, entry: Entry) -> str:
+    return environment.get_template("runbook.md.j2").render(
         entry=entry,
         book=entry.book,
         recorded=sources.recorded.get(entry.id, {}),
@@ -53,15 +65,9 @@ def runbook(sources: Sources, entry: Entry) -> str:
     )
 
 
-def playbook(sources: Sources, book: Playbook) -> str:
-    """The page of one playbook."""
-    return _playbook(sources, book)
-
-
-def _playbook(sources: Sources, book: Playbook) -> str:
-    template = _environment(sources).get_template("playbook.md.j2")
+def _playbook(environment: jinja2.Environment, sources: Sources, book: Playbook) -> str:
     used = [sources.runbooks[name] for name in book.runbooks if name in sources.runbooks]
-    return template.render(book=book, body=commands_as_shell(book.body), used=used)
+    return environment.get_template("playbook.md.j2").render(book=book, body=commands_as_shell(book.body), used=used)
 
 
 def commands_as_shell(text: str) -> str:
@@ -78,11 +84,6 @@ def commands_as_shell(text: str) -> str:
     return _OPS.sub(block, text)
 
 
-def as_text(page: str) -> str:
-    """A page for the terminal: without the front matter that only MkDocs reads."""
-    return re.sub(r"\A---\n.*?\n---\n+", "", page, flags=re.DOTALL)
-
-
 def symptoms(sources: Sources) -> Iterator[Symptom]:
     """Playbooks first: who knows only a symptom needs the question before the answer."""
     for book in sources.playbooks.values():
@@ -96,13 +97,15 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
     """The order of the pages, as MkDocs wants it."""
     runbooks = [{entry.id: f"runbooks/{entry.id}.md"} for entry in sources.runbooks.values()]
     playbooks = [{book.symptom: f"playbooks/{book.id}.md"} for book in sources.playbooks.values()]
-    sections: list[dict[str, Any]] = [{"What do you see?": "index.md"}]
-    sections += [{"Playbooks": playbooks}] if playbooks else []
-    sections += [{"Runbooks": [*runbooks, {"Write your own": "write-your-own.md"}]}]
-    sections += [{"Reference": [{"Commands": "cli.md"}, {"Exit codes": "exit-codes.md"}, {"Evidence": "evidence.md"}]}]
-    decisions = [{title: page} for title, page in _decisions(sources)]
-    sections += [{"Inside": [{"Architecture": "architecture.md"}, {"Decisions": ["decisions/index.md", *decisions]}]}]
-    return sections
+    reference = [{"Commands": "cli.md"}, {"Exit codes": "exit-codes.md"}, {"Evidence": "evidence.md"}]
+    decisions = [{title: name} for title, name in _decisions(sources)]
+    return [
+        {"What do you see?": "index.md"},
+        *([{"Playbooks": playbooks}] if playbooks else []),
+        {"Runbooks": [*runbooks, {"Write your own": "write-your-own.md"}]},
+        {"Reference": reference},
+        {"Inside": [{"Architecture": "architecture.md"}, {"Decisions": ["decisions/index.md", *decisions]}]},
+    ]
 
 
 def _decisions(sources: Sources) -> Iterator[tuple[str, str]]:
@@ -126,11 +129,11 @@ def _environment(sources: Sources) -> jinja2.Environment:
     )
     environment.filters["table"] = tables.table
     environment.globals.update(
-        claims=lambda entry: proofs.claims(entry, sources.evidence, sources.max_age, sources.now),
+        claims_of=lambda entry: proofs.claims(entry, sources.evidence, sources.max_age, sources.now),
         gains=proofs.gains,
         worse=proofs.worse,
         line=proofs.line,
         exit_codes=exit_codes,
-        example=sources.templates[f"examples/{EXAMPLE.replace('-', '_')}.py"],
+        example=sources.templates[_EXAMPLE].rstrip(),
     )
     return environment

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab.fleet import Fleet
 
 ROWS = 30_000
@@ -19,6 +20,8 @@ def short_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ops-", dir="/tmp")).resolve()
     folder.chmod(0o711)
     yield folder
+    for marker in folder.glob(f"*/{folders.MARKER}"):
+        fleets.down(marker.parent)  # of a test that failed before it did that itself
     shutil.rmtree(folder)
 
 

@@ -1,0 +1,42 @@
+"""A lab that is there already: found by its configuration, and reached as drills reach it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Self
+
+from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.config import Settings
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab import workload
+from aiprod_ops.lab.fleet import Fleet
+from aiprod_ops.ports import Database
+
+
+class KnownLab(Fleet):
+    """A fleet, with what a runbook's drill hook may do to it: implements `engine.runbook.Lab`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, fleet: Fleet) -> Self:
+        """The same fleet, as a lab for drills."""
+        return cls(**{field.name: getattr(fleet, field.name) for field in fields(fleet)})
+
+    @contextmanager
+    def connect(self, role: str) -> Iterator[Database]:
+        """A session with the primary that may write; it ends with the context, or before."""
+        session = PostgresDatabase(self.dsn(role), writes=True, application_name="aiprod-api")
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def work(self, rounds: int) -> None:
+        """Send each of the application's statements so many times, in the foreground."""
+        workload.run(self.dsn("aiprod_app"), self.scale, rounds)
+
+
+def of_config(settings: Settings) -> KnownLab:
+    """The lab that a configuration belongs to. Raises Refused where it is not a lab's."""
+    return KnownLab.of(fleets.of_config(settings))

@@ -1,0 +1,1 @@
+"""What is fast, and beside what: `make bench`, or `make bench BENCH=name` for one."""
