@@ -1,6 +1,5 @@
 """`check`."""
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -48,7 +47,7 @@ def check_command(words: tuple[str, ...], all_of_them: bool, output: str, where:
         worst = max(results, key=lambda result: result.status.severity)
         book = entries[worst.runbook].book
         step = "plan" if "plan" in book.phases else "explain"
-        click.echo(f"next: aiprod-ops {step} {worst.runbook}{repeated(where)}")
+        click.echo(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
     return code
 
 
@@ -59,12 +58,3 @@ def known(entry: Any, given: dict[str, str]) -> dict[str, str]:
         have = ", ".join(param.option for param in entry.params) or "none"
         raise click.UsageError(f"{entry.id} has no option --{unknown[0].replace('_', '-')}; it has: {have}")
     return given
-
-
-def repeated(where: Where) -> str:
-    """The options that the next command needs again, so that it can be pasted. A DSN's password is redacted."""
-    named = replace(where, runbooks=())
-    pairs = [("target", named.target), ("dsn", named.dsn), ("actor-dsn", named.actor_dsn), ("config", named.config)]
-    pairs += [("backup-dsn", named.backup_dsn), ("log", named.log), ("postgres-bin", named.postgres_bin)]
-    pairs += [("runbooks", str(folder)) for folder in where.runbooks]
-    return "".join(f" --{name} '{value}'" for name, value in pairs if value)

@@ -149,7 +149,11 @@ def _check_own_options(context: click.Context, sources: "Sources") -> None:
         if name not in sources.runbooks:
             raise click.UsageError(f"there is no runbook {name}")
         known(sources.runbooks[name], given)
-    if context.command.name == "explain" and context.params["name"] not in (*sources.runbooks, *sources.playbooks, "ID"):
+    if context.command.name == "explain" and context.params["name"] not in (
+        *sources.runbooks,
+        *sources.playbooks,
+        "ID",
+    ):
         raise click.UsageError(f"there is no page {context.params['name']}")
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share, and how a command line finds its runbook, target and world."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,3 +122,12 @@ def split_params(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
             raise click.UsageError(f"option {word} needs a value")
         given[name.replace("-", "_")] = value if has_value else rest.pop(0)
     return names, given
+
+
+def repeated(where: Where) -> str:
+    """The options that the next command needs again, so that it can be pasted. A DSN's password is redacted."""
+    pairs = [("target", where.target), ("config", where.config), ("log", where.log)]
+    pairs += [("dsn", where.dsn), ("actor-dsn", where.actor_dsn), ("backup-dsn", where.backup_dsn)]
+    pairs += [("postgres-bin", where.postgres_bin), *(("runbooks", str(folder)) for folder in where.runbooks)]
+    from_environment = {value for name, value in os.environ.items() if name.startswith("AIPROD_OPS_")}
+    return "".join(f" --{name} '{value}'" for name, value in pairs if value and value not in from_environment)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from aiprod_ops.cli import options
-from aiprod_ops.cli.checks import known, repeated
-from aiprod_ops.cli.options import Where
+from aiprod_ops.cli.checks import known
+from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.errors import NotApproved, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",

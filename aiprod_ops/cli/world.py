@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from aiprod_ops import config
-from aiprod_ops.cli.options import Where
+from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.cli.redaction import has_password, learn, redact
 from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
-from aiprod_ops.errors import ConfigurationError, UsageError
+from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Platform, Store
 
 
@@ -144,6 +144,10 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 trigger=trigger,
                 deliver=lambda name, text: _deliver(target, name, text),
             )
+        except OpsError as error:
+            if "aiprod-ops " in error.hint:  # the next command has to find the same instance
+                error.hint += repeated(where)
+            raise
         finally:
             probe.close()
 

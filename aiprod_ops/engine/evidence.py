@@ -26,12 +26,13 @@ class Archive:
             chain = [record for _, record in self.read() if record is not None]
             last = chain[-1] if chain else None
             plain = json.loads(canonical(body))
-            if last is not None and last.run == plain.get("run") and last.body.get("kind") == plain.get("kind"):
-                sealed = last  # the process died between sealing and the journal's next record
-            else:
-                sealed = Sealed.following(last, plain)
+            # A process that died between sealing and its journal's next record comes back with the same run.
+            sealed = next((r for r in chain if (r.run, r.body["kind"]) == (plain["run"], plain["kind"])), None)
+            if sealed is None:
+                last = sealed = Sealed.following(last, plain)
                 self.store.put(f"evidence/{sealed.n:06d}-{sealed.run}.json", canonical(sealed) + b"\n")
-            self.store.put(_HEAD, canonical({"n": sealed.n, "seal": sealed.seal}))
+            if last is not None:
+                self.store.put(_HEAD, canonical({"n": last.n, "seal": last.seal}))
             return sealed
 
     def read(self) -> list[tuple[str, Sealed | None]]:

@@ -1,6 +1,7 @@
 """Watching an action while it runs: invariants, its time-out, the wish to stop. A breach cancels it."""
 
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -50,9 +51,16 @@ class Watch:
                 self.reason = self.reason or self._look(eyes, clock.monotonic() - started)
                 if self.reason:
                     # Again and again until the action is over: a cancel that came between two statements is lost.
-                    self._actor.cancel()
+                    self._cancel()
         finally:
             eyes.close()
+            if not self._over.is_set():  # a bug in a runbook's watch: nobody acts unwatched
+                self.reason = self.reason or "the watch over the action broke down"
+                self._cancel()
+
+    def _cancel(self) -> None:
+        with suppress(OpsError):  # no contact: then the action itself learns it
+            self._actor.cancel()
 
     def _look(self, eyes: Database, elapsed: float) -> str:
         if self._world.stop.signal:

@@ -1,4 +1,4 @@
-"""The command line as documents see it: a reference made from the commands themselves, and a check of what is printed."""
+"""The command line as documents see it: a reference made from the commands, and a check of what is printed."""
 
 import inspect
 import shlex
@@ -41,7 +41,7 @@ def walk(root: click.Command, parent: click.Context | None = None, name: str = P
         return
     usage = " ".join([context.command_path, *root.collect_usage_pieces(context)])
     records = [record for param in root.get_params(context) if (record := param.get_help_record(context))]
-    shown = tuple(Option(name, help) for name, help in records if "--help" not in name)
+    shown = tuple(Option(name, text) for name, text in records if "--help" not in name)
     yield Command(context.command_path.removeprefix(f"{PROGRAM} "), usage, inspect.cleandoc(root.help or ""), shown)
 
 

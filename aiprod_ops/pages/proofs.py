@@ -106,10 +106,9 @@ def _proves(record: Record, kind: str) -> bool:
     body = record.body
     if kind == "prove":
         return body["kind"] == "prove" and bool(body["proves"])
-    is_drill = body.get("trigger") == "drill"
     if kind == "drill":
-        return is_drill and body["kind"] == "run" and body["exit"] == 0
-    return body["kind"] == kind and body["exit"] == 0
+        return body.get("trigger") == "drill" and body["kind"] == "run" and int(body["exit"]) == 0
+    return body["kind"] == kind and int(body["exit"]) == 0
 
 
 def gains(record: Record) -> list[Gain]:

@@ -61,9 +61,7 @@ def build(pages: Mapping[str, str], navigation: list[dict[str, Any]], out: Path)
     return said
 
 
-def prepare(
-    pages: Mapping[str, str], navigation: list[dict[str, Any]], out: Path, hook: Path | None = None
-) -> Path:
+def prepare(pages: Mapping[str, str], navigation: list[dict[str, Any]], out: Path, hook: Path | None = None) -> Path:
     """Write the pages and MkDocs' configuration below a folder; answers its absolute path."""
     if find_spec("material") is None or find_spec("mkdocs") is None:
         raise ConfigurationError("the site needs MkDocs and Material", hint="pip install 'aiprod-ops[docs]'")

@@ -19,6 +19,7 @@ from aiprod_ops.pages.proofs import Record
 from aiprod_ops.ports import Store
 from aiprod_ops.units import seconds
 
+_DEMO = "add-missing-index"
 _TEXTS = (".md", ".j2", ".py", ".css", ".svg")
 
 
@@ -64,10 +65,14 @@ def templates(folder: Path) -> dict[str, str]:
 
 
 def recorded(folder: Path) -> dict[str, dict[str, str]]:
-    """What commands printed when they were recorded: `FOLDER/RUNBOOK/NAME.txt`, by runbook and name."""
+    """What commands printed when they were recorded, by runbook and name.
+
+    `NAME.txt` at the top is the demo's; other runbooks have a folder of their own, `RUNBOOK/NAME.txt`.
+    """
     found: dict[str, dict[str, str]] = {}
-    for path in sorted(folder.glob("*/*.txt")):
-        found.setdefault(path.parent.name, {})[path.stem] = path.read_text(encoding="utf-8").rstrip()
+    for path in sorted((*folder.glob("*.txt"), *folder.glob("*/*.txt"))):
+        runbook = _DEMO if path.parent == folder else path.parent.name
+        found.setdefault(runbook, {})[path.stem] = path.read_text(encoding="utf-8").rstrip()
     return found
 
 

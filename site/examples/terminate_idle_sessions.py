@@ -1,8 +1,8 @@
 """End sessions that sit idle in a transaction.
 
-A session that began a transaction and then does nothing keeps its locks, and keeps VACUUM from removing what was deleted
-since. Others wait for it, and tables grow. What it had not committed is rolled back when it is ended; its client sees a
-lost connection.
+A session that began a transaction and then does nothing keeps its locks, and keeps VACUUM from removing what was
+deleted since. Others wait for it, and tables grow. What it had not committed is rolled back when it is ended; its client
+sees a lost connection.
 
 A session is ended only while it is still in the very transaction that was planned. One that went on by itself is left
 alone, and a process id that the server has given to somebody else is never hit.
@@ -11,13 +11,13 @@ Source: PostgreSQL manual, "The Statistics Collector", pg_stat_activity; "Server
 """
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from aiprod_ops import api
-from aiprod_ops.api import Action, Context, Estimate, Finding, Kind, Moving, Plan, Seconds
+from aiprod_ops.api import Action, Context, Estimate, Finding, Kind, Lab, Moving, Plan, Seconds
 
 _IDLE = """
 select pid, backend_start, xact_start, coalesce(usename, '') as user, coalesce(application_name, '') as application,
@@ -78,7 +78,9 @@ terminate = Kind("terminate-session", Session)
 
 @terminate.shows
 def statement(session: Session) -> str:
-    return f"SELECT pg_terminate_backend({session.pid})  -- only in its transaction of {session.xact_start:%H:%M:%S} UTC"
+    return (
+        f"SELECT pg_terminate_backend({session.pid})  -- only in its transaction of {session.xact_start:%H:%M:%S} UTC"
+    )
 
 
 @terminate.does
@@ -122,7 +124,12 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("sessions", None, note=f"{facts.hidden} are hidden; GRANT pg_monitor TO this role")
     for session in _too_long(facts, params):
         idle = facts.idle[str(session)]
-        cells = {"user": session.user, "application": session.application, "pid": str(session.pid), "idle": api.show(idle, "s")}
+        cells = {
+            "user": session.user,
+            "application": session.application,
+            "pid": str(session.pid),
+            "idle": api.show(idle, "s"),
+        }
         yield Finding("idle in a transaction", idle, "s", params.limit, 4 * params.limit, columns=cells)
 
 
@@ -156,12 +163,11 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
 
 @book.inject
 @contextmanager
-def inject(lab: Any) -> Iterator[None]:
+def inject(lab: Lab) -> Iterator[None]:
     """A client that begins a transaction and does nothing. Drill with `--limit 0s`: the drill does not wait."""
-    import psycopg2
-
-    with closing(psycopg2.connect(lab.dsn("aiprod_app"), application_name="forgotten")) as client:
-        client.cursor().execute("select 1")
+    with lab.connect("aiprod_app") as client:
+        client.execute("begin")
+        client.execute("select 1")
         yield
 
 
