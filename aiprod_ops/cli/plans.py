@@ -8,8 +8,9 @@ import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.checks import known
+from aiprod_ops.cli.gate import ask, confirmed, signals
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.errors import NotApproved, UsageError
+from aiprod_ops.errors import UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
                        shell_complete=options.complete_runbook)  # fmt: skip
@@ -125,7 +126,7 @@ def run_command(
     Without --apply it plans, proves, and asks on a terminal; elsewhere it ends with 12 and names the digest.
     """
     from aiprod_ops.cli import render
-    from aiprod_ops.cli.runs import signals, tell_outcome
+    from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import open_world
     from aiprod_ops.engine.operations import apply, ensure_proven
     from aiprod_ops.engine.planning import approved, draft, keep, typed_params
@@ -157,35 +158,13 @@ def _for(entry: Any, made: Any) -> Any:
     return made
 
 
-def ask(digest: str, command: str) -> None:
-    """Ask for the first digits of the digest on a terminal; raises NotApproved elsewhere, and for any other answer."""
-    if not sys.stdin.isatty():
-        raise NotApproved("nothing was applied: the plan is not approved", hint=command)
-    try:
-        answer = click.prompt(f"Type {digest[:8]} to apply this plan, anything else to stop", err=True)
-    except click.Abort as error:
-        raise NotApproved("nothing was applied: the prompt was closed", hint=command) from error
-    if answer.strip() != digest[:8]:
-        raise NotApproved("nothing was applied: the answer was not the digest", hint=command)
-
-
-def confirmed(entry: Any, name: str, given: str) -> None:
-    """A severe runbook wants the target's name. Raises NotApproved."""
-    if entry.book.risk != "severe":
-        return
-    if not given and sys.stdin.isatty():
-        given = click.prompt(f"{entry.id} is severe. Type the target's name to go on", err=True)
-    if given != name:
-        raise NotApproved(f"{entry.id} is severe and was not confirmed for {name}", hint=f"add --confirm {name}")
-
-
 @click.command("drill", context_settings=options.PASS_THROUGH)
 @_book
 @options.output("text", "json")
 @options.where
 def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
     """Provoke the problem in the lab, run the runbook against it, measure the time to recovery."""
-    from aiprod_ops.cli.runs import signals, tell_outcome
+    from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import open_world, settings_of
     from aiprod_ops.engine.operations import drill
     from aiprod_ops.lab.known import of_config

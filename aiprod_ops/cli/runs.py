@@ -1,81 +1,12 @@
 """`resume`, `rollback`, `runs`: what became of runs, and how they are finished or taken back."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
-
 import click
 
 from aiprod_ops.cli import options
+from aiprod_ops.cli.gate import ask, signals
 from aiprod_ops.cli.options import Where
-from aiprod_ops.errors import Exit
 
 _run = click.argument("run", shell_complete=options.complete_run)
-
-
-@contextmanager
-def signals(stop: Any) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) finishes or undoes the current action; the second ends the process."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.signal:
-            raise KeyboardInterrupt
-        stop.signal = number
-        click.echo("\nstopping: the current action is finished or undone; once more to end at once", err=True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def tell_outcome(world: Any, outcome: Any, output: str) -> int:
-    """Print how a run ended, what is changed, and the next command; answers the exit code."""
-    from aiprod_ops.cli import render
-
-    code, words = int(outcome.exit), _WORDS.get(outcome.exit, outcome.exit.name)
-    if output == "json":
-        render.as_json({"run": outcome.run, "exit": code, "outcome": words, "reason": outcome.reason})
-        return code
-    if outcome.exit is Exit.DONE and not outcome.run:
-        render.say(f"Nothing was changed: {outcome.reason}.")
-        return code
-    render.say(f"{words}{f': {outcome.reason}' if outcome.reason else ''}")
-    for line in _summary(world, outcome.run):
-        render.say(f"  {line}")
-    follow = f"aiprod-ops runs show {outcome.run}"
-    if outcome.exit is Exit.PARTLY:
-        follow = f"page the owner; then aiprod-ops resume {outcome.run}"
-    render.say(f"next: {follow}")
-    return code
-
-
-_WORDS = {
-    Exit.DONE: "DONE and verified",
-    Exit.REFUSED: "REFUSED, nothing was changed",
-    Exit.HELD: "HELD by another run, nothing was changed",
-    Exit.UNDONE: "FAILED and undone; the facts equal those from before",
-    Exit.PARTLY: "FAILED, and partly applied",
-    Exit.UNKNOWN: "UNKNOWN",
-    Exit.INTERRUPTED: "STOPPED before the first action, nothing was changed",
-    Exit.TERMINATED: "STOPPED before the first action, nothing was changed",
-}
-
-
-def _summary(world: Any, run: str) -> Iterator[str]:
-    from aiprod_ops.engine.evidence import Archive
-
-    for record in Archive(world.store).bodies(run=run):
-        for action in record.body.get("actions", []):
-            yield f"{action['state']:<12} {action['kind']} {action['name']}"
-        for name, place in record.body.get("files", {}).items():
-            yield f"{'written':<12} {name}: {place}"
-        yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
-        return
 
 
 @click.command("resume")
@@ -84,6 +15,7 @@ def _summary(world: Any, run: str) -> Iterator[str]:
 @options.where
 def resume_command(run: str, output: str, where: Where) -> int:
     """Go on with a run that was interrupted, from its journal: what is done is not done again."""
+    from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import entries_of, open_world
     from aiprod_ops.engine import registry
     from aiprod_ops.engine.journal import Journal
@@ -110,7 +42,7 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
     The reverse plan of a finished run has a digest of its own, and needs its approval.
     """
     from aiprod_ops.cli import render
-    from aiprod_ops.cli.plans import ask
+    from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import entries_of, open_world
     from aiprod_ops.engine import registry
     from aiprod_ops.engine.journal import Journal

@@ -10,8 +10,6 @@ from aiprod_ops.domain.evidence import Sealed
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.units import show
 
-_WORSE = 1.0  # a gain below it means that something became worse
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -57,9 +55,9 @@ class Claim:
 
     @property
     def badge(self) -> str:
-        """NEVER PROVEN, STALE, or the day until which the proof counts."""
+        """NEVER, STALE, or the day until which the proof counts."""
         if self.record is None or self.until is None:
-            return "NEVER PROVEN"
+            return "NEVER"
         return f"STALE since {self.until:%Y-%m-%d}" if self.is_stale else f"{self.until:%Y-%m-%d}"
 
 
@@ -77,8 +75,8 @@ class Gain:
     def __str__(self) -> str:
         fewest, most = self.runs
         runs = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        spread = f"{show(self.low, '×')} to {show(self.high, '×')}" if self.n > 1 else "one comparison, no spread"
-        return f"{show(self.median, '×')} in {self.unit} (median of {self.n}; {spread}; {runs} runs each)"
+        spread = f"median of {self.n} comparisons, {show(self.low, '×')} to {show(self.high, '×')}"
+        return f"{self.unit}: {show(self.median, '×')} less ({spread if self.n > 1 else 'one comparison'}; {runs} runs each)"
 
 
 def claims(entry: Entry, records: Sequence[Record], max_age: timedelta, now: datetime) -> list[Claim]:
@@ -96,10 +94,12 @@ def claims(entry: Entry, records: Sequence[Record], max_age: timedelta, now: dat
 
 
 def _claimed(entry: Entry) -> Iterator[tuple[str, str, str]]:
-    yield "The plan helps, measured on a restored copy", "prove", "prove"
-    yield "Applied and verified", "run", "plan"
-    yield "Taken back", "rollback", "plan"
-    yield f"Drilled{f' (due every {entry.book.drill_every})' if entry.book.drill_every else ''}", "drill", "inject"
+    """What is claimed, the kind of record that proves it, and the phase that makes it a claim."""
+    due = f" (due every {entry.book.drill_every})" if entry.book.drill_every else ""
+    yield "proven on a restored copy", "prove", "prove"
+    yield "applied and verified", "run", "plan"
+    yield "taken back", "rollback", "plan"
+    yield f"drilled{due}", "drill", "inject"
 
 
 def _proves(record: Record, kind: str) -> bool:
@@ -126,17 +126,12 @@ def _gain(unit: str, comparisons: Sequence[dict[str, Any]]) -> Gain:
     return Gain(unit, statistics.median(values), min(values), max(values), len(values), (min(runs), max(runs)))
 
 
-def worse(record: Record) -> int:
-    """How many comparisons became worse."""
-    return sum(float(each["gain"]) < _WORSE for each in record.body.get("comparisons", []))
-
-
 def line(claim: Claim) -> str:
     """One claim as a sentence: when, where, by which sealed record, until when."""
-    if claim.record is None:
-        return f"**NEVER PROVEN**: {claim.what[0].lower()}{claim.what[1:]}."
+    if claim.record is None or claim.until is None:
+        return f"**Never {claim.what}.**"
     record = claim.record
-    stale = f"**STALE since {claim.until:%Y-%m-%d}**. " if claim.is_stale else ""
+    stale = f"**STALE since {claim.until:%Y-%m-%d}.** " if claim.is_stale else ""
     until = "" if claim.is_stale else f", counts until {claim.until:%Y-%m-%d}"
-    where = f"on {record.place}: evidence {record.sealed.n}, seal `{record.sealed.seal[:12]}`{until}"
-    return f"{stale}{claim.what}: {record.day} {where}."
+    seal = f"evidence {record.sealed.n}, seal `{record.sealed.seal[:12]}`"
+    return f"{stale}Last {claim.what} {record.day} on **{record.place}**: {seal}{until}."

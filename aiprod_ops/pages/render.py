@@ -131,7 +131,6 @@ def _environment(sources: Sources) -> jinja2.Environment:
     environment.globals.update(
         claims_of=lambda entry: proofs.claims(entry, sources.evidence, sources.max_age, sources.now),
         gains=proofs.gains,
-        worse=proofs.worse,
         line=proofs.line,
         exit_codes=exit_codes,
         example=sources.templates[_EXAMPLE].rstrip(),

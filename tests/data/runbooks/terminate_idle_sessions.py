@@ -66,7 +66,7 @@ terminate = Kind("terminate-session", Session)
 
 @terminate.shows
 def statement(session: Session) -> str:
-    return f"SELECT pg_terminate_backend({session.pid})  -- if its transaction is still that of {session.xact_start} UTC"
+    return f"SELECT pg_terminate_backend({session.pid})  -- if its transaction still is that of {session.xact_start}"
 
 
 @terminate.does

@@ -1,0 +1,51 @@
+"""How a run ended, for people and for machines."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiprod_ops.errors import Exit
+
+
+def tell_outcome(world: Any, outcome: Any, output: str) -> int:
+    """Print how a run ended, what is changed, and the next command; answers the exit code."""
+    from aiprod_ops.cli import render
+
+    code, words = int(outcome.exit), _WORDS.get(outcome.exit, outcome.exit.name)
+    if output == "json":
+        render.as_json({"run": outcome.run, "exit": code, "outcome": words, "reason": outcome.reason})
+        return code
+    if outcome.exit is Exit.DONE and not outcome.run:
+        render.say(f"Nothing was changed: {outcome.reason}.")
+        return code
+    render.say(f"{words}{f': {outcome.reason}' if outcome.reason else ''}")
+    for line in _summary(world, outcome.run):
+        render.say(f"  {line}")
+    follow = f"aiprod-ops runs show {outcome.run}"
+    if outcome.exit is Exit.PARTLY:
+        follow = f"page the owner; then aiprod-ops resume {outcome.run}"
+    render.say(f"next: {follow}")
+    return code
+
+
+_WORDS = {
+    Exit.DONE: "DONE and verified",
+    Exit.REFUSED: "REFUSED, nothing was changed",
+    Exit.HELD: "HELD by another run, nothing was changed",
+    Exit.UNDONE: "FAILED and undone; the facts equal those from before",
+    Exit.PARTLY: "FAILED, and partly applied",
+    Exit.UNKNOWN: "UNKNOWN",
+    Exit.INTERRUPTED: "STOPPED before the first action, nothing was changed",
+    Exit.TERMINATED: "STOPPED before the first action, nothing was changed",
+}
+
+
+def _summary(world: Any, run: str) -> Iterator[str]:
+    from aiprod_ops.engine.evidence import Archive
+
+    for record in Archive(world.store).bodies(run=run):
+        for action in record.body.get("actions", []):
+            yield f"{action['state']:<12} {action['kind']} {action['name']}"
+        for name, place in record.body.get("files", {}).items():
+            yield f"{'written':<12} {name}: {place}"
+        yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
+        return
