@@ -110,3 +110,9 @@ class Broken(OpsError):
     """A journal, a plan or an evidence file was altered: its chain or digest does not hold."""
 
     exit_code = Exit.REFUSED
+
+
+def before_acting(error: OpsError) -> Exit:
+    """The exit code of an error that came before anything was begun: then nothing failed, and nothing is unknown."""
+    lies = (Exit.UNDONE, Exit.PARTLY, Exit.UNKNOWN)
+    return Exit.REFUSED if error.exit_code in lies else error.exit_code

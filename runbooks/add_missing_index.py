@@ -142,9 +142,11 @@ def _costly(workload: Workload, params: Params) -> list[Statement]:
 
 @book.plan
 def plan(facts: Facts, params: Params) -> Iterator[Action]:
-    """One index for each candidate; an INVALID one of the same name is removed first."""
-    if facts.is_standby:
-        return
+    """One index for each candidate; an INVALID one of the same name is removed first.
+
+    Raises Refused where nothing could be planned: an empty plan would look as if nothing was missing.
+    """
+    _refuse_blindness(facts)
     texts = {statement.query_id: statement.text for statement in facts.workload.statements}
     for candidate in api.advise(_costly(facts.workload, params), facts.schema, facts.sizes).candidates:
         index = candidate.index
@@ -165,6 +167,16 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
             estimate=_estimate(facts.sizes[str(index.table)], candidate.size),
             timeout=Seconds(6 * 3600),
         )
+
+
+def _refuse_blindness(facts: Facts) -> None:
+    if facts.is_standby:
+        raise api.Refused(
+            "this server is a standby: an index is built on its primary, and comes here by replication",
+            hint="plan on the primary; `select sender_host, sender_port from pg_stat_wal_receiver` tells which it is",
+        )
+    if not facts.workload.statements and facts.workload.missing:
+        raise api.Refused("no statement can be read", hint=" ".join(facts.workload.missing))
 
 
 def _estimate(table: TableSize, size: Bytes) -> Estimate:
@@ -207,8 +219,9 @@ def _around(copy: Copy, builds: Mapping[str, Action], params: Params) -> list[St
     served = {s.query_id: s for action in builds.values() for s in _served(action)}
     tables = {api.build_of(action).index.table for action in builds.values()}
     statements = copy.source.workload().statements
+    counted = {s.query_id: s for s in statements if s.query_id in served}
     others = [s for s in statements if s.query_id not in served and api.tables_of(s, schema) & tables]
-    return [*served.values(), *others[: max(0, params.most - len(served))]]
+    return [*(served | counted).values(), *others[: max(0, params.most - len(served))]]
 
 
 def _served(action: Action) -> list[Statement]:
@@ -270,13 +283,15 @@ def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noq
 def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
     """Valid, as planned, and chosen by the planner for a custom and for a generic plan, with real values."""
     schema = ctx.db.schema()
+    counted = {statement.query_id: statement for statement in ctx.db.workload().statements}
     for action in plan.actions:
         if action.kind != "create-index":
             continue
         build = api.build_of(action)
         is_there = api.is_built(ctx, build)
         yield Finding(f"{build} is valid", float(not is_there), "", crit=1, note="" if is_there else "it is not")
-        yield from api.choices(ctx.db, str(build), _served(action), schema)
+        served = [counted.get(statement.query_id, statement) for statement in _served(action)]
+        yield from api.choices(ctx.db, str(build), served, schema)
 
 
 def _tables(plan: Plan) -> list[Name]:

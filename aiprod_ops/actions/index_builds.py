@@ -3,9 +3,12 @@
 Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently".
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from pglast import keywords
 
 from aiprod_ops.domain.coverage import NewIndex, shown
 from aiprod_ops.domain.findings import Finding
@@ -110,10 +113,21 @@ drop_invalid_index.shows(removal)
 
 
 def _plain(name: str, is_expression: bool = False) -> str:
-    """For people only: the driver quotes what is executed."""
-    if is_expression or name.isidentifier() and name == name.lower():
+    """As `quote_ident` would print it, for people and for migrations: the driver quotes what is executed."""
+    if is_expression:
+        return f"({name})"
+    if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) and name not in _QUOTED:
         return name
-    return '"' + name.replace('"', '""') + '"'
+    return quoted(name)
+
+
+def quoted(*parts: str) -> str:
+    """A name as SQL reads it whatever it is made of, with its schema before it."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+#: Words that are no bare identifiers everywhere. Source: PostgreSQL manual, appendix C "SQL Key Words".
+_QUOTED = keywords.RESERVED_KEYWORDS | keywords.TYPE_FUNC_NAME_KEYWORDS | keywords.COL_NAME_KEYWORDS
 
 
 @create_index.is_done
@@ -251,7 +265,7 @@ def _remove(context: Context, name: Name) -> None:
 @create_index.progress
 def amount(context: Context, build: Build) -> Amount | None:
     """From pg_stat_progress_create_index."""
-    table = f'"{build.index.table.schema}"."{build.index.table.name}"'
+    table = quoted(build.index.table.schema, build.index.table.name)
     rows = context.db.query(_PROGRESS, {"table": table})
     if not rows:
         return None

@@ -90,13 +90,37 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             if sample.query_id == statement.query_id
             and (logged := _logged(statement.text, sample.text, sample.duration_ms, sample.parameters)) is not None
         ]
-        sets = parameters.value_sets(slots[statement.query_id], statistics, calls)
+        sets = _value_sets(statement, slots[statement.query_id], statistics, calls)
         if isinstance(sets, Missing):
             notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
             continue
         text = parameters.repaired(statement.text)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
     return found, notes
+
+
+def _value_sets(
+    statement: Statement,
+    slots: Sequence[Slot],
+    statistics: Mapping[tuple[Name, str], ColumnValues],
+    calls: Sequence[Logged],
+) -> tuple[ValueSet, ...] | Missing:
+    """Real values for all slots. Without a logged call a LIMIT is what it gave: the rows of the average call."""
+    given = {} if calls or not statement.calls else _limits(statement, slots)
+    sets = parameters.value_sets([slot for slot in slots if slot.number not in given], statistics, calls)
+    if isinstance(sets, Missing) or not given:
+        return sets
+    woven = []
+    for each in sets:
+        rest = iter(each.values)
+        values = tuple(given.get(slot.number) or next(rest) for slot in slots)
+        woven.append(ValueSet(each.kind, values, f"{each.source}; LIMIT from the rows returned"))
+    return tuple(woven)
+
+
+def _limits(statement: Statement, slots: Sequence[Slot]) -> dict[int, str]:
+    rows = max(1, -(-statement.rows // statement.calls))
+    return {slot.number: str(rows) for slot in slots if slot.operator == "limit"}
 
 
 def _logged(text: str, sample: str, duration_ms: float, given: Sequence[str]) -> Logged | None:
@@ -202,20 +226,21 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
     that 93 % of the rows share), so one choice for each kind of plan is what is asked for.
     """
     found, notes = subjects(database, served, schema)
-    wanted = cases(found)
-    chosen: dict[str, int] = {plan: 0 for plan in PLANS if any(case.plan == plan for case in wanted)}
-    for case in wanted:
+    chosen: dict[str, list[bool]] = {}
+    for case in cases(found):
         try:
             plan = explained(database, case, analyze=False)
-        except (Failed, PermissionMissing) as error:
+        except (Failed, PermissionMissing) as error:  # a reading role may not even plan a write
             notes.append(error.message)
             continue
-        chosen[case.plan] += name in set(used_indexes(plan["Plan"]))
+        chosen.setdefault(case.plan, []).append(name in set(used_indexes(plan["Plan"])))
     if not chosen:
-        yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=f"not seen: {'; '.join(notes)}")
-    for kind, count in chosen.items():
-        note = f"for {count} of {sum(case.plan == kind for case in wanted)}"
-        yield Finding(f"{name} is chosen by the planner, {kind} plan", float(count == 0), "", crit=1, note=note)
+        note = f"not seen: {'; '.join(sorted(set(notes)))}"
+        yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=note)
+    for kind, choices_made in chosen.items():
+        note = f"for {sum(choices_made)} of {len(choices_made)}"
+        metric = f"{name} is chosen by the planner, {kind} plan"
+        yield Finding(metric, float(not any(choices_made)), "", crit=1, note=note)
 
 
 def compared(wanted: Sequence[Case], before: Mapping[int, Measured], after: Mapping[int, Measured]) -> list[Comparison]:

@@ -4,8 +4,10 @@ Source: PostgreSQL manual, "Building Indexes Concurrently": the build waits for 
 old state, and an interrupted one leaves an INVALID index.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from aiprod_ops.actions.index_builds import quoted
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.engine.runbook import Context
@@ -19,6 +21,16 @@ where a.backend_xmin is not null and a.datname = current_database() and a.pid <>
   and a.xact_start is not null and a.backend_type = 'client backend'
 order by a.xact_start limit 1
 /* aiprod-ops: the oldest snapshot */
+"""
+_WRITERS = """
+select a.pid, coalesce(a.usename, '?') as role, coalesce(nullif(a.application_name, ''), '-') as application, a.state,
+       extract(epoch from clock_timestamp() - a.xact_start)::float8 as seconds
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'relation' and l.granted and l.relation = to_regclass(%(table)s)
+  and l.database = (select oid from pg_database where datname = current_database())
+  and l.mode = 'RowExclusiveLock' and a.backend_type = 'client backend'
+order by a.xact_start limit 1
+/* aiprod-ops: the oldest transaction that wrote to a table */
 """
 _PREPARED = """
 select gid, owner, extract(epoch from clock_timestamp() - prepared)::float8 as seconds
@@ -55,23 +67,29 @@ def ready_to_build(
     yield _prepared(context, oldest)
     for table in tables:
         yield _lock(context, table)
+        yield _aged(f"oldest writer of {table}", context.db.query(_WRITERS, {"table": quoted(table.schema, table.name)}), oldest)
     yield Finding("replication lag", context.db.query(_LAG)[0]["seconds"], "s", crit=lag)
     yield _disk(context, needed)
 
 
 def _oldest(context: Context, oldest: Seconds) -> Finding:
-    rows = context.db.query(_OLD)
+    return _aged("oldest open transaction", context.db.query(_OLD), oldest)
+
+
+def _aged(metric: str, rows: Sequence[Mapping[str, Any]], oldest: Seconds) -> Finding:
+    """How old a transaction is. A limit of 0 allows none at all, and no transaction is none."""
     if not rows:
-        return Finding("oldest open transaction", 0.0, "s", crit=oldest)
+        return Finding(metric, 0.0, "s", note="none")
     row = rows[0]
-    note = f"session {row['pid']} of {row['role']} ({row['application']}), {row['state']}, open for {show(row['seconds'], 's')}"
-    return Finding("oldest open transaction", row["seconds"], "s", crit=oldest, note=note)
+    who = f"session {row['pid']} of {row['role']} ({row['application']})"
+    note = f"{who}, {row['state']}, open for {show(row['seconds'], 's')}: end it, or wait for its end"
+    return Finding(metric, row["seconds"], "s", crit=oldest, note=note)
 
 
 def _prepared(context: Context, oldest: Seconds) -> Finding:
     rows = context.db.query(_PREPARED)
     if not rows:
-        return Finding("oldest prepared transaction", 0.0, "s", crit=oldest)
+        return Finding("oldest prepared transaction", 0.0, "s", note="none")
     row = rows[0]
     note = f"{row['gid']!r} of {row['owner']}, prepared {show(row['seconds'], 's')} ago: commit or roll it back"
     return Finding("oldest prepared transaction", row["seconds"], "s", crit=oldest, note=note)
@@ -79,7 +97,7 @@ def _prepared(context: Context, oldest: Seconds) -> Finding:
 
 def _lock(context: Context, table: Name) -> Finding:
     """Autovacuum gives way to a build, unless it prevents wraparound; everybody else does not."""
-    rows = context.db.query(_LOCKS, {"table": f'"{table.schema}"."{table.name}"'})
+    rows = context.db.query(_LOCKS, {"table": quoted(table.schema, table.name)})
     metric = f"lock on {table}"
     if not rows:
         return Finding(metric, 0.0, "", crit=1)

@@ -41,7 +41,8 @@ def schema(query: Query) -> Schema:
         Table(name, tuple(_column(row) for row in rows if row["column"] is not None), tuple(indexes.get(name, ())))
         for name, rows in _by(query("columns"), _table)
     )
-    return Schema(tables, tuple(place["search_path"]), revision)
+    taken = tuple(_table(row) for row in query("names"))
+    return Schema(tables, tuple(place["search_path"]), revision, taken)
 
 
 def sizes(query: Query) -> dict[str, TableSize]:

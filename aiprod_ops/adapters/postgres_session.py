@@ -32,6 +32,8 @@ from aiprod_ops.units import Seconds
 _LOCK_TIMEOUT = Seconds(2)  #: of a probe: it must never queue in front of the application
 _GRACE = Seconds(5)  #: a server that does not even report its own statement_timeout for so long is silent
 _HOLD = "SELECT /* aiprod-ops */ pg_try_advisory_lock(hashtextextended(%(key)s, 0)) AS is_held"
+#: What a role's own settings may limit, and since which version: an actor's build is bounded by the watch alone.
+_UNLIMITED = {"lock_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
 _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
 
 
@@ -151,6 +153,9 @@ class Session:
             if raw.server_version >= 140000:
                 with suppress(psycopg2.errors.InvalidParameterValue):  # a platform without POLLRDHUP
                     cursor.execute("SET client_connection_check_interval = '1s'")
+            for setting, since in _UNLIMITED.items():
+                if raw.server_version >= since:
+                    cursor.execute(f"SET {setting} = 0")
             for key in self._held:
                 cursor.execute(_HOLD, {"key": key})
                 if cursor.fetchone() != (True,):

@@ -1,9 +1,11 @@
 """The command line: parse, call, render. Its exit codes are an API: see `aiprod_ops.errors`."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -65,8 +67,18 @@ def cli() -> None:
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: contexts are left as with Ctrl-C, so that copies are destroyed and sessions closed."""
+
+
+def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """A signal handler."""
+    raise Terminated
+
+
 def main() -> NoReturn:
     """The entry point `aiprod-ops`."""
+    signal.signal(signal.SIGTERM, terminate)
     code = call(sys.argv[1:])
     try:
         sys.stdout.flush()

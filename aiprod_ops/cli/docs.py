@@ -1,6 +1,6 @@
 """`docs build | serve | check`. MkDocs also loads this file as its hook: see `on_config`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from aiprod_ops.cli import options
 
 if TYPE_CHECKING:
     from aiprod_ops.config import Settings
+    from aiprod_ops.engine.registry import Entry
     from aiprod_ops.pages.sources import Sources
 
 _OUT = click.option(
@@ -108,7 +109,7 @@ def check(states: tuple[Path, ...], folders: tuple[Path, ...]) -> int:
     """Render, parse every command that a page prints with the real parser, and build the site strictly, in a temporary
     folder.
     """
-    from aiprod_ops.errors import Failed
+    from aiprod_ops.errors import ConfigurationError
     from aiprod_ops.pages import publish
     from aiprod_ops.pages.render import navigation, render
 
@@ -116,7 +117,7 @@ def check(states: tuple[Path, ...], folders: tuple[Path, ...]) -> int:
     pages = render(sources)
     wrong = [each for name, text in pages.items() if name.endswith(".md") for each in misprints(name, text, sources)]
     if wrong:
-        raise Failed("the documents print commands that do not exist:\n" + "\n".join(wrong))
+        raise ConfigurationError("the documents print commands that do not exist:\n" + "\n".join(wrong))
     with TemporaryDirectory() as folder:
         publish.build(pages, navigation(sources), Path(folder))
     click.echo(f"{len(pages)} files: every command parses, every link leads somewhere")
@@ -127,33 +128,32 @@ def misprints(name: str, text: str, sources: "Sources") -> list[str]:
     """The commands of one document that the real command line would not take, each with its place and the reason."""
     from aiprod_ops import cli
     from aiprod_ops.pages import commands
+    from aiprod_ops.pages.sources import example
 
+    entries = {example().id: example(), **sources.runbooks}
     wrong: list[str] = []
     for printed in commands.printed(text):
         try:
             context = commands.parse(cli.cli, printed.words)
-            _check_own_options(context, sources)
+            _check_own_options(context, entries, sources.playbooks)
         except click.exceptions.Exit:
             continue  # --version, --help
         except click.ClickException as error:
-            wrong.append(f"{name}:{printed.line}: aiprod-ops {' '.join(printed.words)}: {error.format_message()}")
+            reason = error.format_message().strip().splitlines()[0]
+            wrong.append(f"{name}:{printed.line}: aiprod-ops {' '.join(printed.words)}: {reason}")
     return wrong
 
 
-def _check_own_options(context: click.Context, sources: "Sources") -> None:
+def _check_own_options(context: click.Context, entries: "dict[str, Entry]", playbooks: Collection[str]) -> None:
     """Commands that pass words on: the ids have to exist, and the options have to be the runbook's own."""
     from aiprod_ops.cli.checks import known
 
     names, given = options.split_params(context.params.get("words") or ())
     for name in names:
-        if name not in sources.runbooks:
+        if name not in entries:
             raise click.UsageError(f"there is no runbook {name}")
-        known(sources.runbooks[name], given)
-    if context.command.name == "explain" and context.params["name"] not in (
-        *sources.runbooks,
-        *sources.playbooks,
-        "ID",
-    ):
+        known(entries[name], given)
+    if context.command.name == "explain" and context.params["name"] not in (*entries, *playbooks):
         raise click.UsageError(f"there is no page {context.params['name']}")
 
 

@@ -1,14 +1,13 @@
 """`plan`, `prove`, `run`, `drill`: from facts to a verified change."""
 
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.checks import known
-from aiprod_ops.cli.gate import ask, confirmed, signals
+from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.errors import UsageError
 
@@ -112,7 +111,7 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
 @_book
 @click.option("--apply", "digest", default="", metavar="DIGEST", help="Approve and apply exactly this plan.")
 @click.option("--confirm", default="", metavar="NAME", help="The target's name, for a runbook of severe risk.")
-@click.option("--dry-run", is_flag=True, help="Stop after the plan: nothing is changed, nothing is proven.")
+@click.option("--dry-run", is_flag=True, help="Only read: show the plan, or whether the one of --apply still holds.")
 @_without
 @_why
 @options.output("text", "json")
@@ -128,13 +127,17 @@ def run_command(
     from aiprod_ops.cli import render
     from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import open_world
-    from aiprod_ops.engine.operations import apply, ensure_proven
+    from aiprod_ops.engine.operations import apply, ensure_proven, is_wanted
     from aiprod_ops.engine.planning import approved, draft, keep, typed_params
 
     entry, given = _pick(words, where)
     with open_world(where, why=why, quiet=output != "text") as world:
         if digest:
             made = _for(entry, approved(world.store, world.context, digest))
+            if dry_run:
+                wanted = is_wanted(world, entry, typed_params(entry, made.plan.parameters), made)
+                render.plan(entry, made if wanted else replace(made, plan=replace(made.plan, actions=())), output)
+                return 0
         else:
             params = entry.read_params(given, world.context.promises)
             made = draft(entry, world.context, params, by=world.by, without=without)
@@ -143,7 +146,7 @@ def run_command(
                 render.plan(entry, made, output)
             if dry_run or not made.plan.actions:
                 return 0
-            if sys.stdin.isatty():
+            if is_attended():
                 ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
             ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
         confirmed(entry, world.context.target.name, confirm)

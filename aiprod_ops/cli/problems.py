@@ -1,5 +1,6 @@
 """What an exception means to the person at the terminal."""
 
+import errno
 import json
 import tempfile
 import traceback
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from aiprod_ops.cli import Terminated
 from aiprod_ops.cli.redaction import redact
 from aiprod_ops.errors import ConfigurationError, Exit, OpsError, Refused, UsageError
 
@@ -15,6 +17,12 @@ class Interrupted(OpsError):
     """Ctrl-C before anything was done."""
 
     exit_code = Exit.INTERRUPTED
+
+
+class Ended(OpsError):
+    """SIGTERM before anything was done."""
+
+    exit_code = Exit.TERMINATED
 
 
 class Bug(OpsError):
@@ -34,9 +42,14 @@ def of(error: BaseException) -> OpsError:
         case click.ClickException():
             return UsageError(error.format_message())
         case click.Abort() | KeyboardInterrupt():
+            if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
+                return Ended("terminated; nothing was changed")
             return Interrupted("interrupted; nothing was changed")
         case BrokenPipeError():
             return Refused("the reader of the output went away")
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename or "the state folder"
+            return Refused(f"{place}: {error.strerror}; nothing was changed", hint="make room there, then try again")
         case OSError() if error.filename:
             return ConfigurationError(f"{error.filename}: {error.strerror}")
         case SystemExit():

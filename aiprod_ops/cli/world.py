@@ -14,7 +14,7 @@ import click
 
 from aiprod_ops import config
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.cli.redaction import has_password, learn, redact
+from aiprod_ops.cli.redaction import has_password, learn
 from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
@@ -82,16 +82,9 @@ def target_of(settings: Settings, where: Where) -> Target:
 
 
 def _dsn_name(dsn: str) -> str:
-    from psycopg2 import ProgrammingError
-    from psycopg2.extensions import parse_dsn
+    from aiprod_ops.adapters.postgres_dsn import target
 
-    try:
-        parts = parse_dsn(dsn)
-    except ProgrammingError as error:
-        raise ConfigurationError(
-            f"the DSN cannot be read: {redact(str(error)).strip()}",
-            hint="expected postgresql://USER@HOST:PORT/DATABASE or 'host=… dbname=…'",
-        ) from error
+    parts = target(dsn, "probe").parameters
     return f"{parts.get('dbname', '')}@{parts.get('host', 'local')}:{parts.get('port', '5432')}"
 
 

@@ -85,6 +85,8 @@ def _names(schema: Schema) -> dict[str, set[str]]:
         taken.setdefault(table.name.schema, set()).update(
             {table.name.name, *(index.name.name for index in table.indexes)}
         )
+    for name in schema.taken:
+        taken.setdefault(name.schema, set()).add(name.name)
     return taken
 
 

@@ -42,20 +42,41 @@ def apply(world: World, entry: Entry, draft: Draft, approval: str) -> Outcome:
     Raises Refused, Held, NotApproved before anything is changed; OutcomeUnknown when contact was lost while acting.
     """
     params = typed_params(entry, draft.plan.parameters)
+    if not is_wanted(world, entry, params, draft):
+        return Outcome(Exit.DONE, "", "nothing to do: everything the plan wants is there already")
+    ensure_proven(world, entry, params, draft)
+    journal = Journal(world.store, world.context.clock, new_run(world.context.clock, entry.id))
+    journal.write("opened", **opening(world, entry, draft, "run", approval=approval, proof=_proof_number(world, draft)))
+    return finish(Run(world, entry, params, draft, journal))
+
+
+def is_wanted(world: World, entry: Entry, params: Any, draft: Draft) -> bool:
+    """Whether exactly this plan follows from the facts as they are now; False when all of it is done. Only reads.
+
+    Raises Refused when it is stale or meant for another instance, Held when a run at work is what changes the facts.
+    """
     now = recompute(entry, world.context, params, draft)
     if now.identity != draft.plan.identity:
         raise Refused(f"the plan is for {_words(draft.plan)}, but this is {_words(now)}", hint="plan again, here")
-    if not now.actions:
-        return Outcome(Exit.DONE, "", "nothing to do: everything the plan wants is there already")
+    if now.digest != draft.digest:
+        # A run at work changes the facts: then it is not the plan that is stale, the instance is held.
+        with world.store.lock(now.identity.system_identifier, world.by):
+            now = recompute(entry, world.context, params, draft)
+    if not now.actions and _is_all_done(world, entry, draft.plan):
+        return False
     if now.digest != draft.digest:
         raise Refused(
             f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}",
             hint=f"plan again: aiprod-ops plan {entry.id}",
         )
-    ensure_proven(world, entry, params, draft)
-    journal = Journal(world.store, world.context.clock, new_run(world.context.clock, entry.id))
-    journal.write("opened", **opening(world, entry, draft, "run", approval=approval, proof=_proof_number(world, draft)))
-    return finish(Run(world, entry, params, draft, journal))
+    return True
+
+
+def _is_all_done(world: World, entry: Entry, plan: Plan) -> bool:
+    """Whether each action's effect is to be seen, by the probe. Facts that ask for nothing do not tell: a table that
+    was dropped misses no index."""
+    kinds = ((entry.book.kinds[action.kind], action) for action in plan.actions)
+    return all(kind.done(world.context, kind.subject(action)) for kind, action in kinds)
 
 
 def ensure_proven(world: World, entry: Entry, params: Any, draft: Draft) -> Proven | None:

@@ -12,7 +12,7 @@ from aiprod_ops.domain.findings import Finding, Status, worst
 from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import Broken, NotApproved, Refused, UsageError
+from aiprod_ops.errors import Broken, Failed, NotApproved, Refused, TimedOut, UsageError
 from aiprod_ops.ports import Store
 from aiprod_ops.units import seconds
 
@@ -41,7 +41,7 @@ def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iter
     book = entry.book
     if "plan" not in book.phases:
         raise UsageError(f"{entry.id} only checks; it plans no change")
-    facts = book.phases["facts"](context, params)
+    facts = _facts(entry, context, params)
     _, moving = book.split(facts)
     plan = _plan(entry, context, params, facts, without)
     now = context.clock.now()
@@ -55,8 +55,16 @@ def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> P
     It has the original's digest if and only if nothing that the plan rests on has changed.
     """
     book = entry.book
-    stable, _ = book.split(book.phases["facts"](context, params))
+    stable, _ = book.split(_facts(entry, context, params))
     return _plan(entry, context, params, book.join(stable, original.moving), original.plan.without)
+
+
+def _facts(entry: Entry, context: Context, params: Any) -> Any:
+    """The facts; what the server answers to the reading is no reason to call anything failed or unknown."""
+    try:
+        return entry.book.phases["facts"](context, params)
+    except (Failed, TimedOut) as error:
+        raise Refused(f"the facts cannot be read: {error.message}", hint=error.hint) from error
 
 
 def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iterable[str]) -> Plan:

@@ -1,7 +1,7 @@
 """Playbooks: one symptom a file, in prose, with commands that are checked and that point to runbooks.
 
-A playbook is Markdown with TOML between two lines of `+++` at its top, and fenced blocks of the language `ops`. Each line
-of such a block is what follows `aiprod-ops` on a command line.
+A playbook is Markdown with TOML between two lines of `+++` at its top, and fenced blocks of the language `ops`. Each
+line of such a block is what follows `aiprod-ops` on a command line.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Proving a plan on a restored, disposable copy. Production is only read."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,8 +15,8 @@ from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Held, Refused, UsageError
-from aiprod_ops.ports import Store
+from aiprod_ops.errors import Exit, Held, OpsError, Refused, UsageError, before_acting
+from aiprod_ops.ports import Restored, Store
 from aiprod_ops.units import seconds
 
 
@@ -43,11 +44,8 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         journal.recover()
         if not journal.records:
             journal.write("opened", **opening(world, entry, draft, "prove"))
-        for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
-            context.report(f"removed the copy {name} of a run that is no more")
-        with context.platform.copy(run, context.report) as (database, restored):
-            copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
-            proof = entry.book.phases["prove"](copy, draft.plan, params)
+        with _ending(journal):
+            proof, restored = _tried(world, entry, params, draft, run)
         left = _holding(draft, proof)
         if left is not None:
             keep(world.store, left)
@@ -55,6 +53,30 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         sealed = Archive(world.store).seal(body)
         journal.write("ended", exit=body["exit"], seal=sealed.seal)
     return Proven(left, proof, sealed, asdict(restored))
+
+
+def _tried(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored]:
+    context = world.context
+    for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
+        context.report(f"removed the copy {name} of a run that is no more")
+    with context.platform.copy(run, context.report) as (database, restored):
+        copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
+        return entry.book.phases["prove"](copy, draft.plan, params), restored
+
+
+@contextmanager
+def _ending(journal: Journal) -> Iterator[None]:
+    """A proof that cannot be made, or is stopped, ends: nothing is left of it, and it can be made again at any time."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        journal.write("ended", exit=int(Exit.INTERRUPTED))
+        raise
+    except OpsError as error:
+        journal.write("ended", exit=int(before_acting(error)), error=error.message)
+        if before_acting(error) is error.exit_code:
+            raise
+        raise Refused(f"the plan cannot be tried on a copy: {error.message}", hint=error.hint) from error
 
 
 def opening(world: World, entry: Entry, draft: Draft, kind: str, **more: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from aiprod_ops.errors import (
     Refused,
     TimedOut,
     Unreachable,
+    before_acting,
 )
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds
@@ -85,6 +86,7 @@ class Run:
         name = self.plan.identity.system_identifier
         with self.world.store.lock(name, f"{self.world.by}, run {self.journal.run}") as token:
             self.journal.recover()
+            self.world.stop.is_acting = True
             self.journal.write("leased", resource=name, token=token)
             yield
 
@@ -103,8 +105,8 @@ class Run:
         except Held as error:
             return self._abandon(error.message, Exit.HELD)
         except OpsError as error:
-            # Nothing was intended yet, so nothing is unknown: this step was not begun.
-            return self._abandon(error.message, error.exit_code)
+            # Nothing was intended yet, so nothing failed and nothing is unknown: this step was not begun.
+            return self._abandon(error.message, before_acting(error))
         self.journal.write("intended", step=step, action=action.name, token=self._token)
         return self._do(step)
 
@@ -158,18 +160,30 @@ class Run:
         return self._abandon(reason)
 
     def _look(self, step: int) -> bool | None:
-        """Whether a step is done, asked until there is an answer; None when there is none."""
+        """Whether a step is done, asked until there is an answer; None when nobody can tell, raises OutcomeUnknown
+        when there is none."""
         action = self.plan.actions[step]
         kind, subject = self.book.kinds[action.kind], self._subject(action)
         for attempt in range(_ATTEMPTS):
-            try:
+            with self._patience(step, attempt):
                 if (done := kind.done(self._acting, subject)) is not None:
                     return done
-            except (Unreachable, TimedOut):
-                self._close_actor()
-            if attempt + 1 < _ATTEMPTS:
                 self.world.context.clock.sleep(Seconds(1))
         return None
+
+    @contextmanager
+    def _patience(self, step: int, attempt: int) -> Iterator[None]:
+        """One of several readings after something was begun. Whatever speaks against it (no contact, a lock of somebody,
+        a role that may not any more), what was done is not known until a reading succeeds; raises OutcomeUnknown."""
+        try:
+            yield
+        except Held as held:
+            raise self._unknown(step, held.message) from held
+        except OpsError as error:
+            self._close_actor()
+            if attempt + 1 == _ATTEMPTS:
+                raise self._unknown(step, error.message) from error
+            self.world.context.clock.sleep(Seconds(1))
 
     def _verify(self, _step: int) -> None:
         context, clock = self.world.context, self.world.context.clock
@@ -190,19 +204,22 @@ class Run:
         """A rollback is verified when the plan of the run it takes back follows from the facts again."""
         opening = Journal.of(self.world.store, self.world.context.clock, of).opening
         original = kept_draft(self.world.store, opening["digest"])
-        now = recompute(self.entry, self.world.context, self.params, original)
+        now = self._recomputed(original)
         if replace(now, source=original.plan.source).digest != original.digest:
             return self._abandon("after taking it back, the facts are not those from before")
         return self.journal.write("verified", findings=[])
 
     def _verified_findings(self) -> list[Finding]:
         for attempt in range(_ATTEMPTS):
-            try:
+            with self._patience(len(self.plan.actions) - 1, attempt):
                 return list(self.book.phases["verify"](self.world.context, self.plan, self.params))
-            except (Unreachable, TimedOut) as error:
-                if attempt + 1 == _ATTEMPTS:
-                    raise self._unknown(len(self.plan.actions) - 1, error.message) from error
-                self.world.context.clock.sleep(Seconds(1))
+        raise AssertionError("unreachable")
+
+    def _recomputed(self, draft: Draft) -> Plan:
+        """The plan that follows from the facts after something was done."""
+        for attempt in range(_ATTEMPTS):
+            with self._patience(0, attempt):
+                return recompute(self.entry, self.world.context, self.params, draft)
         raise AssertionError("unreachable")
 
     # Backward
@@ -217,7 +234,7 @@ class Run:
         self.world.context.report(f"undoing {action.name}")
         try:
             error = self._undone(action)
-        except (Unreachable, TimedOut) as lost:
+        except (Unreachable, TimedOut, Held) as lost:
             self._close_actor()
             raise self._unknown(step, lost.message) from lost
         except OpsError as failure:
@@ -243,15 +260,8 @@ class Run:
 
     def _compare(self, _step: int) -> None:
         """After undoing, the same plan must follow from the facts: then they equal those from before."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                now = recompute(self.entry, self.world.context, self.params, self.draft)
-                return self.journal.write("compared", equal=now.digest == self.draft.digest, digest=now.digest)
-            except (Unreachable, TimedOut) as error:
-                if attempt + 1 == _ATTEMPTS:
-                    raise self._unknown(0, error.message) from error
-                self.world.context.clock.sleep(Seconds(1))
-        return None
+        now = self._recomputed(self.draft)
+        self.journal.write("compared", equal=now.digest == self.draft.digest, digest=now.digest)
 
     # The end
 

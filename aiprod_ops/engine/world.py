@@ -9,9 +9,13 @@ from aiprod_ops.ports import Database, Store
 
 @dataclass
 class Stop:
-    """The wish to stop, set by a signal handler. The run finishes or undoes what it is doing, then ends."""
+    """The wish to stop, set by a signal handler. The run finishes or undoes what it is doing, then ends.
+
+    `is_acting` is set by the run when it holds its lease: until then nothing has to be finished.
+    """
 
     signal: int = 0
+    is_acting: bool = False
 
 
 @dataclass(frozen=True)

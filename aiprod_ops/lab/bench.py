@@ -1,6 +1,7 @@
 """A runbook on the bench: the real command line on a real lab, and the problem provoked as often as it is needed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,8 +97,8 @@ class Bench:
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Begin a command, to be killed or waited for."""
         return subprocess.Popen(
-            self.line(*words), cwd=self.folder, env=processes.environment(_QUIET), text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            self.line(*words), cwd=self.folder, env={**os.environ, **_QUIET}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def applying(self, draft: Draft) -> tuple[str, ...]:
@@ -116,7 +117,8 @@ class Bench:
     @contextmanager
     def provoked(self) -> Iterator[None]:
         """The problem, where the runbook knows how to provoke it."""
-        with self.entry.book.phases.get("inject", lambda _lab: nullcontext())(self.lab):
+        inject = self.entry.book.phases.get("inject")
+        with inject(self.lab) if inject else nullcontext():
             yield
 
     @contextmanager
@@ -153,15 +155,17 @@ class Bench:
         """What the actor has done until now, by statement."""
         return traces.acts(self.lab, "aiprod_actor")
 
-    def require_same(self, before: traces.Look, after: str) -> None:
-        """Nothing on the server has changed since."""
-        changes = before.changes(traces.look(self.lab))
+    def require_same(self, before: traces.Look, after: str, *, worked: bool = False) -> None:
+        """Nothing on the server has changed since. `worked`: but for what the lab's application did meanwhile."""
+        changes = before.changes(traces.look(self.lab), ("rows written", "statistics") if worked else ())
         require(not changes, f"{after} changed {'; '.join(changes)}")
 
     def require_undone(self, draft: Draft, after: str) -> None:
         """The facts give the same plan as before."""
         now = recompute(self.entry, self.world.context, self.params, draft)
-        require(now.digest == draft.digest, f"after {after} the plan is {now.digest[:12]}, before it {draft.digest[:12]}")
+        require(
+            now.digest == draft.digest, f"after {after} the plan is {now.digest[:12]}, before it {draft.digest[:12]}"
+        )
 
     def require_done(self, draft: Draft, run: str) -> None:
         """The end state is right: verified, nothing left to plan, each step done once, sealed once, nothing behind."""

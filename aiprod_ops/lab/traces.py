@@ -1,6 +1,7 @@
 """What a server looks like, and what was done to it: read by a superuser, so that nothing is hidden."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiprod_ops.lab import postgres
@@ -20,7 +21,8 @@ _LOOKS = {
     "indexes": """
         select string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisvalid, indisready), ';' order by indexrelid)
         from pg_index where indrelid >= 16384""",
-    "constraints": "select string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), ';' order by oid) from pg_constraint",
+    "constraints": """
+        select string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), ';' order by oid) from pg_constraint""",
     "functions and triggers": """
         select (select string_agg(p.oid || md5(prosrc), ';' order by p.oid) from pg_proc p where p.oid >= 16384)
             || coalesce((select string_agg(tgname, ';' order by oid) from pg_trigger), '')""",
@@ -30,13 +32,15 @@ _LOOKS = {
     "settings": """
         select concat((select string_agg(concat_ws(' ', name, setting, sourcefile), ';' order by name, sourcefile)
                        from pg_file_settings),
-                      (select string_agg(to_jsonb(s)::text, ';' order by setdatabase, setrole) from pg_db_role_setting s))""",
+                      (select string_agg(to_jsonb(s)::text, ';' order by setdatabase, setrole)
+                       from pg_db_role_setting s))""",
     "slots": "select string_agg(slot_name, ';' order by slot_name) from pg_replication_slots",
     "rows written": """
         select string_agg(concat_ws(' ', relid, n_tup_ins, n_tup_upd, n_tup_del), ';' order by relid)
         from pg_stat_user_tables""",
-    "statistics": "select concat((select stats_reset from pg_stat_statements_info), (select stats_reset from pg_stat_database"
-    " where datname = current_database()))",
+    "statistics": """
+        select concat((select stats_reset from pg_stat_statements_info),
+                      (select stats_reset from pg_stat_database where datname = current_database()))""",
     "sessions of others": """
         select string_agg(concat_ws(' ', pid, backend_start), ';' order by pid) from pg_stat_activity
         where backend_type = 'client backend' and pid <> pg_backend_pid()
@@ -44,9 +48,11 @@ _LOOKS = {
 }  # fmt: skip
 
 #: Statements of a role that are more than reading: all but these, and these where they call one of those functions.
-_READING = r"^\s*(/\*.*?\*/\s*)?(select|with|set|show|begin|commit|rollback|discard|explain|prepare|execute|deallocate)\M"
+_READING = (
+    r"^\s*(/\*.*?\*/\s*)?(select|with|set|show|begin|commit|rollback|discard|explain|prepare|execute|deallocate)\M"
+)
 _EFFECTS = (
-    "pg_(terminate|cancel)_backend|pg_promote|pg_switch_wal|pg_(create|drop)_|set_config|_reset|nextval|setval"
+    "pg_(terminate|cancel)_backend|pg_promote|pg_switch_wal|pg_(create|drop)_|pg_stat_[a-z_]*reset *\\(|nextval|setval"
     "|pg_reload_conf|pg_rotate_logfile|pg_wal_replay|lo_"
 )
 _ACTS = """
@@ -69,12 +75,12 @@ class Look:
 
     topics: dict[str, str]
 
-    def changes(self, later: "Look") -> list[str]:
-        """Topics that differ, with what is new or gone."""
+    def changes(self, later: "Look", but: Collection[str] = ()) -> list[str]:
+        """Topics that differ, with what is new or gone; all topics but these."""
         return [
             f"{topic} ({_difference(self.topics[topic], later.topics[topic])})"
             for topic in self.topics
-            if self.topics[topic] != later.topics[topic]
+            if topic not in but and self.topics[topic] != later.topics[topic]
         ]
 
 
@@ -109,7 +115,15 @@ def powers(fleet: Fleet, role: str) -> list[str]:
 
 def remains(fleet: Fleet) -> list[str]:
     """What a run may have left behind: its sessions, INVALID indexes."""
-    sessions = "select 'session ' || application_name from pg_stat_activity where application_name ~ '^aiprod-ops (2|watch)'"
+    sessions = (
+        "select 'session ' || application_name from pg_stat_activity where application_name ~ '^aiprod-ops (2|watch)'"
+    )
     indexes = "select 'INVALID index ' || indexrelid::regclass from pg_index where not (indisvalid and indisready)"
     found = postgres.rows(fleet.dsn("postgres"), f"{sessions} union all {indexes}")
     return [str(text) for (text,) in found]
+
+
+def writers(fleet: Fleet) -> list[str]:
+    """Applications that work on the lab: sessions of the workload's role."""
+    query = "select distinct application_name from pg_stat_activity where usename = 'aiprod_app' and state is not null"
+    return [str(name) for (name,) in postgres.rows(fleet.dsn("postgres"), query)]

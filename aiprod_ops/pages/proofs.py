@@ -52,6 +52,7 @@ class Claim:
     record: Record | None = None
     until: datetime | None = None
     is_stale: bool = False
+    is_of_this_version: bool = True  #: the runbook's file is the one that was proven
 
     @property
     def badge(self) -> str:
@@ -76,7 +77,8 @@ class Gain:
         fewest, most = self.runs
         runs = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         spread = f"median of {self.n} comparisons, {show(self.low, '×')} to {show(self.high, '×')}"
-        return f"{self.unit}: {show(self.median, '×')} less ({spread if self.n > 1 else 'one comparison'}; {runs} runs each)"
+        told = spread if self.n > 1 else "one comparison"
+        return f"{self.unit}: {show(self.median, '×')} less ({told}; {runs} runs each)"
 
 
 def claims(entry: Entry, records: Sequence[Record], max_age: timedelta, now: datetime) -> list[Claim]:
@@ -87,7 +89,8 @@ def claims(entry: Entry, records: Sequence[Record], max_age: timedelta, now: dat
         for environment in sorted({str(r.body["environment"]) for r in mine}):
             newest = max((r for r in mine if r.body["environment"] == environment), key=lambda r: (r.ended, r.file))
             until = newest.ended + max_age
-            found.append(Claim(entry.id, what, environment, newest, until, until < now))
+            same = newest.body["source"] == entry.source
+            found.append(Claim(entry.id, what, environment, newest, until, until < now, same))
         if not mine and phase in entry.book.phases:
             found.append(Claim(entry.id, what))
     return found
@@ -111,9 +114,9 @@ def _proves(record: Record, kind: str) -> bool:
     return body["kind"] == kind and int(body["exit"]) == 0
 
 
-def gains(record: Record) -> list[Gain]:
-    """By unit, in the order the record has them."""
-    comparisons: list[dict[str, Any]] = record.body.get("comparisons", [])
+def gains(record: Record | None) -> list[Gain]:
+    """By unit, in the order the record has them; none without a record, and none where nothing was compared."""
+    comparisons: list[dict[str, Any]] = record.body.get("comparisons", []) if record else []
     return [
         _gain(unit, [each for each in comparisons if each["unit"] == unit])
         for unit in dict.fromkeys(str(each["unit"]) for each in comparisons)
@@ -134,4 +137,5 @@ def line(claim: Claim) -> str:
     stale = f"**STALE since {claim.until:%Y-%m-%d}.** " if claim.is_stale else ""
     until = "" if claim.is_stale else f", counts until {claim.until:%Y-%m-%d}"
     seal = f"evidence {record.sealed.n}, seal `{record.sealed.seal[:12]}`"
-    return f"{stale}Last {claim.what} {record.day} on **{record.place}**: {seal}{until}."
+    changed = "" if claim.is_of_this_version else " **The runbook's file has changed since.**"
+    return f"{stale}Last {claim.what} {record.day} on **{record.place}**: {seal}{until}.{changed}"

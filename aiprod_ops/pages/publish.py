@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from aiprod_ops.errors import ConfigurationError, Failed
+from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.pages.sources import site
 
 _EPOCH = "SOURCE_DATE_EPOCH"  #: source: reproducible-builds.org, "SOURCE_DATE_EPOCH"
@@ -49,7 +49,7 @@ def configuration(out: Path, navigation: list[dict[str, Any]], hook: Path | None
 def build(pages: Mapping[str, str], navigation: list[dict[str, Any]], out: Path) -> str:
     """Write the pages below `out/docs` and build `out/site`, strictly; answers what MkDocs said.
 
-    Raises ConfigurationError without MkDocs, Failed when a link or an anchor leads nowhere.
+    Raises ConfigurationError without MkDocs, and when a link or an anchor leads nowhere.
     """
     out = prepare(pages, navigation, out)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--clean", "-f", str(out / "mkdocs.yml")]
@@ -57,7 +57,7 @@ def build(pages: Mapping[str, str], navigation: list[dict[str, Any]], out: Path)
     said = (done.stdout + done.stderr).strip()
     if done.returncode != 0:
         problems = [line for line in said.splitlines() if line.startswith(("WARNING", "ERROR", "Error"))]
-        raise Failed("the site was not built:\n" + "\n".join(problems or said.splitlines()[-10:]))
+        raise ConfigurationError("the site was not built:\n" + "\n".join(problems or said.splitlines()[-10:]))
     return said
 
 

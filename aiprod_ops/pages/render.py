@@ -11,9 +11,8 @@ from aiprod_ops.domain.plans import canonical
 from aiprod_ops.engine.playbook import Playbook
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.pages import proofs, tables
-from aiprod_ops.pages.sources import Sources, exit_codes
+from aiprod_ops.pages.sources import EXAMPLE, Sources, exit_codes
 
-_EXAMPLE = "examples/terminate_idle_sessions.py"
 _OPS = re.compile(r"^```ops\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 _FOR_ONE = ("runbook.md.j2", "playbook.md.j2")  #: templates of which there is a page for each
@@ -133,6 +132,6 @@ def _environment(sources: Sources) -> jinja2.Environment:
         gains=proofs.gains,
         line=proofs.line,
         exit_codes=exit_codes,
-        example=sources.templates[_EXAMPLE].rstrip(),
+        example=sources.templates[EXAMPLE].strip(),
     )
     return environment

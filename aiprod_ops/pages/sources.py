@@ -1,5 +1,6 @@
 """All that the pages are made from: gathered once, then only looked at."""
 
+import hashlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from aiprod_ops.pages.proofs import Record
 from aiprod_ops.ports import Store
 from aiprod_ops.units import seconds
 
+EXAMPLE = "examples/terminate_idle_sessions.py"
 _DEMO = "add-missing-index"
 _TEXTS = (".md", ".j2", ".py", ".css", ".svg")
 
@@ -56,6 +58,12 @@ class ExitCode:
 def site() -> Path:
     """The folder of the templates, in a clone and in an installed package alike."""
     return Path(str(resources.files("aiprod_ops.site")))
+
+
+def example() -> Entry:
+    """The runbook that "write your own runbook" is built around. It is shown, not offered."""
+    path = site() / EXAMPLE
+    return Entry(path.stem.replace("_", "-"), path, "example", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def templates(folder: Path) -> dict[str, str]:

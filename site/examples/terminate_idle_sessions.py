@@ -1,8 +1,8 @@
 """End sessions that sit idle in a transaction.
 
 A session that began a transaction and then does nothing keeps its locks, and keeps VACUUM from removing what was
-deleted since. Others wait for it, and tables grow. What it had not committed is rolled back when it is ended; its client
-sees a lost connection.
+deleted since. Others wait for it, and tables grow. What it had not committed is rolled back when it is ended; its
+client sees a lost connection.
 
 A session is ended only while it is still in the very transaction that was planned. One that went on by itself is left
 alone, and a process id that the server has given to somebody else is never hit.

@@ -58,17 +58,22 @@ class Going:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"the command does not end: {self._read(self._err)}") from None
-        return Done(code, self._read(self._out), self._read(self._err))
+            raise AssertionError(f"the command does not end: {self._read()}") from None
+        return Done(code, *self._read())
 
     def kill(self) -> None:
         """`kill -9`: no handler runs."""
         self.process.kill()
         self.process.wait()
+        self._read()
 
-    def _read(self, file: Any) -> str:
-        file.seek(0)
-        return str(file.read())
+    def _read(self) -> tuple[str, str]:
+        texts = []
+        for file in (self._out, self._err):
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return texts[0], texts[1]
 
 
 def _line(words: tuple[str, ...]) -> list[str]:
@@ -230,7 +235,7 @@ def short_folder() -> Iterator[Path]:
 
 @contextmanager
 def lab(rows: int) -> Iterator[Bench]:
-    """A fleet of its own without a workload, its statement counters filled with the one statement that misses an index."""
+    """A fleet of its own without a workload; the one statement it counted misses an index."""
     with short_folder() as folder:
         fleet = fleets.up(folder / "lab", rows, workload=False)
         try:

@@ -1,5 +1,6 @@
 """Bad input and bad days, through the real command line: one clear message, the right exit code, nothing half-done."""
 
+import contextlib
 import json
 import os
 import re
@@ -199,13 +200,10 @@ def test_a_check_changes_nothing(stranger: Bench) -> None:
 
 
 def test_a_statement_that_our_parser_does_not_know_is_listed(bench: Bench) -> None:
-    """The server is newer than the parser: RETURNING WITH came with PostgreSQL 18."""
-    if bench.sql("SELECT current_setting('server_version_num')::int")[0][0] < 180000:
-        pytest.skip("the server knows no syntax that the parser does not")
-    bench.ask("UPDATE jobs SET prompt = prompt WHERE prompt = 'none such' RETURNING WITH (OLD AS o) o.id")
+    """What the server makes of it, `prompt = $1 UESCAPE '!'`, is no SQL any more."""
+    bench.ask("SELECT count(*) FROM jobs WHERE prompt = U&'!0041' UESCAPE '!'")
     checked = bench.run("check", BOOK, *SLOW)
-    assert "RETURNING WITH" in checked.out, checked.said
-    assert re.search(r"syntax|cannot be (read|parsed)", checked.out), checked.said
+    assert re.search(r"UESCAPE.*the parser says: syntax error", checked.out), checked.said
     assert (planned := bench.run("plan", BOOK, *SLOW)).exit == 0, planned.said
     bench.ask(PICK)
 
@@ -380,18 +378,21 @@ def test_no_room_for_the_copy(bench: Bench, tmp_path: Path) -> None:
 @AS_ROOT
 def test_the_disk_of_the_index_becomes_full(tmp_path: Path) -> None:
     """The actor's indexes go to a tablespace that is too small: the server says so while it builds."""
-    with short_folder() as folder, faults.small_filesystem(folder / "space", Bytes(400_000)) as space:
-        with lone_server(folder, shared_preload_libraries="pg_stat_statements") as server:
-            server.programs.hand_over(space)
-            bench = configured(folder, server, "postgres")
-            shop(bench)
-            bench.sql(f"CREATE TABLESPACE small LOCATION '{space}'")
-            bench.sql("ALTER ROLE actor SET default_tablespace = small")
-            done = bench.apply(bench.proven(*HASTY))
-            assert done.exit == 20, done.said
-            assert "No space left on device" in done.said
-            assert bench.indexes("orders") == {}
-            bench.sound()
+    with (
+        short_folder() as folder,
+        faults.small_filesystem(folder / "space", Bytes(400_000)) as space,
+        lone_server(folder, shared_preload_libraries="pg_stat_statements") as server,
+    ):
+        server.programs.hand_over(space)
+        bench = configured(folder, server, "postgres")
+        shop(bench)
+        bench.sql(f"CREATE TABLESPACE small LOCATION '{space}'")
+        bench.sql("ALTER ROLE actor SET default_tablespace = small")
+        done = bench.apply(bench.proven(*HASTY))
+        assert done.exit == 20, done.said
+        assert "No space left on device" in done.said
+        assert bench.indexes("orders") == {}
+        bench.sound()
 
 
 def shop(bench: Bench) -> None:
@@ -406,7 +407,7 @@ def shop(bench: Bench) -> None:
         "ANALYZE orders",
     ):
         bench.sql(line)
-    bench.ask("SELECT * FROM orders WHERE state = 'open' ORDER BY at")
+    bench.ask("SELECT * FROM orders WHERE state = 'open' ORDER BY at LIMIT 10")
 
 
 def test_a_prepared_transaction(tmp_path: Path) -> None:
@@ -471,7 +472,7 @@ def _queued(bench: Bench, statement: str) -> Iterator[None]:
         pid = session.info.backend_pid
 
         def wait() -> None:
-            with pytest.raises(Exception, match="canceling statement|terminating|closed"):
+            with pytest.raises(Exception, match=r"canceling statement|terminating|closed"):
                 cursor.execute(f"BEGIN; {statement}; SELECT pg_sleep(60)")
 
         thread = threading.Thread(target=wait)
@@ -543,12 +544,10 @@ def test_stopped_before_the_first_action(bench: Bench, verb: str, number: signal
 
 def test_the_primary_is_killed(bench: Bench) -> None:
     digest = bench.proven("--patience", "60s")
-    holding = writer(bench)
-    with pytest.raises(Exception, match="closed|terminat"), holding:
+    with writer(bench):
         going = bench.start("run", BOOK, "--apply", digest)
         bench.building(WRITERS)
         faults.kill_postmaster(bench.fleet.primary)
-        raise ConnectionError("the session is closed")
     done = going.done()
     bench.fleet.primary.start()
     assert done.exit == 22, done.said
@@ -597,9 +596,9 @@ def test_the_journals_disk_becomes_full(bench: Bench, tmp_path: Path) -> None:
 
 
 def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as handle, pytest.raises(OSError, match="No space left"):
-        while True:
-            handle.write(bytes(4096))
+    with file.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
+        while handle.write(bytes(4096)):
+            pass
 
 
 def _unfinished(state: Path) -> str:
@@ -612,8 +611,11 @@ def _unfinished(state: Path) -> str:
     return run
 
 
-@pytest.mark.parametrize(("name", "value"), [("statement_timeout", "1s"), ("lock_timeout", "500ms"),
-                                             ("transaction_timeout", "1s"), ("idle_session_timeout", "1s")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("statement_timeout", "1s"), ("lock_timeout", "500ms"), ("transaction_timeout", "1s"),
+     ("idle_session_timeout", "1s")],
+)  # fmt: skip
 def test_limits_of_the_actors_role_do_not_cut_a_build(bench: Bench, name: str, value: str) -> None:
     """The build waits longer than the role's own limit allows; the watch bounds it, and nothing else."""
     if name == "transaction_timeout" and bench.sql("SHOW server_version_num")[0][0] < "170000":

@@ -25,5 +25,4 @@ SELECT /* aiprod-ops */
   LEFT JOIN pg_collation l ON l.oid = i.indcollation[p.position - 1] AND p.position <= i.indnkeyatts
   LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
   CROSS JOIN LATERAL (SELECT coalesce(l.oid <> a.attcollation, false)) AS f(is_foreign_collation)
- WHERE i.indislive
  ORDER BY 1, 2, xn.nspname::text COLLATE "C", x.relname::text COLLATE "C", p.position

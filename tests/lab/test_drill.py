@@ -1,0 +1,58 @@
+"""Drills: the problem is provoked, the runbook is run, the time is measured, the evidence says that it was a drill."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiprod_ops import cli
+from aiprod_ops.lab import bench as benches
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab import traces
+from aiprod_ops.lab.fleet import Fleet
+from aiprod_ops.pages.sources import site
+
+pytestmark = pytest.mark.lab
+DRILLS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",))
+
+
+@pytest.fixture(scope="module")
+def drill_lab(short_path: Path) -> Iterator[Fleet]:
+    """A small lab with its workload, as somebody drills on."""
+    folder = short_path / "drill"
+    yield fleets.up(folder, 20_000)
+    fleets.down(folder)
+
+
+@pytest.mark.parametrize("words", DRILLS, ids=lambda words: words[0])
+def test_drill(drill_lab: Fleet, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--config", str(drill_lab.config), "--runbooks", str(site() / "examples")]
+    before = traces.look(drill_lab)
+    assert cli.call(["drill", *words, "-o", "json", *where]) == 0
+    drilled = json.loads(capsys.readouterr().out)
+    assert (drilled["exit"], drilled["reason"]) == (0, "")
+    assert drilled["rto_s"] > 0
+    assert before.changes(traces.look(drill_lab), ("rows written", "statistics")) == []
+    assert cli.call(["evidence", "list", "-o", "json", *where[:2]]) == 0
+    evidence = json.loads(capsys.readouterr().out)[-1]["body"]
+    assert (evidence["run"], evidence["trigger"], evidence["environment"]) == (drilled["run"], "drill", "lab")
+    assert evidence["exit"] == 0
+
+
+def test_a_drill_is_refused_where_it_is_no_lab(
+    drill_lab: Fleet, short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = short_path / "production.toml"
+    benches.write_config(config, short_path / "production", drill_lab, environment="production")
+    assert cli.call(["drill", "add-missing-index", "--config", str(config)]) == 64
+    assert "is no lab; a drill breaks things" in capsys.readouterr().err
+
+
+def test_a_drill_that_is_never_noticed_says_so(drill_lab: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for an hour: what the runbook's limits do not see is refused, and the lab is as it was."""
+    before = traces.look(drill_lab)
+    where = ["--config", str(drill_lab.config), "--runbooks", str(site() / "examples")]
+    assert cli.call(["drill", "terminate-idle-sessions", "--limit", "1h", *where]) == 10
+    assert "still plans nothing against it" in capsys.readouterr().err
+    assert before.changes(traces.look(drill_lab), ("rows written", "statistics")) == []
