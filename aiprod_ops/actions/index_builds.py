@@ -20,7 +20,7 @@ from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
 _NO_LIMIT = Seconds(0)  # the watch bounds a build; a statement_timeout would leave its remains to nobody
-_REMOVE = Seconds(60)
+_REMOVE = Seconds(30)
 
 _STATE = """
 select i.indisvalid and i.indisready and i.indislive as is_valid, c.relkind::text as kind,
@@ -246,14 +246,14 @@ def drop_remains(context: Context, build: Build) -> None:
 
 
 def _remove(context: Context, name: Name) -> None:
-    """DROP INDEX CONCURRENTLY, three times a minute at the most: it waits for those who use the table."""
+    """DROP INDEX CONCURRENTLY: it waits for those who use the table. A cancel may have been meant for the build before."""
     for attempt in range(3):
         try:
             return context.db.execute(
                 "drop index concurrently if exists {index}", names={"index": name}, timeout=_REMOVE
             )
         except (Cancelled, TimedOut) as error:
-            if attempt == 2:
+            if attempt == 2 or isinstance(error, TimedOut):
                 raise Failed(
                     f"{name} is INVALID and cannot be removed: sessions that use its table do not end",
                     hint=f"end them, then: DROP INDEX CONCURRENTLY {name};",

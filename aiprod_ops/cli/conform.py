@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ROWS = 20_000  # jobs; enough for a statement without its index to be seen, and loaded in a second
 _COLORS = {"holds": "green", "does not hold": "red", "not applicable": "cyan", "not checked": "yellow"}
+_WIDTH = max(map(len, _COLORS))
 
 
 @click.command("conform", context_settings=options.PASS_THROUGH)
@@ -101,8 +102,9 @@ def _tell(name: str, results: "list[Result]", output: str) -> None:
         render.as_json({"runbook": name, "promises": results})
         return
     for result in results:
-        render.say(f"{click.style(result.verdict.value, fg=_COLORS[result.verdict], bold=True):<14}  {result.text}")
-        render.say(f"{'':14}  {result.seen}")
+        verdict = click.style(f"{result.verdict:<{_WIDTH}}", fg=_COLORS[result.verdict], bold=True)
+        render.say(f"{verdict}  {result.text}")
+        render.say(f"{'':{_WIDTH}}  {result.seen}")
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in _COLORS}
     render.say(f"{name}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items() if count)}")
     if counts["not checked"]:

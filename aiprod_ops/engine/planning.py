@@ -104,7 +104,10 @@ def approved(store: Store, context: Context, named: str) -> Draft:
     Raises NotApproved when there is none or it has expired, Broken when the file was edited.
     """
     if len(named) < 8 or not all(c in "0123456789abcdef" for c in named):
-        raise UsageError(f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits")
+        raise UsageError(
+            f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits",
+            hint="aiprod-ops plan ID prints it",
+        )
     names = [name for name in store.names("plans/") if name.removeprefix("plans/").startswith(named)]
     if len(names) != 1:
         raise NotApproved(

@@ -71,7 +71,7 @@ def two_runners_and_one_lease(bench: Bench) -> str:
             require(other.hold(f"aiprod-ops:{name}"), "the lock in the server is taken by somebody else")
             bench.expect(Exit.HELD, *bench.applying(draft))
         bench.require_same(before, "a runner that was held")
-        sent, known = bench.acts(), set(bench.runs())
+        known = set(bench.runs())
         pair = [bench.start(*bench.applying(draft)) for _ in range(2)]
         ended = [child.communicate(timeout=_PATIENCE) for child in pair]
         codes = sorted(child.returncode for child in pair)
@@ -79,7 +79,6 @@ def two_runners_and_one_lease(bench: Bench) -> str:
         acted = [answer["run"] for answer in answers if answer.get("run")]
         require(codes in ([0, 0], [0, 11]) and len(acted) == 1, f"they ended {codes}: {answers}")
         bench.require_done(draft, acted[0])
-        require(len(bench.acts() - sent) > 0 or not sent, "nobody did anything")
     journals = len(set(bench.runs()) - known)
     return f"held by a file's lock: 11, by a lock in the server: 11, two at once: {codes}, {journals} journals"
 

@@ -1,0 +1,203 @@
+"""Builds that are interrupted in every way: afterwards there is the valid index or no trace of it, and the chain holds."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command_line import BOOK, INDEX, Bench, Done, Going, lab, role_setting, snapshot, until, writer
+
+from aiprod_ops.lab import faults
+from aiprod_ops.units import Bytes
+
+ROWS = 40_000
+HASTY = ("--patience", "2s")  #: given up while somebody else keeps a snapshot open
+PATIENT = ("--patience", "60s")
+WRITERS, SNAPSHOTS, SCAN = "waiting for writers before build", "waiting for old snapshots", "building index"
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with lab(ROWS) as made:
+        yield made
+
+
+def settled(bench: Bench) -> None:
+    """Valid or gone, nothing that waits for `resume`, evidence and journals whole."""
+    assert bench.indexes() in ({}, {INDEX: True})
+    bench.sound()
+    for journal in bench.journals():
+        shown = bench.run("runs", "show", journal.parent.name, "-o", "json")
+        assert shown.exit == 0, shown.said
+
+
+def started(bench: Bench, *options: str) -> Going:
+    bench.clean()
+    return bench.start("run", BOOK, "--apply", bench.proven(*options))
+
+
+def only_unfinished(bench: Bench) -> str:
+    (run,) = bench.unfinished()
+    return run
+
+
+# kill -9 in each phase, then forward or back
+
+
+def before_the_build(bench: Bench) -> None:
+    """The journal has the lease and not yet the intent: the process is stopped there, and killed."""
+    before = set(bench.journals())
+    going = started(bench, *PATIENT)
+    (journal,) = until(lambda: set(bench.journals()) - before, "no journal")
+    until(lambda: b'"kind":"leased"' in journal.read_bytes(), "no lease")
+    going.kill()
+
+
+def during_the_first_wait(bench: Bench) -> None:
+    going = started(bench, *PATIENT)
+    with writer(bench):
+        bench.building(WRITERS)
+        going.kill()
+
+
+def during_the_scan(bench: Bench) -> None:
+    """The backend is stopped in its scan, so that it is still there when the client is dead, and goes on afterwards."""
+    with writer(bench):
+        going = started(bench, *PATIENT)
+        backend = bench.building(WRITERS)
+    bench.building(SCAN)
+    os.kill(backend, signal.SIGSTOP)
+    going.kill()
+    os.kill(backend, signal.SIGCONT)
+
+
+def during_the_wait_for_snapshots(bench: Bench) -> None:
+    with snapshot(bench):
+        going = started(bench, *PATIENT)
+        bench.building(SNAPSHOTS)
+        going.kill()
+
+
+def after_the_build(bench: Bench) -> None:
+    """It is valid, and the outcome is not yet in the journal; or it is, as chance has it."""
+    going = started(bench, *PATIENT)
+    until(lambda: bench.indexes().get(INDEX), "no index")
+    going.kill()
+
+
+PHASES = [
+    before_the_build, during_the_first_wait, during_the_scan, during_the_wait_for_snapshots, after_the_build,
+]  # fmt: skip
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("verb", ["resume", "rollback"])
+def test_killed(bench: Bench, phase: Callable[[Bench], None], verb: str) -> None:
+    phase(bench)
+    done = bench.run(verb, only_unfinished(bench))
+    assert done.exit == 0, done.said
+    assert bench.indexes() == ({INDEX: True} if verb == "resume" else {})
+    settled(bench)
+
+
+@pytest.mark.lab
+def test_the_killed_resume_is_resumed(bench: Bench) -> None:
+    during_the_first_wait(bench)
+    run = only_unfinished(bench)
+    with writer(bench):
+        going = bench.start("resume", run)
+        bench.building(WRITERS)
+        going.kill()
+    assert (done := bench.run("resume", run)).exit == 0, done.said
+    assert bench.indexes() == {INDEX: True}
+    settled(bench)
+
+
+# Every way to interrupt, many times
+
+
+def patience(bench: Bench) -> Done:
+    """An open snapshot on an unrelated table, longer than the run's patience."""
+    going = started(bench, *HASTY)
+    with snapshot(bench):
+        return going.done()
+
+
+def _ended(bench: Bench, function: str) -> Done:
+    with snapshot(bench):
+        going = started(bench, *PATIENT)
+        bench.sql(f"SELECT {function}({bench.building(SNAPSHOTS)})")
+        return going.done()
+
+
+def cancelled(bench: Bench) -> Done:
+    return _ended(bench, "pg_cancel_backend")
+
+
+def terminated(bench: Bench) -> Done:
+    return _ended(bench, "pg_terminate_backend")
+
+
+def asked_to_stop(bench: Bench) -> Done:
+    with snapshot(bench):
+        going = started(bench, *PATIENT)
+        bench.building(SNAPSHOTS)
+        going.process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
+        return going.done()
+
+
+def killed_at_random(bench: Bench) -> Done:
+    """`kill -9` at any moment of a run that may wait or not; then it is resumed, or rolled back."""
+    with snapshot(bench) if random.random() < 0.5 else contextlib.nullcontext():
+        going = started(bench, *PATIENT)
+        time.sleep(random.uniform(0.2, 1.5))
+        going.kill()
+    waiting = bench.unfinished()
+    verb = random.choice(["resume", "rollback"])
+    return bench.run(verb, waiting[0]) if waiting else Done(0, "it had ended", "")
+
+
+def timed_out(bench: Bench) -> Done:
+    """A role setting cannot cut the build; what it cuts is a build by hand, and its remains are built again."""
+    bench.clean()
+    with role_setting(bench, "aiprod_actor", "statement_timeout", "300ms"), snapshot(bench):
+        going = started(bench, *HASTY)
+        return going.done()
+
+
+def full_disk(bench: Bench) -> Done:
+    """Index files larger than the limit of the file system cannot be written: a limit of the process stands for it."""
+    going = started(bench, *PATIENT)
+    return going.done()
+
+
+WAYS = [patience, cancelled, terminated, asked_to_stop, killed_at_random, timed_out]
+
+
+def interrupted(bench: Bench, number: int) -> None:
+    way = WAYS[number % len(WAYS)]
+    done = way(bench)
+    assert done.exit in (0, 20), f"{way.__name__}: {done.said}"
+    assert bench.indexes() == ({INDEX: True} if bench.indexes() else {}), f"{way.__name__}: {done.said}"
+    if done.exit == 20:
+        assert bench.indexes() == {}, f"{way.__name__}: {done.said}"
+
+
+@pytest.mark.lab
+def test_twelve_interrupted_builds(bench: Bench) -> None:
+    for number in range(12):
+        interrupted(bench, number)
+    settled(bench)
+
+
+@pytest.mark.soak
+def test_two_hundred_interrupted_builds(bench: Bench) -> None:
+    for number in range(200):
+        interrupted(bench, number)
+    settled(bench)
