@@ -90,9 +90,10 @@ def on_bench(fleet: "Fleet", words: tuple[str, ...], where: Where) -> Iterator["
     with benches.configured(fleet) as place:
         here = Where(config=str(place / "aiprod-ops.toml"), runbooks=folders)
         with open_world(here, trigger="conform", quiet=True) as world:
-            params = entry.read_params(known(entry, given), world.context.promises)
-            rest = tuple(word for word in words if word != names[0])
-            yield benches.Bench(KnownLab.of(fleet), place, entry, rest, folders, world, params)
+            given = {**entry.book.drill_with, **known(entry, given)}
+            params = entry.read_params(given, world.context.promises)
+            rest = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+            yield benches.Bench(KnownLab.of(fleet), place, entry, tuple(rest), folders, world, params)
 
 
 def _tell(name: str, results: "list[Result]", output: str) -> None:

@@ -176,14 +176,13 @@ def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
     with open_world(where, trigger="drill", quiet=output != "text") as world:
         if world.context.target.environment != "lab":
             raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
-        params = entry.read_params(given, world.context.promises)
+        params = entry.read_params({**entry.book.drill_with, **given}, world.context.promises)
         with signals(world.stop):
             drilled = drill(world, entry, params, of_config(settings_of(where)))
-        figures = {"rto_s": round(drilled.rto_s, 2), "write_stop_ms": None, "lost_writes": None, "rpo_s": None}
         if output == "json":
             from aiprod_ops.cli.render import as_json
 
-            as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **figures})
+            as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **drilled.figures})
             return int(drilled.outcome.exit)
-        click.echo(f"RTO {drilled.rto_s:.1f} s from the fault to the verified end")
+        click.echo(f"RTO {drilled.figures['rto_s']:.1f} s from the fault to the verified end")
         return tell_outcome(world, drilled.outcome, output)

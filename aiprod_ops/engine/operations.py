@@ -7,6 +7,7 @@ from typing import Any
 
 from aiprod_ops.domain.plans import Action, Draft, Plan
 from aiprod_ops.domain.runs import State, replay
+from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
 from aiprod_ops.engine.planning import draft as make_draft
 from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
@@ -32,8 +33,9 @@ class Outcome:
 
 
 def new_run(clock: Clock, runbook: str) -> str:
-    """An id that sorts by time: `20261121-235901-add-missing-index-3f2a`."""
-    return f"{clock.now():%Y%m%d-%H%M%S}-{runbook}-{secrets.token_hex(2)}"
+    """An id that sorts by time, to the millisecond: `20261121-235901-042-add-missing-index-3f2a`."""
+    now = clock.now()
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{runbook}-{secrets.token_hex(2)}"
 
 
 def apply(world: World, entry: Entry, draft: Draft, approval: str) -> Outcome:
@@ -145,10 +147,11 @@ def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None,
 
 @dataclass(frozen=True)
 class Drilled:
-    """A drill: the run it made, and seconds from the fault to the verified end (RTO)."""
+    """A drill: the run it made, and its figures. `rto_s` is the time from the fault to the verified end; what a drill
+    does not measure is None."""
 
     outcome: Outcome
-    rto_s: float
+    figures: dict[str, float | None]
 
 
 def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
@@ -157,9 +160,23 @@ def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
         raise Refused(f"{entry.id} has no drill: it registers no @book.inject")
     clock = world.context.clock
     with entry.book.phases["inject"](lab):
-        started = clock.monotonic()
-        outcome = apply(world, entry, noticed(world, entry, params), "drill")
-        return Drilled(outcome, clock.monotonic() - started)
+        began, started = clock.now(), clock.monotonic()
+        made = noticed(world, entry, params)
+        outcome = apply(world, entry, made, "drill")
+        rto_s = round(clock.monotonic() - started, 2)
+    figures = {"rto_s": rto_s, "rpo_s": None, "write_stop_ms": None, "lost_writes": None}
+    body = {
+        **opening(world, entry, made, "drill"),
+        "run": outcome.run,
+        "environment": world.context.target.environment,
+        "version": world.version,
+        "started": began.isoformat(),
+        "ended": clock.now().isoformat(),
+        "exit": int(outcome.exit),
+        "drill": figures,
+    }
+    Archive(world.store).seal(body)
+    return Drilled(outcome, figures)
 
 
 def noticed(world: World, entry: Entry, params: Any) -> Draft:

@@ -1,9 +1,12 @@
 """Finding runbooks: shipped ones, folders the user names, installed distributions. Never the working directory."""
 
+import grp
 import hashlib
 import importlib.util
 import inspect
 import io
+import os
+import pwd
 import stat
 import sys
 import tokenize
@@ -144,9 +147,23 @@ def _trusted_digest(path: Path, origin: str) -> str:
     """SHA-256 of a runbook's file; one that somebody else could have written is refused."""
     if origin != "shipped":
         for place in (path, path.parent):
-            if place.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            if _others_can_write(place):
                 raise ConfigurationError(f"{place} can be written by others", hint=f"chmod go-w {place}")
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _others_can_write(place: Path) -> bool:
+    """By mode or by owner. A group that holds nobody but the owner is no other: umask 002 with user private groups."""
+    seen = place.stat()
+    if seen.st_uid not in (0, os.geteuid()) or seen.st_mode & stat.S_IWOTH:
+        return True
+    if not seen.st_mode & stat.S_IWGRP:
+        return False
+    try:
+        owner, group = pwd.getpwuid(seen.st_uid), grp.getgrgid(seen.st_gid)
+    except KeyError:
+        return True
+    return group.gr_gid != owner.pw_gid or group.gr_name != owner.pw_name or set(group.gr_mem) - {owner.pw_name} != set()
 
 
 def _load(path: Path, name: str) -> ModuleType:

@@ -78,8 +78,9 @@ class Amount:
 class Kind(Generic[T]):
     """A kind of action: how it is done to a subject, how one sees that it is done, and how it is shown.
 
-    `do` acts; `done` looks and answers True, False, or None when nobody can tell. `shows` is what a dry run prints,
-    usually the SQL. `amount` tells progress while it runs.
+    `do` acts and returns when the change is to be seen; `done` looks, and answers True, False, or None when nobody can
+    tell. `shows` is what a dry run prints, usually the SQL. `amount` tells progress while it runs. Calling the kind with
+    a subject plans an action: `terminate(session, irreversible="…")`.
     """
 
     def __init__(self, name: str, subject: type[T]) -> None:
@@ -106,6 +107,10 @@ class Kind(Generic[T]):
         self.amount = function
         return function
 
+    def __call__(self, subject: T, **details: Any) -> Action:
+        """An action of this kind; `details` are those of Action (basis, undo, irreversible, lock, estimate, …)."""
+        return Action(self.name, subject, **details)
+
     def subject(self, action: Action) -> T:
         """The action's subject as its type, also when the plan was read back from JSON."""
         if isinstance(action.subject, self.type):
@@ -130,7 +135,8 @@ class Runbook:
     """One procedure. The module's docstring is its page, `params` its options, the functions its phases.
 
     `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
-    verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here.
+    verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here,
+    `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for).
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class Runbook:
         settle: Seconds = Seconds(0),
         check_every: str = "",
         drill_every: str = "",
+        drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
     ) -> None:
         if risk not in ("low", "moderate", "severe"):
@@ -151,6 +158,7 @@ class Runbook:
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
         self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
+        self.drill_with = dict(drill_with or {})
         self.phases: dict[str, Callable[..., Any]] = {}
         self.facts_type: type = dict
 

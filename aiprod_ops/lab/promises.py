@@ -24,7 +24,7 @@ class Promise:
 
     id: str
     check: Callable[[Bench], str]
-    needs_problem: bool = True  #: it can only be seen when the problem is there
+    needs_problem: bool = True  #: a plan is needed, and there is none before the problem is there
     needs_plan: bool = True  #: it is about changes, so a runbook that only checks has nothing to do with it
 
     @property
@@ -53,7 +53,7 @@ def hold(bench: Bench, promise: Promise) -> Result:
     try:
         if promise.needs_plan and "plan" not in phases:
             raise NotApplicable("it only checks")
-        if promise.needs_problem and "inject" not in phases:
+        if promise.needs_problem and "plan" in phases and "inject" not in phases:
             return Result(promise.id, promise.text, Verdict.NOT_CHECKED, "no inject: nothing provokes the problem")
         verdict, seen = Verdict.HOLDS, promise.check(bench)
     except NotApplicable as reason:
@@ -62,6 +62,8 @@ def hold(bench: Bench, promise: Promise) -> Result:
         verdict, seen = Verdict.BROKEN, str(reason)
     except OpsError as error:
         verdict, seen = Verdict.BROKEN, f"{error.message} {error.hint}".strip()
+    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError) as error:
+        verdict, seen = Verdict.BROKEN, f"a bug in {bench.entry.path.name}? {type(error).__name__}: {error}"
     except TimeoutExpired as error:
         verdict, seen = Verdict.BROKEN, f"no end within {error.timeout:.0f} s: {' '.join(map(str, error.cmd[4:8]))}"
     return Result(promise.id, promise.text, verdict, seen)

@@ -109,8 +109,6 @@ def _proves(record: Record, kind: str) -> bool:
     body = record.body
     if kind == "prove":
         return body["kind"] == "prove" and bool(body["proves"])
-    if kind == "drill":
-        return body.get("trigger") == "drill" and body["kind"] == "run" and int(body["exit"]) == 0
     return body["kind"] == kind and int(body["exit"]) == 0
 
 
@@ -137,5 +135,7 @@ def line(claim: Claim) -> str:
     stale = f"**STALE since {claim.until:%Y-%m-%d}.** " if claim.is_stale else ""
     until = "" if claim.is_stale else f", counts until {claim.until:%Y-%m-%d}"
     seal = f"evidence {record.sealed.n}, seal `{record.sealed.seal[:12]}`"
+    drill = record.body.get("drill", {})
+    rto = f", RTO {show(drill['rto_s'], 's')} from the fault to the verified end" if drill.get("rto_s") else ""
     changed = "" if claim.is_of_this_version else " **The runbook's file has changed since.**"
-    return f"{stale}Last {claim.what} {record.day} on **{record.place}**: {seal}{until}.{changed}"
+    return f"{stale}Last {claim.what} {record.day} on **{record.place}**{rto}: {seal}{until}.{changed}"

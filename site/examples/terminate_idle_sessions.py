@@ -24,7 +24,7 @@ select pid, backend_start, xact_start, coalesce(usename, '') as user, coalesce(a
        extract(epoch from clock_timestamp() - state_change)::float8 as idle
 from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid()
-  and state in ('idle in transaction', 'idle in transaction (aborted)')
+  and state in ('idle in transaction', 'idle in transaction (aborted)') and xact_start is not null
 order by backend_start, pid
 """
 
