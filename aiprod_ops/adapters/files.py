@@ -84,13 +84,20 @@ class FolderStore:
     def _parent(self, name: str) -> Path:
         path = self.root / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(path.parent)
         except PermissionError as error:
             raise ConfigurationError(
                 f"cannot write below {self.root}: {error.strerror}",
                 hint='set `state = "…"` in the configuration to a folder of yours',
             ) from error
         return path
+
+
+def _make_private(folder: Path) -> None:
+    """`mkdir(parents=True)` gives its mode to the last folder only."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _write(path: Path, data: bytes, flags: int) -> None:

@@ -62,9 +62,17 @@ def _bug(error: BaseException) -> Bug:
     with tempfile.NamedTemporaryFile("w", prefix="aiprod-ops-", suffix=".traceback", delete=False) as file:
         file.write(text)
     return Bug(
-        f"this is a bug: {type(error).__name__}: {error}",
+        f"this is a bug{_in_runbook(error)}: {type(error).__name__}: {error}",
         hint=f"report it with {Path(file.name)}; `aiprod-ops runs list` shows whether a run is unfinished",
     )
+
+
+def _in_runbook(error: BaseException) -> str:
+    """Which runbook's function it happened in, if it was one's."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__")).startswith("aiprod_ops_runbook."):
+            return f" in the runbook {Path(frame.f_code.co_filename).name}, line {line}, {frame.f_code.co_name}"
+    return ""
 
 
 def as_text(problem: OpsError) -> str:

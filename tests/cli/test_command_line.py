@@ -116,6 +116,19 @@ def test_a_broken_runbook_is_one_clear_error(
     assert says in capsys.readouterr().err
 
 
+def test_a_bug_in_a_runbook_is_called_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = (
+        "from aiprod_ops import api\nbook = api.Runbook(symptom='', owner='')\n"
+        "@book.facts\ndef facts(ctx, params) -> dict:\n    return params.typo\n"
+        "@book.judge\ndef judge(facts, params):\n    return ()\n"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    tmp_path.chmod(0o700)
+    assert cli.call(["plan", "mine", "--runbooks", str(tmp_path), "--dsn", "host=/nowhere"]) == 64, "it only checks"
+    assert cli.call(["check", "mine", "--runbooks", str(tmp_path), "--dsn", "host=/nowhere"]) == 3
+    assert "this is a bug in the runbook mine.py, line 5, facts: AttributeError" in capsys.readouterr().err
+
+
 def test_the_runbook_folder_is_never_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
