@@ -25,6 +25,7 @@ select pid, backend_start, xact_start, coalesce(usename, '') as user, coalesce(a
 from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid()
   and state in ('idle in transaction', 'idle in transaction (aborted)') and xact_start is not null
+  and application_name not like 'aiprod-ops%'
 order by backend_start, pid
 """
 
