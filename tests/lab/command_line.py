@@ -163,6 +163,11 @@ class Bench:
         for name in self.indexes():
             self.sql(f'DROP INDEX "{name}"')
 
+    def doing(self, words: str) -> bool:
+        """Whether a session executes a statement that begins like this."""
+        active = "SELECT 1 FROM pg_stat_activity WHERE starts_with(query, %(words)s) AND state = 'active'"
+        return bool(self.sql(active, {"words": words}))
+
     def building(self, phase: str, timeout_s: float = 30) -> int:
         """Wait until a build is in a phase (its first words); the pid of its backend."""
         with postgres.session(self.admin) as session, session.cursor() as cursor:

@@ -425,19 +425,13 @@ def test_a_prepared_transaction(tmp_path: Path) -> None:
         refused = bench.apply(old)
         assert (refused.exit, "'stuck' of postgres" in refused.said) == (10, True), refused.said
         going = bench.start("run", BOOK, "--apply", young)
-        until(lambda: _doing(bench, "drop index"), "the remains are not removed")
+        until(lambda: bench.doing("drop index"), "the remains are not removed")
         bench.sql("ROLLBACK PREPARED 'stuck'")
         undone = going.done()
         assert (undone.exit, "the build waits for other sessions" in undone.said) == (20, True), undone.said
         assert bench.indexes("orders") == {}
         assert (done := bench.apply(young)).exit == 0, done.said
         bench.sound()
-
-
-def _doing(bench: Bench, words: str) -> bool:
-    """Whether a run's session executes a statement that begins like this."""
-    doing = "SELECT 1 FROM pg_stat_activity WHERE starts_with(query, %(words)s) AND state = 'active'"
-    return bool(bench.sql(doing, {"words": words}))
 
 
 # While it is built
@@ -468,7 +462,7 @@ def test_the_build_gives_way_to_those_it_blocks(bench: Bench) -> None:
         going = bench.start("run", BOOK, "--apply", digest)
         bench.building(WRITERS)
         with _queued(bench, "ALTER TABLE jobs ADD COLUMN extra int"):
-            until(lambda: not _doing(bench, "create index"), "the build does not give way")
+            until(lambda: not bench.doing("create index"), "the build does not give way")
     done = going.done()
     assert done.exit == 20, done.said
     assert "sessions wait for the build" in done.said

@@ -1,4 +1,4 @@
-"""Builds that are interrupted in every way: afterwards there is the valid index or no trace of it, and the chain holds."""
+"""Builds that are interrupted in every way: the valid index is there afterwards, or no trace of it."""
 
 import contextlib
 import os
@@ -34,9 +34,14 @@ def settled(bench: Bench) -> None:
         assert shown.exit == 0, shown.said
 
 
-def started(bench: Bench, *options: str) -> Going:
+def ready(bench: Bench, *options: str) -> str:
+    """The digest of a proven plan, and no index yet. Before anybody holds a lock that this would wait for."""
     bench.clean()
-    return bench.start("run", BOOK, "--apply", bench.proven(*options))
+    return bench.proven(*options)
+
+
+def started(bench: Bench, digest: str) -> Going:
+    return bench.start("run", BOOK, "--apply", digest)
 
 
 def only_unfinished(bench: Bench) -> str:
@@ -48,25 +53,28 @@ def only_unfinished(bench: Bench) -> str:
 
 
 def before_the_build(bench: Bench) -> None:
-    """The journal has the lease and not yet the intent: the process is stopped there, and killed."""
+    """The journal has the lease, and perhaps the intent already."""
+    digest = ready(bench, *PATIENT)
     before = set(bench.journals())
-    going = started(bench, *PATIENT)
+    going = started(bench, digest)
     (journal,) = until(lambda: set(bench.journals()) - before, "no journal")
     until(lambda: b'"kind":"leased"' in journal.read_bytes(), "no lease")
     going.kill()
 
 
 def during_the_first_wait(bench: Bench) -> None:
-    going = started(bench, *PATIENT)
+    digest = ready(bench, *PATIENT)
     with writer(bench):
+        going = started(bench, digest)
         bench.building(WRITERS)
         going.kill()
 
 
 def during_the_scan(bench: Bench) -> None:
     """The backend is stopped in its scan, so that it is still there when the client is dead, and goes on afterwards."""
+    digest = ready(bench, *PATIENT)
     with writer(bench):
-        going = started(bench, *PATIENT)
+        going = started(bench, digest)
         backend = bench.building(WRITERS)
     bench.building(SCAN)
     os.kill(backend, signal.SIGSTOP)
@@ -75,15 +83,16 @@ def during_the_scan(bench: Bench) -> None:
 
 
 def during_the_wait_for_snapshots(bench: Bench) -> None:
+    digest = ready(bench, *PATIENT)
     with snapshot(bench):
-        going = started(bench, *PATIENT)
+        going = started(bench, digest)
         bench.building(SNAPSHOTS)
         going.kill()
 
 
 def after_the_build(bench: Bench) -> None:
-    """It is valid, and the outcome is not yet in the journal; or it is, as chance has it."""
-    going = started(bench, *PATIENT)
+    """It is valid; its outcome may be in the journal or not."""
+    going = started(bench, ready(bench, *PATIENT))
     until(lambda: bench.indexes().get(INDEX), "no index")
     going.kill()
 
@@ -106,12 +115,16 @@ def test_killed(bench: Bench, phase: Callable[[Bench], None], verb: str) -> None
 
 @pytest.mark.lab
 def test_the_killed_resume_is_resumed(bench: Bench) -> None:
-    during_the_first_wait(bench)
-    run = only_unfinished(bench)
+    """The second one dies while it removes what the first one left, which waits for the same writer."""
+    digest = ready(bench, *PATIENT)
     with writer(bench):
-        going = bench.start("resume", run)
+        first = started(bench, digest)
         bench.building(WRITERS)
-        going.kill()
+        first.kill()
+        run = only_unfinished(bench)
+        second = bench.start("resume", run)
+        until(lambda: bench.doing("drop index"), "the remains are not removed")
+        second.kill()
     assert (done := bench.run("resume", run)).exit == 0, done.said
     assert bench.indexes() == {INDEX: True}
     settled(bench)
@@ -122,14 +135,15 @@ def test_the_killed_resume_is_resumed(bench: Bench) -> None:
 
 def patience(bench: Bench) -> Done:
     """An open snapshot on an unrelated table, longer than the run's patience."""
-    going = started(bench, *HASTY)
+    digest = ready(bench, *HASTY)
     with snapshot(bench):
-        return going.done()
+        return started(bench, digest).done()
 
 
 def _ended(bench: Bench, function: str) -> Done:
+    digest = ready(bench, *PATIENT)
     with snapshot(bench):
-        going = started(bench, *PATIENT)
+        going = started(bench, digest)
         bench.sql(f"SELECT {function}({bench.building(SNAPSHOTS)})")
         return going.done()
 
@@ -143,8 +157,9 @@ def terminated(bench: Bench) -> Done:
 
 
 def asked_to_stop(bench: Bench) -> Done:
+    digest = ready(bench, *PATIENT)
     with snapshot(bench):
-        going = started(bench, *PATIENT)
+        going = started(bench, digest)
         bench.building(SNAPSHOTS)
         going.process.send_signal(random.choice([signal.SIGINT, signal.SIGTERM]))
         return going.done()
@@ -152,8 +167,9 @@ def asked_to_stop(bench: Bench) -> Done:
 
 def killed_at_random(bench: Bench) -> Done:
     """`kill -9` at any moment of a run that may wait or not; then it is resumed, or rolled back."""
+    digest = ready(bench, *PATIENT)
     with snapshot(bench) if random.random() < 0.5 else contextlib.nullcontext():
-        going = started(bench, *PATIENT)
+        going = started(bench, digest)
         time.sleep(random.uniform(0.2, 1.5))
         going.kill()
     waiting = bench.unfinished()
@@ -164,20 +180,22 @@ def killed_at_random(bench: Bench) -> Done:
 def timed_out(bench: Bench) -> Done:
     """The role's own limits do not reach the build, nor what takes it back; the run's patience ends it."""
     limits = [role_setting(bench, "aiprod_actor", f"{name}_timeout", "300ms") for name in ("statement", "lock")]
+    digest = ready(bench, *HASTY)
     with limits[0], limits[1], snapshot(bench):
-        return started(bench, *HASTY).done()
+        return started(bench, digest).done()
 
 
 def full_disk(bench: Bench) -> Done:
     """The build's sort finds no room: on a small file system, or below a limit where none can be mounted."""
+    digest = ready(bench, *PATIENT)
     temporary = bench.fleet.primary.data / "base" / "pgsql_tmp"
     with role_setting(bench, "aiprod_actor", "maintenance_work_mem", "1MB"):
         if os.geteuid() != 0:
             with role_setting(bench, "aiprod_actor", "temp_file_limit", "64kB"):
-                return started(bench, *PATIENT).done()
+                return started(bench, digest).done()
         with faults.small_filesystem(temporary, Bytes(65_536)):
             bench.fleet.programs.hand_over(temporary)
-            done = started(bench, *PATIENT).done()
+            done = started(bench, digest).done()
     assert (done.exit, "No space left on device" in done.said) == (20, True), done.said
     return done
 

@@ -1,139 +1,188 @@
-"""The main job, end to end, on small data: find, plan, prove, apply, verify, keep the evidence, take it back."""
+"""The main job as an on-call engineer types it, on the shapes of the lab's own workload."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg2
 import pytest
+from alembic import command
+from alembic.config import Config
 from command_line import BOOK, Bench, lab
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
-from aiprod_ops.lab import postgres, workload
+from aiprod_ops.lab import workload
 
 pytestmark = pytest.mark.lab
-ROWS = 40_000
-SLOW = ("--objective", "1ms", "--load", "0.0001", "--wasted", "0.0001")
+ROWS = 60_000
+SLOW = ("--objective", "1ms")
+
+
+@dataclass
+class Job:
+    """What the tests of this file hand on: each continues where the one before ended."""
+
+    bench: Bench
+    digest: str = ""
+    run: str = ""
+    migrations: Path = Path()
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    """A lab whose statements ran three times each."""
+def job() -> Iterator[Job]:
     with lab(ROWS) as bench:
-        workload.run(bench.fleet.dsn("aiprod_app"), bench.fleet.scale, rounds=3)
-        yield bench
+        bench.sql("SELECT pg_stat_statements_reset()")
+        workload.run(bench.fleet.dsn("aiprod_app"), bench.fleet.scale, rounds=20)
+        migrations = bench.config.parent / "versions"
+        migrations.mkdir()
+        with bench.config.open("a") as file:
+            file.write(f'migrations = "{migrations}"\n')
+        yield Job(bench, migrations=migrations)
 
 
-@pytest.fixture(scope="module")
-def applied(bench: Bench) -> tuple[str, str]:
-    """The digest of the plan that was proven and applied, and its run."""
-    made = bench.run("plan", BOOK, "-o", "json", *SLOW)
-    assert made.exit == 0, made.said
-    proof = bench.run("prove", BOOK, "--plan", made.json()["digest"], "-o", "json")
-    assert proof.exit in (0, 10), proof.said
-    digest = str(proof.json()["proves"])
-    assert digest, f"nothing of the plan holds: {proof.json()['refused']}"
-    done = bench.run("run", BOOK, "--apply", digest, "-o", "json", "--why", "OPS-1")
+def test_check_is_critical_and_names_the_index(job: Job) -> None:
+    done = job.bench.run("check", BOOK, *SLOW)
+    assert done.exit == 2, done.said
+    assert "index on jobs (status, created_at)" in done.out
+    assert done.out.splitlines()[-1].startswith(f"next: aiprod-ops plan {BOOK}"), done.said
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("output", ["json", "nagios", "prom"])
+def test_check_for_machines(job: Job, output: str) -> None:
+    done = job.bench.run("check", BOOK, *SLOW, "-o", output)
+    assert done.exit == 2, done.said
+    match output:
+        case "json":
+            assert done.json()["status"] == "CRITICAL"
+        case "nagios":
+            assert done.out.startswith("CRITICAL - ")
+            assert done.out.count("\n") == 1
+            assert done.out.count("|") == 1
+        case "prom":
+            assert f'aiprod_ops_check_status{{runbook="{BOOK}",target="lab"}} 2' in done.out
+
+
+def test_plan_changes_nothing_and_is_the_same_twice(job: Job) -> None:
+    plans = [job.bench.run("plan", BOOK, *SLOW, "-o", "json") for _ in range(2)]
+    assert [plan.exit for plan in plans] == [0, 0]
+    assert plans[0].json()["digest"] == plans[1].json()["digest"]
+    job.digest = plans[0].json()["digest"]
+    assert job.bench.run("plan", BOOK, *SLOW, "--exit-code").exit == 1
+    assert job.bench.indexes() == {}
+
+
+def test_prove_measures_each_statement_before_and_after(job: Job) -> None:
+    done = job.bench.run("prove", BOOK, "--plan", job.digest, "-o", "json")
+    assert done.exit in (0, 10), done.said
+    proof = done.json()
+    gains = [c["gain"] for c in proof["comparisons"] if c["unit"] == "buffers"]
+    assert max(gains) >= 10, gains
+    assert {c["columns"]["plan"] for c in proof["comparisons"]} == {"custom", "generic"}
+    assert all(c["before"]["n"] >= 2 for c in proof["comparisons"])
+    assert proof["proves"], done.said
+    job.digest = proof["proves"]
+    assert job.bench.indexes() == {}
+    assert list((job.bench.fleet.folder / "copies").iterdir()) == []
+
+
+def test_run_applies_what_was_proven(job: Job) -> None:
+    done = job.bench.run("run", BOOK, "--apply", job.digest, "--why", "INC-7", "-o", "json")
     assert done.exit == 0, done.said
-    return digest, str(done.json()["run"])
+    job.run = done.json()["run"]
+    assert "idx_jobs_status_created_at" in job.bench.indexes()
+    assert all(job.bench.indexes().values())
 
 
-def proof_of(bench: Bench, digest: str) -> dict[str, object]:
-    records = bench.run("evidence", "list", "-o", "json").json()
-    return next(r["body"] for r in records if r["body"]["kind"] == "prove" and r["body"]["proves"] == digest)
+def test_check_is_ok_now(job: Job) -> None:
+    job.bench.sql("SELECT pg_stat_statements_reset()")
+    workload.run(job.bench.fleet.dsn("aiprod_app"), job.bench.fleet.scale, rounds=5)
+    done = job.bench.run("check", BOOK, *SLOW)
+    assert done.exit == 0, done.said
 
 
-def test_the_check_is_critical_before_and_ok_after(bench: Bench, applied: tuple[str, str]) -> None:
-    with lab(ROWS) as other:
-        workload.run(other.fleet.dsn("aiprod_app"), other.fleet.scale, rounds=2)
-        before = other.run("check", BOOK, "-o", "json", *SLOW)
-    assert before.exit == 2, before.said
-    columns = [set(f["columns"]) for f in before.json()["checks"][0]["findings"] if f["columns"]]
-    assert columns
-    assert all({"statement", "calls", "mean", "total", "share"} <= names for names in columns)
-    after = bench.run("check", BOOK, "-o", "json", *SLOW)
-    left = [f for f in after.json()["checks"][0]["findings"] if f["status"] in ("WARNING", "CRITICAL")]
-    assert len(left) < len(columns), after.said
+def test_applied_twice_is_nothing_to_do(job: Job) -> None:
+    done = job.bench.run("run", BOOK, "--apply", job.digest)
+    assert (done.exit, "Nothing was changed" in done.out) == (0, True), done.said
 
 
-def test_the_slowest_statements_became_ten_times_faster(bench: Bench, applied: tuple[str, str]) -> None:
-    comparisons = proof_of(bench, applied[0])["comparisons"]
-    assert isinstance(comparisons, list)
-    slowest = max((c for c in comparisons if c["unit"] == "buffers"), key=lambda c: c["before"]["median"])
-    assert slowest["gain"] >= 10
-    assert {c["columns"]["plan"] for c in comparisons} == {"custom", "generic"}
-    assert all(c["before"]["n"] >= 2 and c["after"]["n"] >= 2 for c in comparisons)
+def test_evidence_tells_it(job: Job) -> None:
+    listed = job.bench.run("evidence", "list", "-o", "json").json()
+    assert [(record["body"]["kind"], record["body"]["exit"]) for record in listed][-1] == ("run", 0)
+    assert listed[-1]["body"]["why"] == "INC-7"
+    assert "prove" in job.bench.run("evidence", "list").out
+    verified = job.bench.run("evidence", "verify")
+    assert (verified.exit, verified.out.startswith("OK")) == (0, True), verified.said
 
 
-def test_every_planned_index_is_there_and_valid(bench: Bench, applied: tuple[str, str]) -> None:
-    record = next(r for r in bench.run("evidence", "list", "-o", "json").json() if r["body"]["run"] == applied[1])
-    planned = {action["name"] for action in record["body"]["actions"]}
-    there = {name: ok for table in ("jobs", "results", "pipeline_jobs") for name, ok in bench.indexes(table).items()}
-    assert planned <= set(there)
-    assert all(there[name] for name in planned)
-    assert record["body"]["why"] == "OPS-1"
-    assert record["body"]["lease"][0]["token"] >= 1
-    assert record["body"]["verification"]
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("runs", "list"), ("evidence", "list"), ("evidence", "verify"), ("lab", "status")],
+)
+def test_json_of_each_list_parses(job: Job, words: tuple[str, ...]) -> None:
+    folder = ("--folder", str(job.bench.fleet.folder)) if words[0] == "lab" else ()
+    done = job.bench.run(*words, *folder, "-o", "json")
+    assert done.exit == 0, done.said
+    json.loads(done.out)
+    assert done.err == ""
 
 
-def test_applied_twice_is_nothing_to_do(bench: Bench, applied: tuple[str, str]) -> None:
-    runs = len(bench.journals())
-    again = bench.run("run", BOOK, "--apply", applied[0])
-    assert again.exit == 0, again.said
-    assert "nothing to do" in again.out
-    assert len(bench.journals()) == runs
+def test_errors_are_json_too(job: Job) -> None:
+    done = job.bench.run("run", BOOK, "--apply", "0123456789ab", "-o", "json")
+    assert done.exit == 12
+    assert done.json()["error"]["exit"] == 12
 
 
-def test_the_alembic_revision_upgrades_and_downgrades_another_database(
-    bench: Bench, applied: tuple[str, str], tmp_path: Path
-) -> None:
-    (written,) = (bench.state / "runs" / applied[1] / "files").glob("*.py")
-    (tmp_path / "versions").mkdir()
-    for name in ("env.py", "script.py.mako"):
-        source = Path(str(importlib.util.find_spec("aiprod_ops.migrations").submodule_search_locations[0])) / name  # type: ignore[union-attr,index]
-        (tmp_path / name).write_text(source.read_text())
-    first = source.parent / "versions/001_create_schema.py"
-    (tmp_path / "versions/001_create_schema.py").write_text(first.read_text())
-    (tmp_path / "versions" / written.name).write_text(written.read_text())
-    bench.sql("CREATE DATABASE second")
-    with postgres.session(bench.admin.replace("/aiprod?", "/second?")) as session:
-        from alembic import command
-        from alembic.config import Config
-        from sqlalchemy import create_engine
-
-        engine = create_engine("postgresql+psycopg2://", creator=lambda: session)
-        with engine.connect() as connection:
-            config = Config()
-            config.set_main_option("script_location", str(tmp_path))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            names = "select count(*) from pg_indexes where schemaname = 'public' and indexname like 'idx_%%'"
-            assert connection.exec_driver_sql(names).scalar() == len(json.loads(written_actions(bench, applied[1])))
-            command.upgrade(config, "head")
-            command.downgrade(config, "001")
-            assert connection.exec_driver_sql(names).scalar() == 0
+def test_the_journal_is_shown(job: Job) -> None:
+    shown = job.bench.run("runs", "show", job.run, "-o", "json")
+    kinds = [record["kind"] for record in shown.json()]
+    assert kinds[:2] == ["opened", "leased"]
+    assert kinds[-3:] == ["verified", "sealed", "ended"]
+    assert "intended" in job.bench.run("runs", "show", job.run).out
 
 
-def written_actions(bench: Bench, run: str) -> str:
-    record = next(r for r in bench.run("evidence", "list", "-o", "json").json() if r["body"]["run"] == run)
-    return json.dumps([a for a in record["body"]["actions"] if a["kind"] == "create-index"])
+def test_the_alembic_revision_upgrades_and_downgrades_another_database(job: Job) -> None:
+    """On a copy of the schema as it was before, twice forward (the second does nothing), then back."""
+    (written,) = job.migrations.glob("*.py")
+    revision, dsn = written.name[:12], job.bench.fleet.dsn("postgres").replace("/aiprod?", "/other?")
+    job.bench.sql("CREATE DATABASE other")
+    other = Bench(job.bench.config, dsn)
+    _alembic(dsn, None, "001")
+    before = other.indexes()
+    _alembic(dsn, job.migrations, revision)
+    assert other.indexes() == job.bench.indexes()
+    other.sql("UPDATE alembic_version SET version_num = '001'")
+    _alembic(dsn, job.migrations, revision)
+    assert other.indexes() == job.bench.indexes()
+    _alembic(dsn, job.migrations, "001")
+    assert other.indexes() == before
 
 
-def test_every_command_speaks_json(bench: Bench, applied: tuple[str, str]) -> None:
-    for words in (
-        ("list",), ("check", BOOK), ("plan", BOOK), ("runs", "list"), ("runs", "show", applied[1]),
-        ("evidence", "list"), ("evidence", "verify"), ("resume", applied[1]), ("resume", "no-such-run"),
-    ):  # fmt: skip
-        assert bench.run(*words, "-o", "json").json() is not None, words
-    assert bench.run("check", BOOK, "-o", "nagios").out.split(" ")[0] in ("OK", "WARNING", "CRITICAL")
-    assert "aiprod_ops_check_status{" in bench.run("check", BOOK, "-o", "prom").out
+def _alembic(dsn: str, folder: Path | None, revision: str) -> None:
+    import aiprod_ops.migrations
+
+    shipped = Path(aiprod_ops.migrations.__file__ or "").parent
+    config = Config()
+    config.set_main_option("script_location", str(shipped))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(str(p) for p in (shipped / "versions", folder) if p))
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn), poolclass=NullPool)
+    with engine.connect() as opened:
+        config.attributes["connection"] = opened
+        direction = command.downgrade if revision == "001" and folder else command.upgrade
+        direction(config, revision)
 
 
-def test_a_finished_run_is_rolled_back_with_an_approval_of_its_own(bench: Bench, applied: tuple[str, str]) -> None:
-    asked = bench.run("rollback", applied[1])
+def test_rollback_of_a_finished_run_needs_an_approval_of_its_own(job: Job) -> None:
+    asked = job.bench.run("rollback", job.run)
     assert asked.exit == 12, asked.said
-    digest = next(word for word in asked.err.split() if len(word) == 12 and word.isalnum())
-    back = bench.run("rollback", applied[1], "--apply", digest)
-    assert back.exit == 0, back.said
-    there = {name for table in ("jobs", "results", "pipeline_jobs") for name in bench.indexes(table)}
-    assert not {name for name in there if name.startswith("idx_")}
-    assert bench.run("evidence", "verify").exit == 0
+    digest = asked.err.split("--apply ")[1].split()[0]
+    assert (wrong := job.bench.run("rollback", job.run, "--apply", "0123456789ab")).exit == 12, wrong.said
+    done = job.bench.run("rollback", job.run, "--apply", digest)
+    assert done.exit == 0, done.said
+    assert job.bench.indexes() == {}
+    again = job.bench.run("rollback", job.run, "--apply", digest)
+    assert again.exit in (0, 10), again.said
+    job.bench.sound()
