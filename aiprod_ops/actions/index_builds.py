@@ -51,7 +51,8 @@ where p.relid = to_regclass(%(table)s) and p.datname = current_database()
 """
 
 _WAITS = """
-select coalesce(max(extract(epoch from clock_timestamp() - coalesce({waitstart}, a.query_start))), 0)::float8 as seconds,
+select coalesce(max(extract(epoch from clock_timestamp() - coalesce({waitstart}, a.query_start))), 0)::float8
+       as seconds,
        coalesce(string_agg(distinct b.pid || ' ' || coalesce(b.usename, '') || ' ' || coalesce(b.application_name, ''),
                            ', '), '') as blockers
 from pg_locks l
@@ -246,7 +247,8 @@ def drop_remains(context: Context, build: Build) -> None:
 
 
 def _remove(context: Context, name: Name) -> None:
-    """DROP INDEX CONCURRENTLY: it waits for those who use the table. A cancel may have been meant for the build before."""
+    """DROP INDEX CONCURRENTLY: it waits for those who use the table. A cancel may have been meant for the build before
+    it, and is tried again."""
     for attempt in range(3):
         try:
             return context.db.execute(

@@ -15,7 +15,7 @@ from aiprod_ops.domain.proofs import Comparison, Sampled
 from aiprod_ops.domain.queries import Unreadable, read
 from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.statements import Statement
-from aiprod_ops.errors import Failed, PermissionMissing, TimedOut
+from aiprod_ops.errors import Failed, OpsError, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Milliseconds, Seconds
 
@@ -151,8 +151,17 @@ def measure(
         try:
             results[number] = _repeated(database, case)
         except Failed as error:
-            notes.append(f"not measured: {_short(case.subject.statement.text)} ({error.message})")
+            notes.append(f"not measured: {_short(case.subject.statement.text)} ({_without_values(error, case)})")
     return results, sorted(set(notes))
+
+
+def _without_values(error: OpsError, case: Case) -> str:
+    """The server's message; it may quote a value, and those are users' data."""
+    message = error.message
+    for value in sorted(case.values.values, key=len, reverse=True):
+        if len(bare := value.strip("'")) > 1:
+            message = message.replace(bare, "…")
+    return message
 
 
 def _repeated(database: Database, case: Case) -> Measured:
@@ -223,24 +232,64 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
     """Whether the planner chooses an index for the statements it is for, with a custom and with a generic plan.
 
     Only planned, nothing is executed: a reading role is enough. For some values another plan may rightly win (a value
-    that 93 % of the rows share), so one choice for each kind of plan is what is asked for.
+    that 93 % of the rows share), so one choice for each kind of plan is what is asked for. A generic plan that the
+    server would not take counts only if it has the index.
     """
     found, notes = subjects(database, served, schema)
     chosen: dict[str, list[bool]] = {}
-    for case in cases(found):
-        try:
-            plan = explained(database, case, analyze=False)
-        except (Failed, PermissionMissing) as error:  # a reading role may not even plan a write
-            notes.append(error.message)
-            continue
-        chosen.setdefault(case.plan, []).append(name in set(used_indexes(plan["Plan"])))
+    spared = 0
+    for subject in found:
+        plans, troubles = _plans(database, subject)
+        notes += troubles
+        uses = {kind: [name in set(used_indexes(plan)) for plan in made] for kind, made in plans.items()}
+        if "generic" in uses and not any(uses["generic"]) and _stays_custom(plans):
+            uses["generic"] = []
+            spared += 1
+        for kind, used in uses.items():
+            chosen.setdefault(kind, []).extend(used)
     if not chosen:
         note = f"not seen: {'; '.join(sorted(set(notes)))}"
         yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=note)
-    for kind, choices_made in chosen.items():
-        note = f"for {sum(choices_made)} of {len(choices_made)}"
-        metric = f"{name} is chosen by the planner, {kind} plan"
-        yield Finding(metric, float(not any(choices_made)), "", crit=1, note=note)
+    for kind, used in chosen.items():
+        note = f"for {sum(used)} of {len(used)}"
+        if spared and kind == "generic":
+            note += f"; {spared} statements stay with custom plans, which cost less"
+        yield Finding(
+            f"{name} is chosen by the planner, {kind} plan", float(bool(used) and not any(used)), "", crit=1, note=note
+        )
+
+
+def _plans(database: Database, subject: Subject) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """How one statement is planned, by kind of plan, and why some cannot be."""
+    plans: dict[str, list[dict[str, Any]]] = {}
+    notes: list[str] = []
+    for case in cases([subject]):
+        try:
+            plans.setdefault(case.plan, []).append(explained(database, case, analyze=False)["Plan"])
+        except (Failed, PermissionMissing) as error:  # a reading role may not even plan a write
+            notes.append(_without_values(error, case))
+    return {kind: made for kind, made in plans.items() if made}, notes
+
+
+def _stays_custom(plans: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether a prepared statement keeps its custom plans, because the generic one costs more than they do on average.
+
+    `LIKE $1` is such a one: no index serves a pattern that is not known. Planning costs 1000 × cpu_operator_cost for
+    each relation, and once more. Source: PostgreSQL source, plancache.c, choose_custom_plan(), cached_plan_cost().
+    """
+    custom, generic = plans.get("custom", ()), plans["generic"]
+    if not custom:
+        return False
+    planning = 2.5 * (1 + len(set(_relations(generic[0]))))
+    mean = sum(float(plan["Total Cost"]) for plan in custom) / len(custom) + planning
+    return float(generic[0]["Total Cost"]) >= mean
+
+
+def _relations(node: Mapping[str, Any]) -> Iterator[str]:
+    if "Relation Name" in node:
+        yield str(node.get("Alias", node["Relation Name"]))
+    for child in node.get("Plans", ()):
+        yield from _relations(child)
 
 
 def compared(wanted: Sequence[Case], before: Mapping[int, Measured], after: Mapping[int, Measured]) -> list[Comparison]:

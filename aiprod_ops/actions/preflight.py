@@ -38,12 +38,14 @@ from pg_prepared_xacts where database = current_database() order by prepared lim
 /* aiprod-ops: the oldest prepared transaction */
 """
 _LOCKS = """
-select a.pid, coalesce(a.usename, '?') as role, l.mode, a.backend_type, a.query like '%%to prevent wraparound%%' as is_forced,
+select a.pid, coalesce(a.usename, '?') as role, l.mode, a.backend_type,
+       a.query like '%%to prevent wraparound%%' as is_forced,
        extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start))::float8 as seconds
 from pg_locks l join pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'relation' and l.granted and l.relation = to_regclass(%(table)s)
   and l.database = (select oid from pg_database where datname = current_database())
-  and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                 'AccessExclusiveLock')
 order by seconds desc nulls last limit 1
 /* aiprod-ops: who holds a lock that a concurrent build waits for */
 """
@@ -67,13 +69,19 @@ def ready_to_build(
     yield _prepared(context, oldest)
     for table in tables:
         yield _lock(context, table)
-        yield _aged(f"oldest writer of {table}", context.db.query(_WRITERS, {"table": quoted(table.schema, table.name)}), oldest)
+        yield _writer(context, table, oldest)
     yield Finding("replication lag", context.db.query(_LAG)[0]["seconds"], "s", crit=lag)
     yield _disk(context, needed)
 
 
 def _oldest(context: Context, oldest: Seconds) -> Finding:
     return _aged("oldest open transaction", context.db.query(_OLD), oldest)
+
+
+def _writer(context: Context, table: Name, oldest: Seconds) -> Finding:
+    """A build waits for those who may have written to its table, also when they have no snapshot any more."""
+    rows = context.db.query(_WRITERS, {"table": quoted(table.schema, table.name)})
+    return _aged(f"oldest writer of {table}", rows, oldest)
 
 
 def _aged(metric: str, rows: Sequence[Mapping[str, Any]], oldest: Seconds) -> Finding:

@@ -23,7 +23,8 @@ INDEXES = {indexes}
 
 
 def upgrade() -> None:
-    # Outside a transaction, and without a lock_timeout: one in the wait phase of a concurrent build leaves an INVALID index.
+    # Outside a transaction, and without a lock_timeout: in the wait phase of a concurrent build one leaves an
+    # INVALID index.
     with op.get_context().autocommit_block():
         for schema, name, statement in INDEXES:
             is_valid = op.get_bind().scalar(_STATE, {{"schema": schema, "name": name}})
@@ -52,7 +53,7 @@ _STATE = sa.text(
 
 
 def alembic_revision(runbook: str, digest: str, builds: Sequence[Build]) -> Mapping[str, str]:
-    """One file: `add_<index>_<digest>.py`. Its revision id is the plan's digest, so the same plan writes the same file."""
+    """One file: `<digest>_add_<index>.py`. Its revision id is the plan's digest: the same plan writes the same file."""
     if not builds:
         return {}
     first = builds[0]

@@ -163,7 +163,8 @@ def _others_can_write(place: Path) -> bool:
         owner, group = pwd.getpwuid(seen.st_uid), grp.getgrgid(seen.st_gid)
     except KeyError:
         return True
-    return group.gr_gid != owner.pw_gid or group.gr_name != owner.pw_name or set(group.gr_mem) - {owner.pw_name} != set()
+    is_private = (group.gr_gid, group.gr_name) == (owner.pw_gid, owner.pw_name)
+    return not is_private or bool(set(group.gr_mem) - {owner.pw_name})
 
 
 def _load(path: Path, name: str) -> ModuleType:

@@ -173,8 +173,11 @@ class Run:
 
     @contextmanager
     def _patience(self, step: int, attempt: int) -> Iterator[None]:
-        """One of several readings after something was begun. Whatever speaks against it (no contact, a lock of somebody,
-        a role that may not any more), what was done is not known until a reading succeeds; raises OutcomeUnknown."""
+        """One of several readings after something was begun; the last one that fails raises OutcomeUnknown.
+
+        Whatever speaks against it (no contact, a lock of somebody, a role that may not any more): what was done is not
+        known until a reading succeeds.
+        """
         try:
             yield
         except Held as held:

@@ -79,8 +79,8 @@ class Kind(Generic[T]):
     """A kind of action: how it is done to a subject, how one sees that it is done, and how it is shown.
 
     `do` acts and returns when the change is to be seen; `done` looks, and answers True, False, or None when nobody can
-    tell. `shows` is what a dry run prints, usually the SQL. `amount` tells progress while it runs. Calling the kind with
-    a subject plans an action: `terminate(session, irreversible="…")`.
+    tell. `shows` is what a dry run prints, usually the SQL. `amount` tells progress while it runs. Calling the kind
+    with a subject plans an action: `terminate(session, irreversible="…")`.
     """
 
     def __init__(self, name: str, subject: type[T]) -> None:

@@ -35,7 +35,7 @@ from aiprod_ops.units import Bytes
 
 pytestmark = pytest.mark.lab
 ROWS = 40_000
-HASTY = ("--patience", "3s")  #: how long a build waits for others
+HASTY = ("--patience", "2s")  #: how long a build waits for others
 WRITERS, SNAPSHOTS = "waiting for writers before build", "waiting for old snapshots"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 
