@@ -29,7 +29,7 @@ from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
-from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
+from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Statement, Workload
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, promise
 from aiprod_ops.errors import Refused
@@ -38,9 +38,9 @@ from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy", "Database",
-    "Estimate", "Finding", "Kind", "Lab", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan",
-    "Proof", "Ratio", "Refused", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table", "TableSize",
-    "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index", "creation",
-    "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built", "is_worse",
-    "measure", "promise", "ready_to_build", "show", "subjects", "tables_of",
+    "Estimate", "Finding", "Key", "Kind", "Lab", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams",
+    "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table",
+    "TableSize", "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index",
+    "creation", "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built",
+    "is_worse", "measure", "promise", "ready_to_build", "show", "subjects", "tables_of",
 ]  # fmt: skip

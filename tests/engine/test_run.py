@@ -263,7 +263,7 @@ def test_a_full_disk_before_the_first_intent_changes_nothing(bench: Bench) -> No
         original(name, data)
 
     bench.store.append = append  # type: ignore[method-assign]
-    with pytest.raises(Refused, match="No space left.*nothing was changed"):
+    with pytest.raises(Refused, match=r"No space left.*nothing was changed"):
         applied(bench, made)
     assert bench.light.switched == []
     bench.store.full = False
