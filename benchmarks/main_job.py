@@ -21,12 +21,11 @@ def run() -> None:
     with lab(ROWS, workload=False) as made:
         seconds["lab up"] = time.perf_counter() - started
         workload.run(made.dsn("aiprod_app"), made.scale, rounds=3)
-        seconds["check"], _ = _timed("check", 2)
-        seconds["plan"], plan = _timed("plan", 0)
-        digest = plan["digest"]
-        seconds["prove"], proof = _timed("prove", 0, "--plan", digest)
-        seconds["run"], _ = _timed("run", 0, "--apply", digest)
-        seconds["check again"], _ = _timed("check", 0)
+        seconds["check"], _ = _timed("check", {2})
+        seconds["plan"], plan = _timed("plan", {0})
+        seconds["prove"], proof = _timed("prove", {0, 10}, "--plan", plan["digest"])  # 10: proven in part
+        seconds["run"], _ = _timed("run", {0}, "--apply", proof["proves"])
+        seconds["check again"], _ = _timed("check", {0, 1, 2})
     whole = sum(seconds.values())
     rows = [report.Row(name, "s", value, whole, "the whole job", 1, 0.0) for name, value in seconds.items()]
     copy = float(proof["copy"]["seconds"])
@@ -34,12 +33,12 @@ def run() -> None:
     report.write("main_job", rows, [_gain(proof)])
 
 
-def _timed(verb: str, expected: int, *arguments: str) -> tuple[float, dict[str, Any]]:
+def _timed(verb: str, expected: set[int], *arguments: str) -> tuple[float, dict[str, Any]]:
     command = [str(Path(sys.executable).with_name("aiprod-ops")), verb, "add-missing-index", *arguments, "-o", "json"]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     elapsed = time.perf_counter() - started
-    if done.returncode != expected:
+    if done.returncode not in expected:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}, expected {expected}\n{done.stdout}{done.stderr}")
     return elapsed, json.loads(done.stdout)
 

@@ -17,7 +17,6 @@ from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer
 from aiprod_ops.adapters.programs import Programs, complaint, find, reachable
 from aiprod_ops.adapters.unprivileged import Way
-from aiprod_ops.config import Settings
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab import postgres, redis
@@ -270,11 +269,6 @@ def load(folder: Path) -> Fleet:
         datetime.fromisoformat(marker["until"]),
         marker["phases"],
     )
-
-
-def of_config(settings: Settings) -> Fleet:
-    """The fleet that a lab's own configuration belongs to. Raises Refused where it is not a lab's."""
-    return load(settings.state.parent)
 
 
 def down(folder: Path) -> list[str]:

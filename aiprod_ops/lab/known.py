@@ -39,4 +39,4 @@ class KnownLab(Fleet):
 
 def of_config(settings: Settings) -> KnownLab:
     """The lab that a configuration belongs to. Raises Refused where it is not a lab's."""
-    return KnownLab.of(fleets.of_config(settings))
+    return KnownLab.of(fleets.load(settings.state.parent))
