@@ -23,10 +23,10 @@ fast: .venv/ready ## the tests that need no server
 	pytest
 
 lab: .venv/ready ## the tests on a real fleet
-	scripts/test-servers pytest -m "lab and not soak"
+	scripts/test-servers pytest -m "lab and not soak" -n 2 --dist loadfile
 
 soak: .venv/ready ## the same with the long repetitions
-	scripts/test-servers pytest -m "lab or soak"
+	scripts/test-servers pytest -m "lab or soak" -n 2 --dist loadfile
 
 docs: .venv/ready ## build the site below build/site
 	aiprod-ops docs build
