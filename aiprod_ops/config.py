@@ -133,6 +133,13 @@ def load(path: str = "", environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(state=state, targets={})
 
 
+def load_lab(environ: Mapping[str, str] | None = None) -> Settings | None:
+    """The configuration of the lab that runs in the default folder, if one does."""
+    state = default_state(os.environ if environ is None else environ, is_root=os.geteuid() == 0)
+    path = state / "lab/aiprod-ops.toml"
+    return _settings(path, state) if path.is_file() else None
+
+
 def _settings(path: Path, state: Path) -> Settings:
     content = _read_toml(path)
     known = {"state", "runbooks", "service", "targets"}

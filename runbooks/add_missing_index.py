@@ -6,7 +6,8 @@ existing index already serves.
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is refused,
-and so is one that helps too little.
+and so is one that helps too little. Worse is 1.2 times the buffers and the time, and at least 2 ms: the few buffers more
+that every index costs a write are shown as its price.
 
 On the target it is built concurrently: reads and writes go on. The build is watched, and cancelled when it waits too
 long, blocks somebody, or lets the replicas fall behind; what it leaves is removed.
@@ -97,7 +98,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
     yield Finding(
         "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
-        note=f"{len(helped)} statements, {len(advice.candidates)} indexes" if helped else "",
+        note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help",
     )  # fmt: skip
     unread = dict(advice.unread)
     bare = _without_secondary(facts.schema)
@@ -128,6 +129,11 @@ def _finding(statement: Statement, workload: Workload, params: Params, advice: s
     }
     warn, crit = (1.0, 4.0) if is_helped else (None, None)
     return Finding("times over the objective", over, "×", warn, crit, columns=cells)
+
+
+def _of(workload: Workload) -> str:
+    """What the figures are of: they are means over the window, and a quiet hour makes them small."""
+    return f"of {len(workload.statements)} statements in the last {api.show(workload.window, 's')}"
 
 
 def _without_secondary(schema: Schema) -> Schema:
@@ -218,8 +224,30 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
         best = max((api.gain(before[n], after[n]) for n in users), default=0.0)
         if best < params.min_gain:
             refused[name] = _too_little(best, params.min_gain)
+    notes += _costs(wanted, before, after)
     notes += [*trouble, *more, *_sizes(copy, [a for name, a in builds.items() if name not in refused])]
     return Proof(tuple(api.compared(wanted, before, after)), refused, tuple(sorted(set(notes))))
+
+
+def _costs(
+    wanted: Sequence[api.Case], before: Mapping[int, api.Measured], after: Mapping[int, api.Measured]
+) -> Iterator[str]:
+    """What the indexes cost statements that gained nothing, though not enough to be called worse: writes, mostly."""
+    losers: dict[str, tuple[float, int]] = {}
+    for number in sorted(before.keys() & after.keys()):
+        gained = api.gain(before[number], after[number])
+        text = wanted[number].subject.statement.text
+        if gained < 1 / 1.2:
+            losers[text] = min(losers.get(text, (gained, number)), (gained, number))
+    for text, (_, number) in sorted(losers.items()):
+        yield (
+            f"the price: {text[:80]}: {_median(before[number].buffers):,.0f} → {_median(after[number].buffers):,.0f} "
+            f"buffers, {_median(before[number].ms):.2f} → {_median(after[number].ms):.2f} ms"
+        )
+
+
+def _median(values: Sequence[float]) -> float:
+    return api.Sampled.of(values or [0]).median
 
 
 def _around(copy: Copy, builds: Mapping[str, Action], params: Params) -> list[Statement]:
@@ -257,9 +285,8 @@ def _worst(
     then, now, case = before[number], after[number], wanted[number]
     reason = (
         f"makes “{case.subject.statement.text[:80]}” worse ({case.values.kind} values, {case.plan} plan): "
-        f"{api.Sampled.of(then.buffers or [0]).median:,.0f} → "
-        f"{api.Sampled.of(now.buffers or [0]).median:,.0f} buffers, "
-        f"{api.Sampled.of(then.ms).median:.1f} → {api.Sampled.of(now.ms).median:.1f} ms"
+        f"{_median(then.buffers):,.0f} → {_median(now.buffers):,.0f} buffers, "
+        f"{_median(then.ms):.1f} → {_median(now.ms):.1f} ms"
     )
     return name, reason, [n for n in sorted(after) if name in after[n].indexes]
 

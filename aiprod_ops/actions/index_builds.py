@@ -15,7 +15,7 @@ from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.engine.runbook import Amount, Context, Kind
-from aiprod_ops.errors import Cancelled, Failed, TimedOut
+from aiprod_ops.errors import Cancelled, Failed, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
@@ -41,6 +41,15 @@ left join pg_namespace tn on tn.oid = t.relnamespace
 left join pg_am am on am.oid = c.relam
 where n.nspname = %(schema)s and c.relname = %(name)s
 /* aiprod-ops: the state of one index */
+"""
+
+_MAY = """
+select current_user::text as role, pg_get_userbyid(c.relowner) as owner,
+       pg_has_role(current_user, c.relowner, 'USAGE') as owns,
+       has_schema_privilege(c.relowner, n.oid, 'USAGE') and has_schema_privilege(c.relowner, n.oid, 'CREATE') as creates
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %(schema)s and c.relname = %(name)s
+/* aiprod-ops: whether this role may build an index */
 """
 
 _PROGRESS = """
@@ -136,6 +145,22 @@ def is_built(context: Context, build: Build) -> bool:
     """Valid, ready, and what was planned."""
     state = _state(context.db, build.index.name)
     return state is not None and bool(state["is_valid"]) and matches(state, build.index)
+
+
+@create_index.needs
+def may_create(context: Context, build: Build) -> None:
+    """Building takes the table's owner, and CREATE on its schema. Source: PostgreSQL manual, CREATE INDEX, "Notes"."""
+    table = build.index.table
+    row = context.db.query(_MAY, {"schema": table.schema, "name": table.name})
+    if not row:
+        return  # it is not there any more: the build itself says so
+    role, owner, schema = (_plain(str(text)) for text in (row[0]["role"], row[0]["owner"], table.schema))
+    missing = [] if row[0]["owns"] else [f"GRANT {owner} TO {role};"]
+    missing += [] if row[0]["creates"] else [f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner};"]
+    if missing:
+        raise PermissionMissing(
+            f"{row[0]['role']} may not build an index on {table}: it takes the table's owner", hint=" ".join(missing)
+        )
 
 
 @create_index.does

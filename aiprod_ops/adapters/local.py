@@ -15,7 +15,7 @@ from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer, socket_folder
 from aiprod_ops.adapters.local_source import Source, read_source
 from aiprod_ops.adapters.programs import Programs, find, reachable
-from aiprod_ops.errors import ConfigurationError, Failed, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Database, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -132,7 +132,16 @@ class LocalPlatform:
         for new in moved.values():
             new.mkdir(mode=0o700, parents=True)
         report(f"base backup of {show(source.size, 'B')}")
-        server.base_backup(dsn, tablespaces=moved, env=env)
+        try:
+            server.base_backup(dsn, tablespaces=moved, env=env)
+        except Failed as error:
+            if "replication" not in error.message:
+                raise
+            raise PermissionMissing(
+                error.message,
+                hint="name a role that may replicate with `backup` in the configuration or --backup-dsn:"
+                ' ALTER ROLE "…" REPLICATION; and a line `host replication …` for it in pg_hba.conf',
+            ) from error
         report("verifying the backup against its manifest")
         server.verify_backup()
         report("starting the copy")

@@ -1,5 +1,6 @@
 """The command line: parse, call, render. Its exit codes are an API: see `aiprod_ops.errors`."""
 
+import itertools
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+
+from aiprod_ops.errors import Exit
 
 _COMMANDS = {
     "check": ("checks", "Read the facts and judge them; changes nothing."),
@@ -93,13 +96,19 @@ def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -
     `store` makes the Store of a state folder, where it is not to be the usual one.
     """
     color = False if os.environ.get("NO_COLOR") else None
+    is_check = bool(arguments) and arguments[0] in _CHECKING
     try:
         return int(cli.main(list(arguments), "aiprod-ops", standalone_mode=False, color=color, obj=store) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return _UNKNOWN if is_check else int(Exit.USAGE)
+    except SystemExit:  # Click's way to end when the reader of the output (head, less) went away
+        return _UNKNOWN if is_check else int(Exit.REFUSED)
     except BaseException as error:  # noqa: BLE001 the one place where the unexpected becomes a message
         from aiprod_ops.cli import problems
 
         problem = problems.of(error)
-        code = _UNKNOWN if arguments and arguments[0] in _CHECKING else int(problem.exit_code)
+        code = _UNKNOWN if is_check else int(problem.exit_code)
         if _wants_json(arguments):
             click.echo(problems.as_json(problem, code))
         else:
@@ -108,5 +117,5 @@ def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = itertools.pairwise([*arguments, ""])
     return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)

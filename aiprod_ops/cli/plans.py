@@ -46,8 +46,28 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
         params = entry.read_params(given, world.context.promises)
         made = draft(entry, world.context, params, by=world.by, without=without)
         keep(world.store, made)
-        render.plan(entry, made, output)
+        render.plan(entry, made, output, _following(entry, made, where))
+        _name_unfinished(world, made, where)
     return int(exit_code and bool(made.plan.actions))
+
+
+def _following(entry: Any, made: Any, where: Where) -> str:
+    """The command after a plan."""
+    if not made.plan.actions:
+        return f"aiprod-ops check {entry.id}{repeated(where)}"
+    step = f"prove {entry.id} --plan" if "prove" in entry.book.phases else f"run {entry.id} --apply"
+    return f"aiprod-ops {step} {made.digest[:12]}{repeated(where)}"
+
+
+def _name_unfinished(world: Any, made: Any, where: Where) -> None:
+    """A run that was interrupted on the same instance comes first: say so."""
+    from aiprod_ops.engine.journal import Journal, runs
+
+    for name in runs(world.store):
+        journal = Journal(world.store, world.context.clock, name)
+        target = journal.opening["target"]["system_identifier"] if journal.records else ""
+        if journal.ended is None and target == made.plan.identity.system_identifier:
+            click.echo(f"unfinished on this instance: aiprod-ops resume {name}{repeated(where)}", err=True)
 
 
 @click.command("prove", context_settings=options.PASS_THROUGH)
@@ -136,14 +156,16 @@ def run_command(
             made = _for(entry, approved(world.store, world.context, digest))
             if dry_run:
                 wanted = is_wanted(world, entry, typed_params(entry, made.plan.parameters), made)
-                render.plan(entry, made if wanted else replace(made, plan=replace(made.plan, actions=())), output)
+                left = made if wanted else replace(made, plan=replace(made.plan, actions=()))
+                again = f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}"
+                render.plan(entry, left, output, again)
                 return 0
         else:
             params = entry.read_params(given, world.context.promises)
             made = draft(entry, world.context, params, by=world.by, without=without)
             keep(world.store, made)
             if output == "text" or dry_run or not made.plan.actions:
-                render.plan(entry, made, output)
+                render.plan(entry, made, output, _following(entry, made, where))
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():

@@ -52,8 +52,6 @@ def of(error: BaseException) -> OpsError:
             return Refused(f"{place}: {error.strerror}; nothing was changed", hint="make room there, then try again")
         case OSError() if error.filename:
             return ConfigurationError(f"{error.filename}: {error.strerror}")
-        case SystemExit():
-            return Bug(f"a library ended the program with {error.code!r}")
     return _bug(error)
 
 

@@ -128,16 +128,19 @@ def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def plan(entry: Entry, draft: Draft, output: str) -> None:
-    """Print a plan: what would be done, the SQL, the lock, the size, the estimate, the undo, the digest."""
+def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
+    """Print a plan: what would be done, the SQL, the lock, the size, the estimate, the undo, the digest.
+
+    `following` is the next command, that the last line names.
+    """
     if output == "json":
-        as_json({**msgspec.to_builtins(draft), "moving": None, "next": _next(entry, draft)})
+        as_json({**msgspec.to_builtins(draft), "moving": None, "next": following})
         return
     where = f"{draft.plan.identity.target}/{draft.plan.identity.database}"
     if not draft.plan.actions:
         say(f"Nothing to do: {entry.id} plans no change for {where}.")
         return
-    say(f"Plan of {entry.id} for {where}: {len(draft.plan.actions)} action(s), risk {entry.book.risk}")
+    say(f"Plan of {entry.id} for {where}: {counted(len(draft.plan.actions), 'action')}, risk {entry.book.risk}")
     for number, action in enumerate(draft.plan.actions, start=1):
         say()
         say(f"  {number}. {action.kind} {action.name}")
@@ -148,7 +151,7 @@ def plan(entry: Entry, draft: Draft, output: str) -> None:
         say(f"  left out  {', '.join(draft.plan.without)}")
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
-    say(f"next: {_next(entry, draft)}")
+    say(f"next: {following}")
 
 
 def _action_lines(entry: Entry, action: Action) -> Iterable[str]:
@@ -166,11 +169,9 @@ def _action_lines(entry: Entry, action: Action) -> Iterable[str]:
         yield f"undo      none: {action.irreversible}"
 
 
-def _next(entry: Entry, draft: Draft) -> str:
-    if not draft.plan.actions:
-        return f"aiprod-ops check {entry.id}"
-    verb = "prove" if "prove" in entry.book.phases else "run"
-    return f"aiprod-ops {verb} {entry.id} --{'plan' if verb == 'prove' else 'apply'} {draft.digest[:12]}"
+def counted(number: int, noun: str) -> str:
+    """`1 action`, `2 actions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def comparisons(found: Sequence[Comparison], *, every: bool) -> None:

@@ -61,7 +61,7 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
                 raise NotApproved(f"the undo plan of {run} has the digest {draft.digest[:12]}, not {digest}")
             if not digest:
                 if output == "text":
-                    render.plan(entry, draft, output)
+                    render.plan(entry, draft, output, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
                 ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
         with signals(world.stop):
             outcome = roll_back(world, entry, journal, draft, digest or "typed on the terminal")

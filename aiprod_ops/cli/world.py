@@ -35,6 +35,8 @@ def who() -> str:
 def settings_of(where: Where) -> Settings:
     """The settings, with what the command line adds."""
     settings = config.load(where.config)
+    if where.target == "lab" and "lab" not in settings.targets and not where.config:
+        settings = config.load_lab() or settings  # the lab is always called so, whatever else is configured
     return replace(settings, runbook_folders=(*settings.runbook_folders, *where.runbooks))
 
 
@@ -138,7 +140,8 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 deliver=lambda name, text: _deliver(target, name, text),
             )
         except OpsError as error:
-            if "aiprod-ops " in error.hint:  # the next command has to find the same instance
+            # The next command has to find the same instance.
+            if "aiprod-ops " in error.hint and repeated(where) not in error.hint:
                 error.hint += repeated(where)
             raise
         finally:

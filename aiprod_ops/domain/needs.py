@@ -47,7 +47,7 @@ def _target(access: Access, schema: Schema, sizes: Mapping[str, TableSize]) -> T
         raise Unknown(f"{shown} is no table that is known: a view, a foreign table, or dropped")
     size = sizes.get(str(table.name))
     if size is None or size.rows < 0:
-        raise Unknown(f"ANALYZE never ran on {table.name}")
+        raise Unknown(f"no statistics of {table.name}: ANALYZE never ran, or this role may not read them")
     return Target(access, table, size)
 
 

@@ -35,8 +35,9 @@ class Target:
         """Of a column, or of the one an expression is over. Raises Unknown."""
         found = self.size.statistics.get(self.base(column))
         if found is None:
-            reason = "ANALYZE never ran on" if not self.size.statistics else f"no statistics of column {column} of"
-            raise Unknown(f"{reason} {self.table.name}")
+            if not self.size.statistics:
+                raise Unknown(f"no statistics of {self.table.name}: ANALYZE never ran, or this role may not read them")
+            raise Unknown(f"no statistics of column {column} of {self.table.name}")
         return found
 
     def base(self, column: str) -> str:

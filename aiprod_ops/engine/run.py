@@ -100,13 +100,17 @@ class Run:
         try:
             if refusal := self._refusal():
                 return self._abandon(refusal)
-            if kind.done(self._acting, subject):
+            done = kind.done(self._acting, subject)
+            if done:
                 return self.journal.write("outcome", step=step, state=State.UNCHANGED)
+            if done is None:
+                return self._abandon(f"whether {action.name} is done cannot be seen with the actor's role")
+            kind.check(self._acting, subject)
         except Held as error:
             return self._abandon(error.message, Exit.HELD)
         except OpsError as error:
             # Nothing was intended yet, so nothing failed and nothing is unknown: this step was not begun.
-            return self._abandon(error.message, before_acting(error))
+            return self._abandon(f"{error.message}. {error.hint}".strip(". "), before_acting(error))
         self.journal.write("intended", step=step, action=action.name, token=self._token)
         return self._do(step)
 

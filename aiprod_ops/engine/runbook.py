@@ -89,6 +89,7 @@ class Kind(Generic[T]):
         self.do: Callable[[Context, T], None]
         self.done: Callable[[Context, T], bool | None]
         self.text: Callable[[T], str] = str
+        self.check: Callable[[Context, T], None] = lambda _context, _subject: None
         self.amount: Callable[[Context, T], Amount | None] = lambda _context, _subject: None
 
     def does(self, function: Callable[[Context, T], None]) -> Callable[[Context, T], None]:
@@ -97,6 +98,11 @@ class Kind(Generic[T]):
 
     def is_done(self, function: Callable[[Context, T], bool | None]) -> Callable[[Context, T], bool | None]:
         self.done = function
+        return function
+
+    def needs(self, function: Callable[[Context, T], None]) -> Callable[[Context, T], None]:
+        """Looks with the actor's session before anything is done; raises PermissionMissing with the SQL that helps."""
+        self.check = function
         return function
 
     def shows(self, function: Callable[[T], str]) -> Callable[[T], str]:

@@ -35,8 +35,9 @@ where datname = current_database() and query = '<insufficient privilege>'
 """
 
 _STILL = """
-select state from pg_stat_activity
-where pid = %(pid)s and backend_start = %(backend_start)s and xact_start = %(xact_start)s
+select state, query = '<insufficient privilege>' as is_hidden from pg_stat_activity
+where pid = %(pid)s and (query = '<insufficient privilege>'
+                         or (backend_start = %(backend_start)s and xact_start = %(xact_start)s))
 """
 
 _END = """
@@ -90,9 +91,10 @@ def end(ctx: Context, session: Session) -> None:
 
 
 @terminate.is_done
-def is_over(ctx: Context, session: Session) -> bool:
-    """Also when it went on by itself: what held the locks is gone."""
-    return not ctx.db.query(_STILL, _values(session))
+def is_over(ctx: Context, session: Session) -> bool | None:
+    """Also when it went on by itself: what held the locks is gone. None when this role may not look at it."""
+    rows = ctx.db.query(_STILL, _values(session))
+    return None if rows and rows[0]["is_hidden"] else not rows
 
 
 book = api.Runbook(

@@ -309,7 +309,7 @@ def test_what_is_not_known_is_said() -> None:
     found = advise(texts, SCHEMA, {**SIZES, str(JOBS): size})
     assert found.candidates == ()
     assert [number for number, _ in found.unread] == [1, 2, 3]
-    assert found.unread[2][1] == "ANALYZE never ran on public.jobs"
+    assert found.unread[2][1] == "no statistics of public.jobs: ANALYZE never ran, or this role may not read them"
     size = replace(size, statistics={"id": statistics(ROWS)})
     ((_, reason),) = advise(texts[2:], SCHEMA, {**SIZES, str(JOBS): size}).unread
     assert reason == "no statistics of column user_id of public.jobs"
