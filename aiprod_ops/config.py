@@ -116,6 +116,9 @@ def default_state(environ: Mapping[str, str], *, is_root: bool) -> Path:
     return Path(base) / "aiprod-ops"
 
 
+_TOML = {str: "string", list: "list of strings", dict: "table"}
+
+
 def load(path: str = "", environ: Mapping[str, str] | None = None) -> Settings:
     """Read the configuration: `path`, $AIPROD_OPS_CONFIG, the user's file, the running lab's, or none at all.
 
@@ -145,6 +148,9 @@ def _settings(path: Path, state: Path) -> Settings:
     known = {"state", "runbooks", "service", "targets"}
     if unknown := sorted(set(content) - known):
         raise ConfigurationError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    for key, wanted in (("state", str), ("service", str), ("runbooks", list), ("targets", dict)):
+        if not isinstance(content.get(key, wanted()), wanted):
+            raise ConfigurationError(f"{path}: {key} is {content[key]!r}, expected a {_TOML[wanted]}")
     targets = {name: _target(path, name, table) for name, table in content.get("targets", {}).items()}
     here = path.parent
     return Settings(

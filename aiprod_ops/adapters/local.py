@@ -46,7 +46,7 @@ class LocalPlatform:
     """Makes disposable copies below a folder, on the machine where this runs.
 
     `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
-    target's, where it is on this machine.
+    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none).
     """
 
     def __init__(
@@ -55,10 +55,12 @@ class LocalPlatform:
         copies: Path,
         connect: Callable[[str], Database],
         *,
+        database: str = "",
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
     ) -> None:
         self._backup = backup
+        self._database = database
         self._copies = copies
         self._connect = connect
         self._postgres_bin = postgres_bin
@@ -94,7 +96,7 @@ class LocalPlatform:
         """The restored copy, started; it is stopped in every case, also when the start itself was interrupted."""
         try:
             self._restore(server, source, report)
-            database = self._connect(server.dsn(source.superuser, source.database))
+            database = self._connect(server.dsn(source.superuser, self._database or source.database))
             try:
                 yield database
             finally:

@@ -1,12 +1,14 @@
 """Options that several commands share, and how a command line finds its runbook, target and world."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
@@ -43,6 +45,13 @@ def where(function: F) -> F:
     return command  # type: ignore[return-value]
 
 
+def not_empty(_ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """An option that was given and is empty is a variable that nobody set, not the default."""
+    if value == "" and _ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+        raise click.BadParameter("is empty: is a variable not set?")
+    return value
+
+
 def _where_options() -> list[Callable[[F], F]]:
     env = "AIPROD_OPS"
     return [
@@ -54,13 +63,28 @@ def _where_options() -> list[Callable[[F], F]]:
             shell_complete=complete_target,
         ),
         click.option(
-            "--dsn", default="", metavar="DSN", envvar=f"{env}_DSN", help="Instance to read (probe identity)."
+            "--dsn",
+            default="",
+            callback=not_empty,
+            metavar="DSN",
+            envvar=f"{env}_DSN",
+            help="Instance to read (probe identity).",
         ),
         click.option(
-            "--actor-dsn", default="", metavar="DSN", envvar=f"{env}_ACTOR_DSN", help="Identity that changes it."
+            "--actor-dsn",
+            default="",
+            callback=not_empty,
+            metavar="DSN",
+            envvar=f"{env}_ACTOR_DSN",
+            help="Identity that changes it.",
         ),
         click.option(
-            "--backup-dsn", default="", metavar="DSN", envvar=f"{env}_BACKUP_DSN", help="Identity that copies it."
+            "--backup-dsn",
+            default="",
+            callback=not_empty,
+            metavar="DSN",
+            envvar=f"{env}_BACKUP_DSN",
+            help="Identity that copies it.",
         ),
         click.option("--log", default="", metavar="PATH", help="The server's JSON log, a file or a folder."),
         click.option("--postgres-bin", default="", metavar="DIR", help="PostgreSQL programs of the server's version."),
@@ -130,4 +154,6 @@ def repeated(where: Where) -> str:
     pairs += [("dsn", where.dsn), ("actor-dsn", where.actor_dsn), ("backup-dsn", where.backup_dsn)]
     pairs += [("postgres-bin", where.postgres_bin), *(("runbooks", str(folder)) for folder in where.runbooks)]
     from_environment = {value for name, value in os.environ.items() if name.startswith("AIPROD_OPS_")}
-    return "".join(f" --{name} '{value}'" for name, value in pairs if value and value not in from_environment)
+    return "".join(
+        f" --{name} {shlex.quote(value)}" for name, value in pairs if value and value not in from_environment
+    )

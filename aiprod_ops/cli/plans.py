@@ -9,7 +9,7 @@ from aiprod_ops.cli import options
 from aiprod_ops.cli.checks import known
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.errors import UsageError
+from aiprod_ops.errors import Broken, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
                        shell_complete=options.complete_runbook)  # fmt: skip
@@ -64,7 +64,10 @@ def _name_unfinished(world: Any, made: Any, where: Where) -> None:
     from aiprod_ops.engine.journal import Journal, runs
 
     for name in runs(world.store):
-        journal = Journal(world.store, world.context.clock, name)
+        try:
+            journal = Journal(world.store, world.context.clock, name)
+        except Broken:  # `runs list` names it
+            continue
         target = journal.opening["target"]["system_identifier"] if journal.records else ""
         if journal.ended is None and target == made.plan.identity.system_identifier:
             click.echo(f"unfinished on this instance: aiprod-ops resume {name}{repeated(where)}", err=True)
@@ -129,7 +132,14 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
 
 @click.command("run", context_settings=options.PASS_THROUGH)
 @_book
-@click.option("--apply", "digest", default="", metavar="DIGEST", help="Approve and apply exactly this plan.")
+@click.option(
+    "--apply",
+    "digest",
+    default="",
+    callback=options.not_empty,
+    metavar="DIGEST",
+    help="Approve and apply exactly this plan.",
+)
 @click.option("--confirm", default="", metavar="NAME", help="The target's name, for a runbook of severe risk.")
 @click.option("--dry-run", is_flag=True, help="Only read: show the plan, or whether the one of --apply still holds.")
 @_without

@@ -1,8 +1,11 @@
 """Results as text, JSON, a monitoring plugin's line, and Prometheus' text format."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,8 +23,11 @@ _COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.CRITICAL: "red",
 
 
 def say(text: str = "") -> None:
-    """Print to stdout: the result."""
-    click.echo(redact(text))
+    """Print to stdout: the result. A reader that goes away (head, less) changes no exit code."""
+    try:
+        click.echo(redact(text))
+    except BrokenPipeError:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 it stays open as long as we live
 
 
 def as_json(value: Any) -> None:

@@ -5,6 +5,7 @@ import click
 from aiprod_ops.cli import options
 from aiprod_ops.cli.gate import ask, signals
 from aiprod_ops.cli.options import Where
+from aiprod_ops.errors import Broken, UsageError
 
 _run = click.argument("run", shell_complete=options.complete_run)
 
@@ -53,7 +54,7 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
         journal = Journal.of(world.store, world.context.clock, run)
         entry = registry.pick(entries_of(where), journal.opening["runbook"])
         draft = None
-        if journal.ended is not None:
+        if journal.ended is not None and journal.opening["kind"] != "prove":
             draft = undo_draft(world, entry, journal)
             if digest and (len(digest) < 8 or not draft.digest.startswith(digest)):
                 from aiprod_ops.errors import NotApproved
@@ -101,7 +102,12 @@ def runs_list(output: str, where: Where) -> int:
     store = store_of(where)
     rows = []
     for name in runs(store):
-        journal = Journal.of(store, SystemClock(), name)
+        try:
+            journal = Journal.of(store, SystemClock(), name)
+        except (Broken, UsageError) as error:  # one that is damaged must not hide the others
+            state = error.message if isinstance(error, Broken) else "died before its first record: nothing was begun"
+            rows.append({"run": name, "kind": "?", "target": "?", "by": "?", "state": state})
+            continue
         state = f"unfinished: aiprod-ops resume {name}" if journal.ended is None else f"ended {journal.ended}"
         opening = journal.opening
         rows.append({"run": name, "kind": opening["kind"], "target": opening["target"]["target"], "by": opening["by"],

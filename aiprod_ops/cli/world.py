@@ -107,11 +107,18 @@ def _platform(settings: Settings, target: Target) -> Platform:
     backup = target.backup or target.actor or target.probe
     return LocalPlatform(
         backup=replace(target, backup=backup).dsn("backup"),
+        database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
         connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
     )
+
+
+def _database(target: Target) -> str:
+    from aiprod_ops.adapters.postgres_dsn import target as read
+
+    return str(read(target.dsn("probe"), "probe").parameters.get("dbname", ""))
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
             )
         except OpsError as error:
             # The next command has to find the same instance.
-            if "aiprod-ops " in error.hint and repeated(where) not in error.hint:
+            if "aiprod-ops " in error.hint and "aiprod-ops lab" not in error.hint and repeated(where) not in error.hint:
                 error.hint += repeated(where)
             raise
         finally:

@@ -9,6 +9,8 @@ import msgspec
 from aiprod_ops.domain import evidence
 from aiprod_ops.domain.evidence import Sealed
 from aiprod_ops.domain.plans import canonical
+from aiprod_ops.domain.runs import read_journal
+from aiprod_ops.errors import Broken
 from aiprod_ops.ports import Store
 
 _HEAD = "evidence/HEAD"
@@ -54,7 +56,23 @@ class Archive:
             mark = {"n": mark["n"], "seal": mark["seal"]} if mark else None
         except (ValueError, KeyError, TypeError):
             return ["evidence: the head mark cannot be read"]
-        return evidence.faults(self.read(), mark)
+        chain = self.read()
+        return [*evidence.faults(chain, mark), *self._gone({record.seal for _, record in chain if record})]
+
+    def _gone(self, seals: set[str]) -> list[str]:
+        """Records that a journal says were sealed, and that are not here."""
+        found: list[str] = []
+        for name in self.store.names("runs/"):
+            if not name.endswith("journal.jsonl"):
+                continue
+            try:
+                records, _ = read_journal(self.store.get(name) or b"")
+            except Broken as error:
+                found.append(f"{name}: {error.message}")
+                continue
+            sealed = [record for record in records if "seal" in record.data]
+            found += [f"{name}: its evidence is gone" for record in sealed if record.data["seal"] not in seals]
+        return list(dict.fromkeys(found))
 
     def bodies(self, **wanted: str) -> list[Sealed]:
         """Records that hold and whose body has these values, newest first."""

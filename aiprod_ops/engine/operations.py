@@ -8,10 +8,10 @@ from typing import Any
 from aiprod_ops.domain.plans import Action, Draft, Plan
 from aiprod_ops.domain.runs import State, replay
 from aiprod_ops.engine.evidence import Archive
-from aiprod_ops.engine.journal import Journal
+from aiprod_ops.engine.journal import Journal, runs
 from aiprod_ops.engine.planning import draft as make_draft
 from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
-from aiprod_ops.engine.proving import Proven, opening, proof_of, prove, require
+from aiprod_ops.engine.proving import Proven, abandon, opening, proof_of, prove, require
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.run import Run
 from aiprod_ops.engine.runbook import Lab
@@ -116,6 +116,7 @@ def resume(world: World, entry: Entry, journal: Journal) -> Outcome:
 
 def undo_draft(world: World, entry: Entry, journal: Journal) -> Draft:
     """The plan that takes a finished run back: the undo of what it changed, last first. Raises Refused."""
+    _refuse_twice(world, journal.run)
     original = kept_draft(world.store, journal.opening["digest"])
     progress = replay(journal.records, len(original.plan.actions))
     changed = [a for a, state in zip(original.plan.actions, progress.steps, strict=True) if state is State.CHANGED]
@@ -131,8 +132,19 @@ def undo_draft(world: World, entry: Entry, journal: Journal) -> Draft:
     return Draft(plan, plan.digest, now, now + valid_for, world.by, original.moving)
 
 
+def _refuse_twice(world: World, run: str) -> None:
+    """What is there after a run was rolled back is somebody else's. Raises Refused."""
+    for name in runs(world.store):
+        other = Journal(world.store, world.context.clock, name)
+        if other.records and other.opening.get("of") == run and other.ended == Exit.DONE:
+            raise Refused(f"run {run} was rolled back already, by {name}: nothing of it is left")
+
+
 def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None, approval: str) -> Outcome:
     """Take a run back: an unfinished one by undoing it in its own journal, a finished one by a run of its own."""
+    if journal.opening["kind"] == "prove":
+        abandon(world, journal.run)
+        return Outcome(Exit.DONE, journal.run, "the proof was ended, its copy is gone; production was only read")
     if draft is None:
         unfinished = kept_draft(world.store, journal.opening["digest"])
         params = typed_params(entry, unfinished.plan.parameters)

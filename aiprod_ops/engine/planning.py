@@ -103,6 +103,7 @@ def approved(store: Store, context: Context, named: str) -> Draft:
 
     Raises NotApproved when there is none or it has expired, Broken when the file was edited.
     """
+    named = named.lower()
     if len(named) < 8 or not all(c in "0123456789abcdef" for c in named):
         raise UsageError(
             f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits",

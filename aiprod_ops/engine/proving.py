@@ -16,7 +16,7 @@ from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Held, OpsError, Refused, UsageError, before_acting
-from aiprod_ops.ports import Restored, Store
+from aiprod_ops.ports import Restored, Server, Store
 from aiprod_ops.units import seconds
 
 
@@ -60,8 +60,20 @@ def _tried(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> t
     for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
         context.report(f"removed the copy {name} of a run that is no more")
     with context.platform.copy(run, context.report) as (database, restored):
+        _refuse_another(database.server(), draft)
         copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
         return entry.book.phases["prove"](copy, draft.plan, params), restored
+
+
+def _refuse_another(server: Server, draft: Draft) -> None:
+    """A backup DSN that leads elsewhere would prove the plan on other data. Raises Refused."""
+    planned = draft.plan.identity
+    if (server.system_identifier, server.database) != (planned.system_identifier, planned.database):
+        raise Refused(
+            f"the copy is of the database {server.database} of system {server.system_identifier}, "
+            f"the plan is for {planned.database} of system {planned.system_identifier}",
+            hint="mend the backup DSN",
+        )
 
 
 @contextmanager
@@ -94,6 +106,16 @@ def opening(world: World, entry: Entry, draft: Draft, kind: str, **more: Any) ->
     }
 
 
+def abandon(world: World, run: str) -> None:
+    """End a proof that was killed: its copy is destroyed, nothing else is left of it. Raises Held while it lives."""
+    journal = Journal(world.store, world.context.clock, run)
+    with world.store.lock(f"run-{run}", world.by):
+        journal.recover()
+        world.context.platform.sweep(lambda name: name != run)
+        if journal.ended is None:
+            journal.write("ended", exit=int(Exit.REFUSED))
+
+
 def proof_of(world: World, digest: str) -> Sealed | None:
     """The newest sealed proof that holds for a plan and is not older than the promise allows."""
     valid_for = timedelta(seconds=seconds(world.context.promises.get("approval.valid_for")))
@@ -103,9 +125,9 @@ def proof_of(world: World, digest: str) -> Sealed | None:
 
 
 def disproof_of(world: World, digest: str) -> Sealed | None:
-    """The newest sealed proof that refused a part of this plan, or all of it."""
-    found = [r for r in Archive(world.store).bodies(kind="prove", digest=digest) if r.body["refused"]]
-    return found[0] if found else None
+    """The newest sealed proof of this plan, if it refused a part of it, or all."""
+    found = Archive(world.store).bodies(kind="prove", digest=digest)
+    return found[0] if found and found[0].body["refused"] else None
 
 
 def _holding(draft: Draft, proof: Proof) -> Draft | None:

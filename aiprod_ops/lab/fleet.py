@@ -92,6 +92,7 @@ def up(
     redis.check()
     postgres.check_revision(revision)
     folder = folder.absolute()
+    folders.refuse_foreign(folder)
     _make(folder)
     folder = folder.resolve()
     with folders.locked(folder):

@@ -27,7 +27,12 @@ def default() -> Path:
 def create(folder: Path) -> None:
     """Make an empty lab folder, or accept what is left of one. Raises Refused for a folder of somebody else."""
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if not is_lab(folder) and any(path.name != LOCK for path in folder.iterdir()):
+    refuse_foreign(folder)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises Refused for a folder that holds somebody else's files; nothing is written there, not even a lock."""
+    if folder.is_dir() and not is_lab(folder) and any(path.name != LOCK for path in folder.iterdir()):
         raise Refused(f"{folder} holds other files and is not a lab", hint="name an empty folder with --folder DIR")
 
 

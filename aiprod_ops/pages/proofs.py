@@ -108,7 +108,7 @@ def _claimed(entry: Entry) -> Iterator[tuple[str, str, str]]:
 def _proves(record: Record, kind: str) -> bool:
     body = record.body
     if kind == "prove":
-        return body["kind"] == "prove" and bool(body["proves"])
+        return body["kind"] == "prove" and bool(body.get("proves"))
     return body["kind"] == kind and int(body["exit"]) == 0
 
 

@@ -96,7 +96,12 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
     """The order of the pages, as MkDocs wants it."""
     runbooks = [{entry.id: f"runbooks/{entry.id}.md"} for entry in sources.runbooks.values()]
     playbooks = [{book.symptom: f"playbooks/{book.id}.md"} for book in sources.playbooks.values()]
-    reference = [{"Commands": "cli.md"}, {"Exit codes": "exit-codes.md"}, {"Evidence": "evidence.md"}]
+    reference = [
+        {"Commands": "cli.md"},
+        {"Configuration": "configuration.md"},
+        {"Exit codes": "exit-codes.md"},
+        {"Evidence": "evidence.md"},
+    ]
     decisions = [{title: name} for title, name in _decisions(sources)]
     return [
         {"What do you see?": "index.md"},

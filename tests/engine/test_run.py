@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -394,3 +395,63 @@ def test_altered_and_missing_evidence_is_named(bench: Bench) -> None:
     assert "is gone" in archive.faults()[0]
     bench.store.content = {name: data for name, data in kept.items() if name != f"evidence/{names[1]}"}
     assert "names record 2, the last one here is 1" in archive.faults()[0]
+
+
+def test_an_actor_in_another_database_is_refused_before_the_first_action(bench: Bench) -> None:
+    made, world = planned(bench), bench.world()
+
+    def elsewhere(run: str) -> Any:
+        actor = bench.world().open_actor(run)
+        actor.server = lambda: replace(world.context.db.server(), database="twin")  # type: ignore[method-assign]
+        return actor
+
+    outcome = apply(replace(world, open_actor=elsewhere), bench.entry, made, "--apply")
+    assert outcome.exit == Exit.REFUSED
+    assert "the actor is in the database twin" in outcome.reason
+    assert bench.light.switched == []
+
+
+def test_a_run_is_rolled_back_once(bench: Bench) -> None:
+    world = bench.world()
+    journal = Journal.of(bench.store, bench.clock, applied(bench, planned(bench)).run)
+    roll_back(world, bench.entry, journal, undo_draft(world, bench.entry, journal), "--apply")
+    bench.light.on.add("a")
+    with pytest.raises(Refused, match="was rolled back already"):
+        undo_draft(world, bench.entry, journal)
+    assert bench.light.on == {"a"}, "what somebody else switched on stays"
+
+
+def test_a_killed_proof_is_ended_by_rollback_and_the_plan_can_be_proven_again(bench: Bench) -> None:
+    made = planned(bench)
+    bench.store.kill_after = 1
+    with pytest.raises(Killed):
+        applied(bench, made)
+    bench.store.kill_after = 10**9
+    journal = Journal.of(bench.store, bench.clock, runs(bench.store)[-1])
+    assert journal.opening["kind"] == "prove"
+    assert roll_back(bench.world(), bench.entry, journal, None, "").exit == Exit.DONE
+    assert applied(bench, made).exit == Exit.DONE
+
+
+def test_the_newest_proof_of_a_plan_decides(bench: Bench) -> None:
+    made = planned(bench)
+    light = bench.platform.copy
+
+    @contextmanager
+    def another(name: str, report: Any = None) -> Any:
+        with light(name) as (database, restored):
+            database.server = lambda: replace(bench.world().context.db.server(), database="twin")  # type: ignore[method-assign]
+            yield database, restored
+
+    bench.platform.copy = another  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="the copy is of the database twin"):
+        applied(bench, made)
+    bench.platform.copy = light  # type: ignore[method-assign]
+    assert applied(bench, made).exit == Exit.DONE
+
+
+def test_evidence_that_is_gone_altogether_is_missed_by_the_journals(bench: Bench) -> None:
+    applied(bench, planned(bench))
+    for name in bench.store.names("evidence/"):
+        del bench.store.content[name]
+    assert any("its evidence is gone" in fault for fault in Archive(bench.store).faults())
