@@ -83,7 +83,7 @@ def _check_text(result: Checked, target: str) -> None:
         if columns:
             rows = [{"status": f.status.name, **f.columns} for f in findings]
             say()
-            for line in table(rows):
+            for line in table(rows, widest=54):
                 say("  " + line)
             say()
         else:

@@ -125,7 +125,7 @@ SHAPES = (
         "pipelines by status",
         "SELECT id, job_id, stage, worker, created_at FROM pipeline_jobs WHERE status = %(status)s "
         "ORDER BY created_at DESC LIMIT 50",
-        4,
+        1,
         lambda literals: {"status": literals.status()},
     ),
     Shape(
