@@ -46,6 +46,7 @@ def _summary(world: Any, run: str) -> Iterator[str]:
         for action in record.body.get("actions", []):
             yield f"{action['state']:<12} {action['kind']} {action['name']}"
         for name, place in record.body.get("files", {}).items():
-            yield f"{'written':<12} {name}: {place}"
+            there = world.store.where(place) if place.startswith("runs/") else place
+            yield f"{'written':<12} {name}: {there}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return

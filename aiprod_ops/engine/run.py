@@ -286,14 +286,17 @@ class Run:
         self.journal.write("ended", exit=int(progress.exit_code))
 
     def _files(self) -> dict[str, str]:
-        """Write what belongs to a verified run beside its journal, and where the configuration wants it."""
+        """Write what belongs to a verified run beside its journal, and where the configuration wants it.
+
+        Answers where each file is: a path, or its name in the store.
+        """
         if "files" not in self.book.phases or "of" in self.journal.opening:
             return {}
         placed: dict[str, str] = {}
         for name, text in self.book.phases["files"](self.plan, self.params).items():
             kept = f"runs/{self.journal.run}/files/{name}"
             self.world.store.put(kept, text.encode())
-            placed[name] = self.world.deliver(name, text) or self.world.store.where(kept)
+            placed[name] = self.world.deliver(name, text) or kept
         return placed
 
     def _body(self, progress: Any, files: dict[str, str]) -> dict[str, Any]:
