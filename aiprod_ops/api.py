@@ -25,8 +25,8 @@ from aiprod_ops.actions.measurements import (
 )
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.revisions import alembic_revision
+from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.findings import Finding, Status
-from aiprod_ops.domain.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize

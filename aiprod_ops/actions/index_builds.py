@@ -10,7 +10,7 @@ from typing import Any
 
 from pglast import keywords
 
-from aiprod_ops.domain.coverage import NewIndex, shown
+from aiprod_ops.domain.advice.coverage import NewIndex, shown
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action
 from aiprod_ops.domain.schema import Name

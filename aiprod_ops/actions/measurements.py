@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiprod_ops.domain import parameters
 from aiprod_ops.domain.findings import Finding
-from aiprod_ops.domain.parameters import ColumnValues, Logged, Missing, Slot, ValueSet
 from aiprod_ops.domain.proofs import Comparison, Sampled
-from aiprod_ops.domain.queries import Unreadable, read
 from aiprod_ops.domain.schema import Name, Schema
+from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
+from aiprod_ops.domain.values import parameters
+from aiprod_ops.domain.values.parameters import ColumnValues, Logged, Missing, Slot, ValueSet
 from aiprod_ops.errors import Failed, OpsError, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Milliseconds, Seconds

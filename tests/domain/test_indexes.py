@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiprod_ops.domain.coverage import Need, name_for, serving, shown
-from aiprod_ops.domain.indexes import MOST_FOR_TABLE, Advice, NewIndex, advise, exists, serves
+from aiprod_ops.domain.advice.coverage import Need, name_for, serving, shown
+from aiprod_ops.domain.advice.indexes import MOST_FOR_TABLE, Advice, NewIndex, advise, exists, serves
+from aiprod_ops.domain.advice.selectivity import average, commonest, index_size, rarest
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Index, Key, Name, Schema, Table, TableSize
-from aiprod_ops.domain.selectivity import average, commonest, index_size, rarest
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.units import Bytes, Milliseconds
 

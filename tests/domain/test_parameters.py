@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.domain.parameters import (
+from aiprod_ops.domain.schema import Column, Name, Schema, Table
+from aiprod_ops.domain.sql.trees import Unreadable, parse
+from aiprod_ops.domain.values.parameters import (
     ColumnValues,
     Logged,
     Missing,
@@ -20,8 +22,6 @@ from aiprod_ops.domain.parameters import (
     types,
     value_sets,
 )
-from aiprod_ops.domain.schema import Column, Name, Schema, Table
-from aiprod_ops.domain.trees import Unreadable, parse
 
 JOBS, RESULTS = Name("public", "jobs"), Name("app", "results")
 SCHEMA = Schema(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.domain.queries import Access, Query, Unreadable, read
 from aiprod_ops.domain.schema import Column, Name, Schema, Table
-from aiprod_ops.domain.trees import repaired
+from aiprod_ops.domain.sql.queries import Access, Query, Unreadable, read
+from aiprod_ops.domain.sql.trees import repaired
 
 SCHEMA = Schema(
     (

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from aiprod_ops.domain.trees import Node, Unreadable, kind, names, normalised, parse, uncast, walk, written
+from aiprod_ops.domain.sql.trees import Node, Unreadable, kind, names, normalised, parse, uncast, walk, written
 
 #: Where a node stands, or what the same statement may say in two ways; none of it takes part in the comparison.
 _PLACES = frozenset(

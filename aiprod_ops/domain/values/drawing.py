@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aiprod_ops.domain.literals import quote
+from aiprod_ops.domain.values.literals import quote
 
 #: Where in the histogram one end of a range is taken, by value class: few rows, half of them, nearly all.
 _ONE_SIDED = {">": {"rare": 0.95, "median": 0.50, "common": 0.05}, "<": {"rare": 0.05, "median": 0.50, "common": 0.95}}

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aiprod_ops.domain.conditions import Place, column_text
 from aiprod_ops.domain.schema import Name, Schema
-from aiprod_ops.domain.scopes import Level, levels, own
-from aiprod_ops.domain.trees import Node, kind, names, parse, uncast, walk
+from aiprod_ops.domain.sql.conditions import Place, column_text
+from aiprod_ops.domain.sql.scopes import Level, levels, own
+from aiprod_ops.domain.sql.trees import Node, kind, names, parse, uncast, walk
 
 _SIMPLE = {"=": "=", "<>": "<>", "<": "<", "<=": "<", ">": ">", ">=": ">", "~~": "like", "~~*": "like"}
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}

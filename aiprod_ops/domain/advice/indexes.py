@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aiprod_ops.domain.coverage import Need, NewIndex, exists, is_usable, name_for, serves, serving
-from aiprod_ops.domain.needs import needs
-from aiprod_ops.domain.options import Target
-from aiprod_ops.domain.queries import Unreadable, read
+from aiprod_ops.domain.advice.coverage import Need, NewIndex, exists, is_usable, name_for, serves, serving
+from aiprod_ops.domain.advice.needs import needs
+from aiprod_ops.domain.advice.options import Target
+from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.schema import Key, Name, Schema, TableSize
-from aiprod_ops.domain.selectivity import index_size
+from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.units import Bytes, show
 

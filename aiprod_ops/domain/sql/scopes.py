@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from aiprod_ops.domain.schema import Schema
-from aiprod_ops.domain.trees import Node, children, is_kind, kind, names, walk
+from aiprod_ops.domain.sql.trees import Node, children, is_kind, kind, names, walk
 
 _SYSTEM = ("pg_catalog", "information_schema", "pg_toast")
 _EVERY: frozenset[str] | None = None

@@ -6,10 +6,10 @@ Only what a b-tree can use is recorded. Source: PostgreSQL manual, "Index Types"
 
 from dataclasses import dataclass, field
 
-from aiprod_ops.domain.conditions import Comparison, column_text, comparisons
 from aiprod_ops.domain.schema import Schema
-from aiprod_ops.domain.scopes import Level, Relation, levels, own
-from aiprod_ops.domain.trees import Node, Unreadable, is_kind, kind, names, parse, uncast
+from aiprod_ops.domain.sql.conditions import Comparison, column_text, comparisons
+from aiprod_ops.domain.sql.scopes import Level, Relation, levels, own
+from aiprod_ops.domain.sql.trees import Node, Unreadable, is_kind, kind, names, parse, uncast
 
 __all__ = ["Access", "Query", "Unreadable", "read"]
 

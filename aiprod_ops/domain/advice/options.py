@@ -6,10 +6,20 @@ Source: PostgreSQL manual, "Multicolumn Indexes", "Indexes and ORDER BY".
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiprod_ops.domain.coverage import Need, flipped
-from aiprod_ops.domain.queries import Access
+from aiprod_ops.domain.advice.coverage import Need, flipped
+from aiprod_ops.domain.advice.selectivity import (
+    IDLE,
+    NARROW_RANGE,
+    POOR,
+    PREFIX,
+    WIDE_RANGE,
+    average,
+    bar,
+    commonest,
+    rarest,
+)
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Key, Table, TableSize
-from aiprod_ops.domain.selectivity import IDLE, NARROW_RANGE, POOR, PREFIX, WIDE_RANGE, average, bar, commonest, rarest
+from aiprod_ops.domain.sql.queries import Access
 
 #: With so few rows left for the most common value, one more key saves less than it costs to maintain.
 FEW_ROWS = 10

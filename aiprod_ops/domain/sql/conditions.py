@@ -7,8 +7,8 @@ IS NULL, and LIKE with a constant start.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aiprod_ops.domain.scopes import Level, is_query, own_parts
-from aiprod_ops.domain.trees import Node, kind, names, uncast, walk
+from aiprod_ops.domain.sql.scopes import Level, is_query, own_parts
+from aiprod_ops.domain.sql.trees import Node, kind, names, uncast, walk
 
 #: Immutable functions of one argument that are met as index expressions ("Function Volatility Categories").
 _IMMUTABLE = frozenset({"lower", "upper", "md5", "length", "char_length", "abs", "btrim", "ltrim", "rtrim", "reverse"})

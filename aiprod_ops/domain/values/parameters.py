@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aiprod_ops.domain.drawing import ColumnValues, draw, is_drawable
-from aiprod_ops.domain.literals import literals, normalise, quote
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.domain.slots import Slot, slots, types
-from aiprod_ops.domain.trees import kind, parse, repaired, walk
+from aiprod_ops.domain.sql.trees import kind, parse, repaired, walk
+from aiprod_ops.domain.values.drawing import ColumnValues, draw, is_drawable
+from aiprod_ops.domain.values.literals import literals, normalise, quote
+from aiprod_ops.domain.values.slots import Slot, slots, types
 
 __all__ = [
     "ColumnValues", "Logged", "Missing", "Slot", "ValueSet", "literals", "logged", "normalise", "quote", "repaired",

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from aiprod_ops.domain.coverage import Need
-from aiprod_ops.domain.options import Option, Target, Unknown, option
-from aiprod_ops.domain.queries import Access, Query
+from aiprod_ops.domain.advice.coverage import Need
+from aiprod_ops.domain.advice.options import Option, Target, Unknown, option
+from aiprod_ops.domain.advice.selectivity import POOR
 from aiprod_ops.domain.schema import Schema, TableSize
-from aiprod_ops.domain.selectivity import POOR
+from aiprod_ops.domain.sql.queries import Access, Query
 
 #: Smaller tables are read faster than an index is maintained: 100 pages of 8 kB are read in a millisecond.
 SMALL_PAGES = 100

@@ -1,0 +1,1 @@
+"""Which indexes a workload is missing, and whether one that exists already gives it."""

@@ -1,0 +1,1 @@
+"""Real values for a statement's parameters."""
