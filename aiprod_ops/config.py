@@ -4,11 +4,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from aiprod_ops.domain.findings import Waiver
 from aiprod_ops.errors import ConfigurationError, UsageError
 
 
@@ -76,15 +78,18 @@ class Settings:
     targets: Mapping[str, Target]
     runbook_folders: tuple[Path, ...] = ()
     service: Path | None = None
+    waivers: tuple[Waiver, ...] = ()
     origin: str = "no configuration file"
 
     @cached_property
     def promises(self) -> Promises:
-        """The user's `service.toml`, or the one that is shipped."""
+        """The shipped `service.toml`, and over it what the user's own says: a promise that is new has a default."""
+        shipped = tomllib.loads(resources.files("aiprod_ops").joinpath("service.toml").read_text())
         if self.service is None:
-            text = resources.files("aiprod_ops").joinpath("service.toml").read_text()
-            return Promises(tomllib.loads(text), "the shipped service.toml")
-        return Promises(_read_toml(self.service), str(self.service))
+            return Promises(shipped, "the shipped service.toml")
+        own = _read_toml(self.service)
+        merged = {name: {**shipped.get(name, {}), **table} for name, table in own.items() if isinstance(table, dict)}
+        return Promises({**shipped, **own, **merged}, str(self.service))
 
     def target(self, name: str) -> Target:
         """A target by name; the only one when the name is empty."""
@@ -145,10 +150,10 @@ def load_lab(environ: Mapping[str, str] | None = None) -> Settings | None:
 
 def _settings(path: Path, state: Path) -> Settings:
     content = _read_toml(path)
-    known = {"state", "runbooks", "service", "targets"}
+    known = {"state", "runbooks", "service", "targets", "waivers"}
     if unknown := sorted(set(content) - known):
         raise ConfigurationError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    for key, wanted in (("state", str), ("service", str), ("runbooks", list), ("targets", dict)):
+    for key, wanted in (("state", str), ("service", str), ("runbooks", list), ("targets", dict), ("waivers", list)):
         if not isinstance(content.get(key, wanted()), wanted):
             raise ConfigurationError(f"{path}: {key} is {content[key]!r}, expected a {_TOML[wanted]}")
     targets = {name: _target(path, name, table) for name, table in content.get("targets", {}).items()}
@@ -158,6 +163,7 @@ def _settings(path: Path, state: Path) -> Settings:
         targets=targets,
         runbook_folders=tuple(here / folder for folder in content.get("runbooks", ())),
         service=here / content["service"] if "service" in content else None,
+        waivers=tuple(_waiver(path, table) for table in content.get("waivers", ())),
         origin=str(path),
     )
 
@@ -172,6 +178,22 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
         raise ConfigurationError(f"{path}: target {name!r} has no `probe` DSN", hint='add probe = "postgresql://…"')
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     return Target(name=name, **plain)
+
+
+_WAIVER = {"finding": str, "until": date, "reason": str}
+
+
+def _waiver(path: Path, table: Any) -> Waiver:
+    """A `[[waivers]]` table. One without an end or a reason is refused: nobody would find it again."""
+    given = table if isinstance(table, dict) else {}
+    wrong = [key for key, kind in _WAIVER.items() if not isinstance(given.get(key), kind) or not given[key]]
+    if wrong or set(given) - {*_WAIVER, "target"}:
+        raise ConfigurationError(
+            f"{path}: a waiver has {', '.join(sorted(given)) or 'nothing'}, expected finding, until, reason, and maybe "
+            f"target; look at {', '.join(wrong) or 'its other keys'}",
+            hint='[[waivers]] finding = "an id that check prints", until = 2027-01-31, reason = "…"',
+        )
+    return Waiver(given["finding"], given["until"], given["reason"], str(given.get("target", "")))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

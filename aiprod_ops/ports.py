@@ -126,6 +126,9 @@ class Store(Protocol):
     def truncate(self, name: str, size: int) -> None:
         """Cut to the first `size` bytes: an unterminated last line is dropped this way."""
 
+    def remove(self, name: str) -> None:
+        """Forget a name; nothing happens when there is none."""
+
     def names(self, prefix: str) -> list[str]:
         """Names below a prefix, sorted."""
 

@@ -128,7 +128,9 @@ def _finding(statement: Statement, workload: Workload, params: Params, advice: s
         "advice": advice,
     }
     warn, crit = (1.0, 4.0) if is_helped else (None, None)
-    return Finding("times over the objective", over, "×", warn, crit, columns=cells)
+    return Finding(
+        "times over the objective", over, "×", warn, crit, columns=cells, id=f"statement:{statement.query_id}"
+    )
 
 
 def _of(workload: Workload) -> str:

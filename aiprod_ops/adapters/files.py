@@ -55,6 +55,9 @@ class FolderStore:
     def truncate(self, name: str, size: int) -> None:
         os.truncate(self.root / name, size)
 
+    def remove(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
     def names(self, prefix: str) -> list[str]:
         base = self.root / prefix
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))

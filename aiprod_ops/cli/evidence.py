@@ -49,10 +49,12 @@ def evidence_verify(output: str, where: Where) -> int:
     """Check every seal and the chain; names the record that was altered. Exit code: 0 holds, 2 does not."""
     from aiprod_ops.cli import render
     from aiprod_ops.cli.world import store_of
+    from aiprod_ops.engine import history
     from aiprod_ops.engine.evidence import Archive
 
-    archive = Archive(store_of(where))
-    faults, records = archive.faults(), len(archive.read())
+    store = store_of(where)
+    archive = Archive(store)
+    faults, records = [*archive.faults(), *history.faults(store)], len(archive.read())
     if output == "json":
         render.as_json({"records": records, "faults": faults})
     else:

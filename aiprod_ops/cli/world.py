@@ -98,6 +98,12 @@ def _connect(target: Target, identity: str, name: str) -> Database:
     return PostgresDatabase(dsn, writes=identity == "actor", application_name=name, log=target.log)
 
 
+def _replicas(target: Target) -> dict[str, Database]:
+    """The target's other nodes, by host and port. They connect when they are first asked."""
+    named = {_dsn_name(dsn).partition("@")[2]: replace(target, probe=dsn) for dsn in target.replicas}
+    return {name: _connect(each, "probe", "aiprod-ops") for name, each in named.items()}
+
+
 def _platform(settings: Settings, target: Target) -> Platform:
     from aiprod_ops.adapters.local import LocalPlatform
     from aiprod_ops.adapters.postgres import PostgresDatabase
@@ -126,18 +132,24 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     """A World on the target the command line means; its probe session is closed at the end."""
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.cli.progress import Progress
+    from aiprod_ops.engine.history import history_of
     from aiprod_ops.engine.runbook import Context
     from aiprod_ops.engine.world import World
 
     settings = settings_of(where)
     target = target_of(settings, where)
     probe = _connect(target, "probe", "aiprod-ops")
+    replicas = _replicas(target)
     with Progress(quiet=quiet) as report:
-        context = Context(probe, target, _platform(settings, target), SystemClock(), settings.promises, report)
+        store = _store(settings)
+        context = Context(
+            probe, target, _platform(settings, target), SystemClock(), settings.promises, report,
+            history_of(store, target.name, settings.promises), replicas, settings.waivers,
+        )  # fmt: skip
         try:
             yield World(
                 context=context,
-                store=_store(settings),
+                store=store,
                 open_actor=lambda run: _connect(target, "actor", f"aiprod-ops {run}"),
                 open_probe=lambda: _connect(target, "probe", "aiprod-ops watch"),
                 by=who(),
@@ -152,7 +164,8 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 error.hint += repeated(where)
             raise
         finally:
-            probe.close()
+            for database in (probe, *replicas.values()):
+                database.close()
 
 
 def _deliver(target: Target, name: str, text: str) -> str:

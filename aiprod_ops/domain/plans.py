@@ -56,7 +56,8 @@ class Action:
     `basis` are the stable facts it rests on (a table's definition): when they change, the digest changes.
     `undo` takes it back; where nothing can, `irreversible` says why. `lock` is the strongest lock it takes, in
     PostgreSQL's words. `timeout` bounds the action; one that ran out is unknown until somebody looked.
-    `name` identifies the action within its plan (for `--without`), by default the subject as text.
+    `name` identifies the action within its plan (for `--without`), by default the subject as text. `answers` is the id
+    of the finding that it repairs: where that is waived the action is left out.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Action:
     estimate: Estimate | None = None
     timeout: Seconds = Seconds(3600)
     name: str = ""
+    answers: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from aiprod_ops.domain.findings import Finding, Status, worst
+from aiprod_ops.domain.findings import Finding, Status, waived, worst
 from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
@@ -19,10 +19,14 @@ from aiprod_ops.units import seconds
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check."""
+    """The result of a check. `new` and `gone` are ids of findings that were not there, or not any more, `since` the
+    last check of this target."""
 
     runbook: str
     findings: tuple[Finding, ...]
+    since: datetime | None = None
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -30,10 +34,28 @@ class Checked:
 
 
 def check(entry: Entry, context: Context, params: Any) -> Checked:
-    """Read the facts and judge them. A check that finds nothing to say is UNKNOWN: silence is not OK."""
+    """Read the facts and judge them. A check that finds nothing to say is UNKNOWN: silence is not OK.
+
+    What the next check needs is kept; where it cannot be (a full disk) that is said, and the check goes on.
+    """
     book = entry.book
+    now = context.clock.now()
     facts = book.phases["facts"](context, params)
-    return Checked(entry.id, tuple(book.phases["judge"](facts, params)))
+    findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
+    name = f"findings.{entry.id}"
+    before = context.history.last(name)
+    faults = {finding.id: finding.judged.name for finding in findings if finding.judged is not Status.OK}
+    try:
+        for what, value in book.phases["keep"](facts, params).items() if "keep" in book.phases else ():
+            context.history.keep(what, now, value)
+        context.history.keep(name, now, faults)
+    except OSError as error:
+        context.report(f"this check is not kept for the next one to compare with: {error.strerror}")
+    if before is None:
+        return Checked(entry.id, tuple(findings))
+    known = dict(before.value)
+    new, gone = sorted(faults.keys() - known.keys()), sorted(known.keys() - faults.keys())
+    return Checked(entry.id, tuple(findings), before.taken, tuple(new), tuple(gone))
 
 
 def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iterable[str] = ()) -> Draft:
@@ -43,8 +65,12 @@ def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iter
         raise UsageError(f"{entry.id} only checks; it plans no change")
     facts = _facts(entry, context, params)
     _, moving = book.split(facts)
-    plan = _plan(entry, context, params, facts, without)
     now = context.clock.now()
+    plan = _plan(entry, context, params, facts, without)
+    findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
+    accepted = {finding.id for finding in findings if finding.waived}
+    if left := [action.name for action in plan.actions if action.answers in accepted]:
+        plan = plan.excluding(left)
     valid_for = timedelta(seconds=seconds(context.promises.get("approval.valid_for")))
     return Draft(plan, plan.digest, now, now + valid_for, by, moving)
 

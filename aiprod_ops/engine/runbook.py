@@ -9,9 +9,10 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from aiprod_ops.config import Promises, Target
-from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.findings import Finding, Waiver
 from aiprod_ops.domain.plans import Action, Plan
 from aiprod_ops.domain.proofs import Proof
+from aiprod_ops.engine.history import History
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.ports import Clock, Database, Platform, Restored
 from aiprod_ops.units import Seconds
@@ -26,7 +27,10 @@ the digest; what must be fresh right before the action is a guard."""
 
 @dataclass(frozen=True)
 class Context:
-    """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action."""
+    """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
+
+    `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only.
+    """
 
     db: Database
     target: Target
@@ -34,6 +38,9 @@ class Context:
     clock: Clock
     promises: Promises
     report: Callable[[str], None]  #: one line of progress for people
+    history: History
+    replicas: Mapping[str, Database] = field(default_factory=dict)
+    waivers: tuple[Waiver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,10 @@ class Runbook:
     def judge(self, function: Callable[[Any, Any], Findings]) -> Callable[[Any, Any], Findings]:
         """Pure: findings from facts."""
         return self._register("judge", function)
+
+    def keep(self, function: Callable[[Any, Any], Mapping[str, Any]]) -> Callable[[Any, Any], Mapping[str, Any]]:
+        """Optional, pure: what of the facts the next checks need to know, by name (`Context.history`)."""
+        return self._register("keep", function)
 
     def plan(self, function: Callable[[Any, Any], Iterable[Action]]) -> Callable[[Any, Any], Iterable[Action]]:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiprod_ops.config import Promises, Target
+from aiprod_ops.engine.history import History
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.engine.world import World
@@ -51,6 +52,9 @@ class MemoryStore:
 
     def truncate(self, name: str, size: int) -> None:
         self.content[name] = self.content[name][:size]
+
+    def remove(self, name: str) -> None:
+        self.content.pop(name, None)
 
     def names(self, prefix: str) -> list[str]:
         return sorted(name for name in self.content if name.startswith(prefix))
@@ -176,7 +180,7 @@ class Bench:
         promises = Promises({"approval": {"valid_for": "4 h"}}, "test")
         context = Context(
             MemoryDatabase(self.light, writes=False), Target("lab", "dsn"), self.platform, self.clock, promises,
-            self.said.append,
+            self.said.append, History(self.store, "lab", timedelta(days=400)),
         )  # fmt: skip
         return World(
             context=context, store=self.store, open_actor=self._actor,

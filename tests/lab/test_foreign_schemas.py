@@ -16,11 +16,13 @@ from command_line import BOOK, SLOW, Bench, Done, configured, lab, lone_server, 
 from aiprod_ops import api
 from aiprod_ops.actions.index_builds import creation
 from aiprod_ops.adapters.clock import SystemClock
+from aiprod_ops.adapters.files import FolderStore
 from aiprod_ops.adapters.local import LocalPlatform
 from aiprod_ops.adapters.postgres import PostgresDatabase
 from aiprod_ops.config import Settings, Target
 from aiprod_ops.domain.plans import Identity
 from aiprod_ops.domain.schema import Key
+from aiprod_ops.engine.history import history_of
 from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.lab import postgres
 
@@ -267,7 +269,8 @@ def _proven_by_hand(source: PostgresDatabase, platform: LocalPlatform, index: ap
     plan = api.Plan(runbook="by-hand", source="", identity=identity, parameters={}, actions=(action,))
     promises = Settings(state=Path("/"), targets={}).promises
     with platform.copy("by-hand") as (database, restored):
-        context = Context(database, Target("here", ""), platform, SystemClock(), promises, lambda _: None)
+        history = history_of(FolderStore(Path(restored.name)), "here", promises)
+        context = Context(database, Target("here", ""), platform, SystemClock(), promises, lambda _: None, history)
         copy = Copy(database, source, restored, context, runbook.book.kinds)
         params = runbook.Params(api.Milliseconds(0.2), api.Ratio(0.01), api.Ratio(0.1))
         return runbook.prove(copy, plan, params).refused.get(str(build), "")
