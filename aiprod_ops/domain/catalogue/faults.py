@@ -1,0 +1,91 @@
+"""A fault of an index, a sequence or a constraint, and what would repair it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.schema import Key, Name
+from aiprod_ops.units import Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """An index as it stands: `definition` is what `pg_get_indexdef` prints, `filenode` the file it is in now.
+
+    A rebuild gives it another file, so the filenode tells whether it took place.
+    """
+
+    name: Name
+    table: Name
+    definition: str
+    filenode: int = 0
+    size: Bytes = Bytes(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove the index; its definition is kept, so that it can come back."""
+
+    index: Existing
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Write the index anew beside the old one (REINDEX INDEX CONCURRENTLY)."""
+
+    index: Existing
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A plain b-tree that is missing; its name is chosen when it is planned."""
+
+    table: Name
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """An index that should be there: `definition` is a whole CREATE INDEX, as `pg_get_indexdef` prints it."""
+
+    index: Existing
+
+
+Repair = Drop | Rebuild | Build | Restore
+
+
+class Level(StrEnum):
+    """How bad a fault is: it waits for a working day, it costs or threatens now, or nobody can tell."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong. `kind` (`invalid`, `duplicate`, `unused`, …) and `subject` make its stable id.
+
+    `note` says what was seen and why it matters; of an UNKNOWN one what would let us see, with the SQL in backticks.
+    Without a repair it ends with what a person has to do.
+    """
+
+    kind: str
+    subject: str
+    level: Level
+    note: str
+    repair: Repair | None = None
+
+    @property
+    def id(self) -> str:
+        """The same fault has the same id on every check: waivers and comparisons go by it."""
+        return f"{self.kind}:{self.subject}"
+
+    @property
+    def finding(self) -> Finding:
+        """The fault as a judged measurement."""
+        metric = f"{self.kind}: {self.subject}"
+        if self.level is Level.UNKNOWN:
+            return Finding(metric, None, note=self.note, id=self.id)
+        grade = 2.0 if self.level is Level.CRITICAL else 1.0
+        return Finding(metric, grade, "", warn=1, crit=2, note=self.note, id=self.id)
