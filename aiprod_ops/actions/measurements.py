@@ -194,7 +194,7 @@ def explained(database: Database, case: Case, *, analyze: bool) -> dict[str, Any
     """
     database.query("select set_config('plan_cache_mode', %(mode)s, false)", {"mode": f"force_{case.plan}_plan"})
     text = _raw(case.subject.text.rstrip().rstrip(";"))
-    options = "analyze, buffers, timing off, format json" if analyze else "format json"
+    options = "analyze, buffers, wal, timing off, format json" if analyze else "format json"
     if not case.values.values:
         return _explain(database, f"explain ({options}) {text}", case.subject.is_write and analyze)
     database.query("deallocate all")
