@@ -107,23 +107,24 @@ drop_invalid_index = Kind("drop-invalid-index", Build)
 @create_index.shows
 def creation(build: Build) -> str:
     """The statement, as people write it."""
-    keys = ", ".join(_plain(key.column, key.is_expression) + shown(key)[len(key.column) :] for key in build.index.keys)
+    keys = ", ".join(plain(key.column, key.is_expression) + shown(key)[len(key.column) :] for key in build.index.keys)
     table = build.index.table
-    name = _plain(build.index.name.name)
-    return f"CREATE INDEX CONCURRENTLY {name} ON {_plain(table.schema)}.{_plain(table.name)} ({keys})"
+    return f"CREATE INDEX CONCURRENTLY {plain(build.index.name.name)} ON {plain(table)} ({keys})"
 
 
 @drop_index.shows
 def removal(build: Build) -> str:
     """The statement, as people write it."""
-    return f"DROP INDEX CONCURRENTLY IF EXISTS {_plain(build.index.name.schema)}.{_plain(build.index.name.name)}"
+    return f"DROP INDEX CONCURRENTLY IF EXISTS {plain(build.index.name)}"
 
 
 drop_invalid_index.shows(removal)
 
 
-def _plain(name: str, is_expression: bool = False) -> str:
+def plain(name: Name | str, is_expression: bool = False) -> str:
     """As `quote_ident` would print it, for people and for migrations: the driver quotes what is executed."""
+    if isinstance(name, Name):
+        return f"{plain(name.schema)}.{plain(name.name)}"
     if is_expression:
         return f"({name})"
     if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) and name not in _QUOTED:
@@ -150,16 +151,21 @@ def is_built(context: Context, build: Build) -> bool:
 @create_index.needs
 def may_create(context: Context, build: Build) -> None:
     """Building takes the table's owner, and CREATE on its schema. Source: PostgreSQL manual, CREATE INDEX, "Notes"."""
-    table = build.index.table
+    may_build(context, build.index.table)
+
+
+def may_build(context: Context, table: Name) -> None:
+    """Raises PermissionMissing, with the GRANT that helps, where this role may not build or drop a table's indexes."""
     row = context.db.query(_MAY, {"schema": table.schema, "name": table.name})
     if not row:
         return  # it is not there any more: the build itself says so
-    role, owner, schema = (_plain(str(text)) for text in (row[0]["role"], row[0]["owner"], table.schema))
+    role, owner, schema = (plain(str(text)) for text in (row[0]["role"], row[0]["owner"], table.schema))
     missing = [] if row[0]["owns"] else [f"GRANT {owner} TO {role};"]
     missing += [] if row[0]["creates"] else [f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner};"]
     if missing:
         raise PermissionMissing(
-            f"{row[0]['role']} may not build an index on {table}: it takes the table's owner", hint=" ".join(missing)
+            f"{row[0]['role']} may not build or drop an index of {table}: it takes the table's owner",
+            hint=" ".join(missing),
         )
 
 
@@ -177,7 +183,7 @@ def create(context: Context, build: Build) -> None:
         if state["is_valid"]:
             return
         context.report(f"{index.name} is INVALID: removing what an interrupted build left")
-        _remove(context, index.name)
+        remove(context, index.name)
     columns, names = _keys(index)
     try:
         context.db.execute(
@@ -209,7 +215,7 @@ def _remove_remains(context: Context, index: NewIndex) -> None:
     state = _state(context.db, index.name)
     if state is not None and not state["is_valid"] and not state["is_building"] and matches(state, index):
         context.report(f"removing the INVALID remains of {index.name}")
-        _remove(context, index.name)
+        remove(context, index.name)
 
 
 def _refuse_what_is_not_ours(state: dict[str, Any], index: NewIndex) -> None:
@@ -252,7 +258,7 @@ def drop(context: Context, build: Build) -> None:
         return
     if not matches(state, build.index):
         raise Failed(f"{build.index.name} is not the index that was built: it is left alone")
-    _remove(context, build.index.name)
+    remove(context, build.index.name)
 
 
 @drop_invalid_index.is_done
@@ -268,10 +274,10 @@ def drop_remains(context: Context, build: Build) -> None:
     if state is None or state["is_valid"]:
         return
     _refuse_what_is_not_ours(state, build.index)
-    _remove(context, build.index.name)
+    remove(context, build.index.name)
 
 
-def _remove(context: Context, name: Name) -> None:
+def remove(context: Context, name: Name) -> None:
     """DROP INDEX CONCURRENTLY: it waits for those who use the table. A cancel may have been meant for the build before
     it, and is tried again."""
     for attempt in range(3):
@@ -292,8 +298,12 @@ def _remove(context: Context, name: Name) -> None:
 @create_index.progress
 def amount(context: Context, build: Build) -> Amount | None:
     """From pg_stat_progress_create_index."""
-    table = quoted(build.index.table.schema, build.index.table.name)
-    rows = context.db.query(_PROGRESS, {"table": table})
+    return amount_of(context, build.index.table, str(build))
+
+
+def amount_of(context: Context, table: Name, name: str) -> Amount | None:
+    """How far the build on a table has come; `name` is the index as people know it."""
+    rows = context.db.query(_PROGRESS, {"table": quoted(table.schema, table.name)})
     if not rows:
         return None
     row = rows[0]
@@ -303,8 +313,8 @@ def amount(context: Context, build: Build) -> Amount | None:
         ("lockers_done", "lockers_total"),
     ):
         if row[total]:
-            return Amount(f"{build.index.name}, {row['phase']}", float(row[done]), float(row[total]))
-    return Amount(f"{build.index.name}, {row['phase']}", 0, 0)
+            return Amount(f"{name}, {row['phase']}", float(row[done]), float(row[total]))
+    return Amount(f"{name}, {row['phase']}", 0, 0)
 
 
 def invariants(context: Context, *, patience: Seconds, blocked: Seconds, lag: Seconds) -> Iterator[Finding]:
