@@ -24,7 +24,7 @@ from aiprod_ops.actions.measurements import (
     tables_of,
 )
 from aiprod_ops.actions.preflight import ready_to_build
-from aiprod_ops.actions.revisions import alembic_revision
+from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
@@ -38,6 +38,7 @@ from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy", "Database",
+    "Declared",
     "Estimate", "Finding", "Key", "Kind", "Lab", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams",
     "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table",
     "TableSize", "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index",

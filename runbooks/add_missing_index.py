@@ -362,7 +362,9 @@ def _tables(plan: Plan) -> list[Name]:
 def files(plan: Plan, params: Params) -> Mapping[str, str]:  # noqa: ARG001
     """The Alembic revision, so that the schema and its migrations do not drift apart."""
     builds = [api.build_of(action) for action in plan.actions if action.kind == "create-index"]
-    return api.alembic_revision(plan.runbook, plan.digest, builds)
+    declared = [api.Declared(build.index.name, api.creation(build)) for build in builds]
+    revision = builds[0].revision if builds else ""
+    return api.alembic_revision(plan.runbook, plan.digest, revision, created=declared)
 
 
 _LOG_ALL = "alter database {database} set log_min_duration_statement = 0"

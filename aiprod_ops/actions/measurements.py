@@ -176,12 +176,12 @@ def _repeated(database: Database, case: Case) -> Measured:
             return measured
         root = plan["Plan"]
         measured.ms.append(float(plan["Execution Time"]))
-        measured.buffers.append(_buffers(root))
+        measured.buffers.append(buffers_of(root))
         measured.indexes = frozenset(used_indexes(root))
     return measured
 
 
-def _buffers(node: Mapping[str, Any]) -> float:
+def buffers_of(node: Mapping[str, Any]) -> float:
     names = ("Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks", "Temp Read Blocks",
              "Temp Written Blocks")  # fmt: skip
     return float(sum(node.get(name, 0) for name in names))

@@ -99,7 +99,7 @@ def prove_command(
             params = entry.read_params(given, world.context.promises)
             made = draft(entry, world.context, params, by=world.by, without=without)
             keep(world.store, made)
-        if not made.plan.actions:
+        if not made.plan.actions and not entry.book.examines:
             click.echo(f"Nothing to prove: {entry.id} plans no change.")
             return 0
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
@@ -119,13 +119,16 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
     render.say()
     render.comparisons(proven.proof.comparisons, every=every)
     render.say()
+    for line in render.table(proven.proof.worth):
+        render.say(f"  {line}")
+    render.say()
     for note in proven.proof.notes:
         render.say(f"  note: {note}")
     for name, reason in sorted(proven.proof.refused.items()):
         render.say(f"  REFUSED {name}: {reason}")
     verdict = "PROVEN" if not proven.proof.refused else "PROVEN IN PART" if proven.draft else "DISPROVED"
     render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
-    if proven.draft:
+    if proven.draft and proven.draft.plan.actions:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])
 

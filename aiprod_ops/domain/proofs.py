@@ -42,8 +42,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The verdict of a copy. `refused` maps the names of actions to the reason, with the figures."""
+    """The verdict of a copy. `refused` maps the names of actions to the reason, with the figures; `worth` are rows of a
+    table that tells what there is already is worth (an index: what it saves, what it costs)."""
 
     comparisons: tuple[Comparison, ...]
     refused: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    worth: tuple[dict[str, str], ...] = ()

@@ -153,6 +153,7 @@ def _body(
         "refused": proof.refused,
         "comparisons": [{**asdict(c), "gain": c.gain} for c in proof.comparisons],
         "notes": list(proof.notes),
+        "worth": list(proof.worth),
         "copy": restored,
     }
 

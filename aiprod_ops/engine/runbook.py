@@ -149,7 +149,8 @@ class Runbook:
 
     `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
     verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here,
-    `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for).
+    `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof
+    tells something of the copy even where nothing is planned.
     """
 
     def __init__(
@@ -165,11 +166,13 @@ class Runbook:
         drill_every: str = "",
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
+        examines: bool = False,
     ) -> None:
         if risk not in ("low", "moderate", "severe"):
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
+        self.examines = examines
         self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
         self.drill_with = dict(drill_with or {})
         self.phases: dict[str, Callable[..., Any]] = {}
