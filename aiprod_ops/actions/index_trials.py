@@ -8,7 +8,7 @@ from aiprod_ops.actions.index_builds import Build, index_size
 from aiprod_ops.actions.measurements import Case, Measured, cases, compared, is_worse, measure, subjects, tables_of
 from aiprod_ops.actions.worth import worth
 from aiprod_ops.domain.catalogue.faults import Existing
-from aiprod_ops.domain.plans import Action, Plan
+from aiprod_ops.domain.plans import Plan
 from aiprod_ops.domain.proofs import Proof, Sampled
 from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.statements import Workload
