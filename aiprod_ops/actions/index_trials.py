@@ -11,7 +11,9 @@ from aiprod_ops.domain.catalogue.faults import Existing
 from aiprod_ops.domain.plans import Plan
 from aiprod_ops.domain.proofs import Proof, Sampled
 from aiprod_ops.domain.schema import Name, Schema
-from aiprod_ops.domain.statements import Workload
+from aiprod_ops.domain.sql.trees import Unreadable
+from aiprod_ops.domain.sql.writes import written
+from aiprod_ops.domain.statements import Statement, Workload
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import show
@@ -31,7 +33,8 @@ def try_repairs(copy: Copy, plan: Plan, workload: Workload, schema: Schema, *, m
     gives back less than `least_gain` of the index's size. The proof tells what each index is worth, too.
     """
     names = {action.name: _index(copy.kinds[action.kind].subject(action)) for action in plan.actions}
-    found, notes = subjects(copy.source, workload.statements[:most], schema)
+    replayed = [each for each in workload.statements if _is_of(each, schema)][:most]
+    found, notes = subjects(copy.source, replayed, schema)
     wanted = cases(found)
     before, trouble = measure(copy.db, wanted, copy.context.report)
     values = worth(copy.db, _touched(schema, wanted, names.values()), wanted, before, workload, copy.context.report)
@@ -62,6 +65,14 @@ def try_repairs(copy: Copy, plan: Plan, workload: Workload, schema: Schema, *, m
 def _index(subject: Build | Existing) -> Name:
     """The index an action is about."""
     return subject.index.name if isinstance(subject, Build) else subject.name
+
+
+def _is_of(statement: Statement, schema: Schema) -> bool:
+    """Whether a statement reads or changes a table of the schema; what cannot be parsed is told by `subjects`."""
+    try:
+        return bool(tables_of(statement, schema) or written(statement.text, schema))
+    except Unreadable:
+        return True
 
 
 def _touched(schema: Schema, wanted: Sequence[Case], planned: Collection[Name]) -> Schema:
