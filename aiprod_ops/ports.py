@@ -6,9 +6,11 @@ The in-memory implementations in `tests/` are the proof that these are small.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Protocol
 
+from aiprod_ops.domain.counters import StatementsSnapshot
+from aiprod_ops.domain.catalogue.drift import Migrated
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.units import Bytes, Seconds
@@ -69,6 +71,12 @@ class Database(Protocol):
     def workload(self) -> Workload:
         """Statements of this database with their figures; what could not be read is in `missing`, never an error."""
 
+    def statements(self) -> StatementsSnapshot:
+        """Counters of this database's statements as they are now; what could not be read is in `missing`."""
+
+    def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
+        """Normalised texts of these statements, of those that are still counted."""
+
     def schema(self) -> Schema:
         """Tables, columns and indexes of this database, without the system's own."""
 
@@ -95,6 +103,30 @@ class Restored:
     checks: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Migrations:
+    """An Alembic versions folder, and what of the target its revisions may rest on: names, nothing else.
+
+    `extensions` maps those of the target to their schemas. A migration may depend on the `day`, too.
+    """
+
+    folder: str
+    database: str
+    search_path: tuple[str, ...]
+    roles: tuple[str, ...]
+    extensions: Mapping[str, str]
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What migrations declare, with all that it followed from: `inputs` is a digest, `files` what else was read."""
+
+    inputs: str
+    files: dict[str, str]
+    migrated: Migrated
+
+
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
 
@@ -102,6 +134,12 @@ class Platform(Protocol):
         """Restore the target into a disposable instance; it is destroyed when the context ends.
 
         Raises Refused when there is no room for it or no way to make one, Failed when the restore is damaged.
+        """
+
+    def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
+        """Run the migrations to their head on an empty server of our own; `known` again where nothing has changed.
+
+        Raises Failed (with the revision and its complaint), TimedOut, or ConfigurationError where no server can be had.
         """
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:

@@ -1,6 +1,7 @@
 """PostgreSQL through SQLAlchemy and psycopg2: implements `ports.Database`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from aiprod_ops.adapters import postgres_statements as statistics
 from aiprod_ops.adapters.postgres_dsn import target
 from aiprod_ops.adapters.postgres_server_log import ServerLog, server_log
 from aiprod_ops.adapters.postgres_session import Session
+from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import Failed, PermissionMissing, Refused
@@ -87,11 +89,17 @@ class PostgresDatabase:
         """From pg_stat_statements; where it is not there, from the JSON log, whose figures are lower bounds."""
         found = statistics.access(self._named)
         if found.is_usable:
-            return statistics.workload(self._named, found)
+            return statistics.workload(self._named, found, datetime.now(UTC))
         log = self._log_files()
         if log.files:
             return log_reader.workload(log_reader.calls(log.files, log.database), found.missing)
         return statistics.nothing((*found.missing, *log.missing))
+
+    def statements(self) -> StatementsSnapshot:
+        return statistics.snapshot(self._named, statistics.access(self._named), datetime.now(UTC))
+
+    def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
+        return statistics.texts(self._named, statistics.access(self._named), query_ids)
 
     def schema(self) -> Schema:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""

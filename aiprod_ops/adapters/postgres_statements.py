@@ -3,15 +3,18 @@
 Source: PostgreSQL manual, appendix F, "pg_stat_statements"; chapter "Predefined Roles".
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from aiprod_ops.adapters.postgres_catalog import Query, Row
+from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot, summed_up
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.domain.statements import Statement, Workload
+from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import Failed, PermissionMissing
-from aiprod_ops.units import Milliseconds, Seconds, show
+from aiprod_ops.units import Bytes, Milliseconds, Seconds, show
 
+_LISTED = 200
 _YOUNG = Seconds(60)  #: figures younger than this that list no statement say nothing
 
 
@@ -22,7 +25,12 @@ class Access:
     schema: str
     has_info: bool
     is_usable: bool
+    columns: tuple[str, ...]  #: of the view, which differ by the extension's version: it may be older than the server's
     missing: tuple[str, ...]
+
+    @property
+    def view(self) -> Name:
+        return Name(self.schema, "pg_stat_statements")
 
 
 def access(query: Query) -> Access:
@@ -39,6 +47,11 @@ def access(query: Query) -> Access:
     elif not row["is_usable"]:
         grant = f"GRANT USAGE ON SCHEMA {row['quoted_schema']} TO {row['role']};"
         missing.append(f"The role may not use the schema of pg_stat_statements: `{grant}`")
+    elif "wal_bytes" not in row["columns"]:
+        missing.append(
+            "The extension is from before PostgreSQL 13 and counts no WAL and no planning: "
+            "`ALTER EXTENSION pg_stat_statements UPDATE;`"
+        )
     if not row["reads_all"]:
         missing.append(
             "The role does not see other users' statements (they read <insufficient privilege>), settings and logs: "
@@ -54,25 +67,70 @@ def access(query: Query) -> Access:
             "pg_stat_statements counts nothing: "
             "`ALTER SYSTEM SET pg_stat_statements.track = 'top'; SELECT pg_reload_conf();`"
         )
-    return Access(row["schema"] or "", row["has_info"], row["is_usable"] and row["is_loaded"], tuple(missing))
+    is_usable = row["is_usable"] and row["is_loaded"]
+    return Access(row["schema"] or "", row["has_info"], is_usable, tuple(row["columns"]), tuple(missing))
 
 
-def workload(query: Query, found: Access) -> Workload:
-    """The statements with the largest total time; only top-level ones where the server tells them apart (14)."""
+#: Where each figure comes from: the first of these columns that the view has. `total_time` is from before 1.8
+#: (PostgreSQL 13): a database keeps its extension's version in pg_upgrade until somebody updates it.
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "total": ("total_exec_time", "total_time"),
+    "planning": ("total_plan_time",),
+    "wal": ("wal_bytes",),
+    "toplevel": ("toplevel",),  # 1.9, PostgreSQL 14: before that, statements inside functions are counted twice
+    "since": ("stats_since",),  # 1.11, PostgreSQL 17
+}
+_LACKING = {"toplevel": "always", "since": "never"}  #: any other figure is `zero`
+
+
+def columns(present: Collection[str]) -> dict[str, Name]:
+    """The column of the view for each figure, or the constant that stands for it in a version that lacks it.
+
+    >>> columns(["total_exec_time", "wal_bytes"])["wal"], columns(["total_time"])["wal"]
+    (Name(schema='s', name='wal_bytes'), Name(schema='lacking', name='zero'))
+    """
+    chosen: dict[str, Name] = {}
+    for figure, candidates in _COLUMNS.items():
+        there = next((name for name in candidates if name in present), None)
+        chosen[figure] = Name("s", there) if there else Name("lacking", _LACKING.get(figure, "zero"))
+    return chosen
+
+
+def snapshot(query: Query, found: Access, now: datetime) -> StatementsSnapshot:
+    """The counters as they are; without any, and at the time given, where they cannot be read."""
+    if not found.is_usable:
+        return StatementsSnapshot(now, now, None, None, (), missing=found.missing)
+    since, evictions = None, None
     try:
-        rows = query("statements", names={"statements": Name(found.schema, "pg_stat_statements")})
-    except PermissionMissing as error:
-        return nothing((*found.missing, f"pg_stat_statements cannot be read: {error.message}"))
-    except Failed as error:
-        # 42703: the extension's version is from before total_exec_time (pg_upgrade keeps it).
-        hint = "`ALTER EXTENSION pg_stat_statements UPDATE;`"
-        return nothing((*found.missing, f"pg_stat_statements cannot be read: {error.message}: {hint}"))
-    statements = tuple(_statement(row) for row in rows if row["queryid"] is not None)
-    window = _window(query, found)
-    missing = found.missing
-    if not statements and window < _YOUNG:
-        missing = (*missing, f"pg_stat_statements was reset {show(window, 's')} ago and counted no statement since.")
-    return Workload(statements, window, Milliseconds(rows[0]["everything_ms"]), missing)
+        if found.has_info:
+            told = query("statement_resets", names={"info": Name(found.schema, "pg_stat_statements_info")})[0]
+            since, evictions = told["since"], told["evictions"]
+        rows = query("statement_counters", names={"statements": found.view, **columns(found.columns)})
+    except (PermissionMissing, Failed) as error:
+        missing = (*found.missing, f"pg_stat_statements cannot be read: {error.message}")
+        return StatementsSnapshot(now, now, None, None, (), missing=missing)
+    entries = tuple(_entry(row) for row in rows if row["query_id"] is not None)
+    return StatementsSnapshot(rows[0]["taken"], rows[0]["started"], since, evictions, entries, missing=found.missing)
+
+
+def texts(query: Query, found: Access, query_ids: Sequence[int]) -> dict[int, str]:
+    """Normalised texts by query id, of those that are still there."""
+    if not found.is_usable or not query_ids:
+        return {}
+    rows = query("statement_texts", {"query_ids": list(query_ids)}, names={"statements": found.view})
+    return {row["query_id"]: row["query"] for row in rows}
+
+
+def workload(query: Query, found: Access, now: datetime) -> Workload:
+    """The statements with the largest total time that read or write rows, since the counters began."""
+    seen = snapshot(query, found, now)
+    ranked = summed_up((each.query_id, each.counters) for each in seen.entries if each.is_query)
+    listed = sorted(ranked, key=lambda query_id: (-ranked[query_id].total, query_id))[:_LISTED]
+    told = seen.workload(texts(query, found, listed) if listed else {}, seen.missing)
+    if not told.statements and told.window < _YOUNG and seen.missing == found.missing:
+        young = f"pg_stat_statements was reset {show(told.window, 's')} ago and counted no statement since."
+        return replace(told, missing=(*told.missing, young))
+    return told
 
 
 def nothing(missing: tuple[str, ...]) -> Workload:
@@ -80,17 +138,12 @@ def nothing(missing: tuple[str, ...]) -> Workload:
     return Workload((), Seconds(0), Milliseconds(0), missing)
 
 
-def _window(query: Query, found: Access) -> Seconds:
-    if not found.has_info:
-        return Seconds(query("uptime")[0]["seconds"])
-    return Seconds(query("window", names={"info": Name(found.schema, "pg_stat_statements_info")})[0]["seconds"])
-
-
-def _statement(row: dict[str, Any]) -> Statement:
-    total, calls = row["total_ms"], row["calls"]
-    return Statement(
-        row["queryid"], row["query"], calls, Milliseconds(total), Milliseconds(total / max(calls, 1)), row["rows"]
-    )
+def _entry(row: Row) -> Entry:
+    counters = Counters(
+        row["calls"], Milliseconds(row["total"]), Milliseconds(row["planning"]), row["rows"], row["blocks"],
+        Bytes(row["temp"]), Bytes(row["wal"]),
+    )  # fmt: skip
+    return Entry(row["query_id"], row["user_id"], row["since"], row["is_query"], counters)
 
 
 def _not_loaded(row: Row) -> str:

@@ -26,8 +26,8 @@ def check_command(words: tuple[str, ...], all_of_them: bool, output: str, where:
     from aiprod_ops.engine.planning import Checked, check
     from aiprod_ops.errors import OpsError
 
-    names, given = options.split_params(words)
     entries = entries_of(where)
+    names, given = options.split_params(words, entries)
     if not names and not all_of_them:
         raise click.UsageError(f"which runbook? There are: {', '.join(sorted(entries))}; or --all")
     chosen = [registry.pick(entries, name) for name in (sorted(entries) if all_of_them else names)]

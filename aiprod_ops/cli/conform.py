@@ -82,11 +82,12 @@ def on_bench(fleet: "Fleet", words: tuple[str, ...], where: Where) -> Iterator["
     from aiprod_ops.lab import bench as benches
     from aiprod_ops.lab.known import KnownLab
 
-    names, given = options.split_params(words)
+    entries = entries_of(where)
+    names, given = options.split_params(words, entries)
     if len(names) != 1:
-        raise click.UsageError(f"expected one runbook, got {len(names)}; there are: {', '.join(entries_of(where))}")
+        raise click.UsageError(f"expected one runbook, got {len(names)}; there are: {', '.join(entries)}")
     folders = settings_of(where).runbook_folders
-    entry = registry.pick(entries_of(where), names[0])
+    entry = registry.pick(entries, names[0])
     with benches.configured(fleet) as place:
         here = Where(config=str(place / "aiprod-ops.toml"), runbooks=folders)
         with open_world(here, trigger="conform", quiet=True) as world:

@@ -148,7 +148,7 @@ def _check_own_options(context: click.Context, entries: "dict[str, Entry]", play
     """Commands that pass words on: the ids have to exist, and the options have to be the runbook's own."""
     from aiprod_ops.cli.checks import known
 
-    names, given = options.split_params(context.params.get("words") or ())
+    names, given = options.split_params(context.params.get("words") or (), entries)
     for name in names:
         if name not in entries:
             raise click.UsageError(f"there is no runbook {name}")

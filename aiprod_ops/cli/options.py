@@ -2,13 +2,16 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:  # a command line that only prints its help loads no engine
+    from aiprod_ops.engine.registry import Entry
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
@@ -126,11 +129,12 @@ def complete_run(ctx: click.Context, _param: click.Parameter, incomplete: str) -
     return [name for name in runs(store) if name.startswith(incomplete)]
 
 
-def split_params(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+def split_params(words: tuple[str, ...], entries: "Mapping[str, Entry]") -> tuple[list[str], dict[str, str]]:
     """Separate runbook ids from a runbook's own options (`--objective 300ms`, `--objective=300ms`).
 
-    Raises click.UsageError for an option without a value.
+    An option that is yes or no may stand alone: then it is yes. Raises click.UsageError for another without a value.
     """
+    flags = {p.option for word in words if word in entries for p in entries[word].params if p.type == "bool"}
     names: list[str] = []
     given: dict[str, str] = {}
     rest = list(words)
@@ -141,11 +145,19 @@ def split_params(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
             continue
         if not word.startswith("--"):
             raise click.UsageError(f"there is no option {word}")
-        name, has_value, value = word[2:].partition("=")
-        if not has_value and not rest:
-            raise click.UsageError(f"option {word} needs a value")
-        given[name.replace("-", "_")] = value if has_value else rest.pop(0)
+        option, has_value, value = word.partition("=")
+        if not has_value:
+            if option in flags and not (rest and rest[0].lower() in _ANSWERS):
+                value = "yes"
+            elif rest:
+                value = rest.pop(0)
+            else:
+                raise click.UsageError(f"option {word} needs a value")
+        given[option[2:].replace("-", "_")] = value
     return names, given
+
+
+_ANSWERS = ("yes", "no", "true", "false")
 
 
 def repeated(where: Where) -> str:

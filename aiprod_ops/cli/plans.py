@@ -21,8 +21,8 @@ def _pick(words: tuple[str, ...], where: Where) -> tuple[Any, dict[str, str]]:
     from aiprod_ops.cli.world import entries_of
     from aiprod_ops.engine import registry
 
-    names, given = options.split_params(words)
     entries = entries_of(where)
+    names, given = options.split_params(words, entries)
     if len(names) != 1:
         raise click.UsageError(f"expected one runbook, got {len(names)}; there are: {', '.join(sorted(entries))}")
     entry = registry.pick(entries, names[0])

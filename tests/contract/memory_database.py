@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import Cancelled, Refused, TimedOut
@@ -17,6 +19,8 @@ _SERVER = Server(
     "7000000000000000001", 180006, "memory", "nobody", is_superuser=False, is_standby=False, can_write=False
 )
 _USUAL = Seconds(30)
+_DAWN = datetime(2026, 11, 21, tzinfo=UTC)
+_NOTHING = StatementsSnapshot(_DAWN, _DAWN, _DAWN, 0, ())
 _IDLE = Workload((), Seconds(3600), Milliseconds(0))
 
 
@@ -31,6 +35,8 @@ class MemoryDatabase:
         locks: dict[str, "MemoryDatabase"] | None = None,
         server: Server = _SERVER,
         workload: Workload = _IDLE,
+        statements: StatementsSnapshot = _NOTHING,
+        texts: Mapping[int, str] | None = None,
         schema: Schema = Schema(()),  # noqa: B008 - frozen
         sizes: Mapping[str, TableSize] | None = None,
         values: Mapping[tuple[Name, str], ColumnTexts] | None = None,
@@ -39,6 +45,7 @@ class MemoryDatabase:
         self._writes, self._answers, self._logged = writes, dict(answers or {}), logged
         self._locks = {} if locks is None else locks
         self._server, self._workload, self._schema = server, workload, schema
+        self._statements, self._texts = statements, dict(texts or {})
         self._sizes, self._values = dict(sizes or {}), dict(values or {})
         self._cancelled = threading.Event()
 
@@ -70,6 +77,12 @@ class MemoryDatabase:
 
     def workload(self) -> Workload:
         return self._workload
+
+    def statements(self) -> StatementsSnapshot:
+        return self._statements
+
+    def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
+        return {query_id: self._texts[query_id] for query_id in query_ids if query_id in self._texts}
 
     def schema(self) -> Schema:
         return self._schema

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from memory_database import SLEEP, Answer, MemoryDatabase
 from aiprod_ops.adapters.instance import PostgresServer
 from aiprod_ops.adapters.postgres import PostgresDatabase
 from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Index, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Statement, Workload
 from aiprod_ops.errors import Cancelled, Refused, TimedOut
@@ -31,6 +33,10 @@ SELECT count(*) FROM "we""ird Jobs" WHERE status = 'failed';
 SELECT count(*) FROM "we""ird Jobs" WHERE status = 'done';
 SELECT count(*) FROM "we""ird Jobs" WHERE status = 'new'
 """
+
+
+DAWN = datetime(2026, 11, 21, tzinfo=UTC)
+COUNTED = Entry(7, 10, DAWN, True, Counters(3, Milliseconds(9), rows=3, blocks=18))
 
 
 class World(Protocol):
@@ -59,6 +65,8 @@ class Memory:
             },
             values={(JOBS, "status"): ([("done", 0.9), ("failed", 0.1)], [])},
             workload=Workload((count,), Seconds(60), Milliseconds(10)),
+            statements=StatementsSnapshot(DAWN + timedelta(minutes=1), DAWN, DAWN, 0, (COUNTED,)),
+            texts={7: count.text},
             logged=[Sample(7, f"SELECT count(*) … status = '{value}'", 3.0) for value in ("new", "done", "failed")],
         )
 
@@ -205,6 +213,18 @@ def test_the_workload_is_sorted_by_total_time(probe: Database) -> None:
     assert workload.missing == ()
     assert workload.window > 0
     assert sum(workload.share(statement) for statement in workload.statements) <= 1.0001
+
+
+def test_counters_tell_the_calls_and_the_texts_of_statements(probe: Database) -> None:
+    seen = probe.statements()
+    texts = probe.texts([entry.query_id for entry in seen.entries])
+    found = next(entry for entry in seen.entries if "status = $1" in texts.get(entry.query_id, ""))
+    assert (found.counters.calls, found.counters.rows, found.is_query) == (3, 3, True)
+    assert found.counters.blocks > 0
+    assert (seen.evictions, seen.cut, seen.missing) == (0, 0, ())
+    assert seen.begins < seen.taken
+    assert probe.texts([]) == probe.texts([42]) == {}
+    assert not [text for text in texts.values() if "aiprod-ops" in text]
 
 
 def test_the_schema_is_sorted_and_stable(probe: Database) -> None:

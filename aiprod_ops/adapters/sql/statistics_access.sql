@@ -3,6 +3,8 @@ SELECT /* aiprod-ops */
        n.nspname::text AS schema,
        n.oid IS NOT NULL AND has_schema_privilege(n.oid, 'USAGE') AS is_usable,
        EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'pg_stat_statements_info') AS has_info,
+       ARRAY (SELECT a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+               WHERE c.relnamespace = n.oid AND c.relname = 'pg_stat_statements' ORDER BY a.attnum) AS columns,
        current_setting('pg_stat_statements.max', true) IS NOT NULL AS is_loaded,
        coalesce(current_setting('pg_stat_statements.track', true), 'top') AS track,
        (SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries') AS libraries,
