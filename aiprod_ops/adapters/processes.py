@@ -22,20 +22,29 @@ if TYPE_CHECKING:
     from psutil import Process
 
 SERVERS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_verifybackup", "pg_waldump", "redis-server")
-OURS = ("aiprod_ops.lab", "unprivileged.py")  #: in the command line of a Python process that we started
+OURS = (
+    "aiprod_ops.lab",
+    "aiprod_ops.adapters.migrating",
+    "unprivileged.py",
+)  #: in the command line of a Python process that we started
 
 
 def run(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, timeout: Seconds = Seconds(600)
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: Seconds = Seconds(600),
+    inherits: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end in a process group of its own; if we are interrupted, the whole group is killed.
 
-    `env` is added to ours. Raises subprocess.TimeoutExpired.
+    `env` is added to ours, or is all there is unless it `inherits`. Raises subprocess.TimeoutExpired.
     """
     with subprocess.Popen(
         command,
         cwd=cwd,
-        env={**os.environ, **(env or {}), "LC_ALL": "C"},
+        env={**(os.environ if inherits else {}), **(env or {}), "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
