@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
 
-from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.catalogue.drift import Migrated
+from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.units import Bytes, Seconds

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from aiprod_ops.adapters import migrations as scripts
 from aiprod_ops.adapters import processes
 from aiprod_ops.adapters.instance import PostgresServer, socket_folder
 from aiprod_ops.adapters.local_source import Source, read_source
 from aiprod_ops.adapters.programs import Programs, find, reachable
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
-from aiprod_ops.ports import Database, Restored
+from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
 MARKER = "copy.json"
@@ -103,6 +104,13 @@ class LocalPlatform:
                 database.close()
         finally:
             server.stop("immediate")
+
+    def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
+        """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
+        inputs = scripts.inputs(migrations, self._postgres_bin)
+        if known is not None and scripts.holds(known, inputs):
+            return known
+        return scripts.run(migrations, self._postgres_bin, self._connect, timeout)
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""

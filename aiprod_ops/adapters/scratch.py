@@ -1,0 +1,118 @@
+"""An empty PostgreSQL server for a few seconds: in a temporary folder, on a socket, without durability.
+
+Whoever made the folder holds a lock on it (flock(2)), which ends with the process however that ends: a folder that
+can be locked is a leftover, and the next one sweeps it.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.instance import PostgresServer, fits
+from aiprod_ops.adapters.programs import Programs, reachable
+from aiprod_ops.errors import ConfigurationError, Failed, TimedOut
+
+PREFIX = "aiprod-scratch-"
+PORT = 5432  #: only the name of a socket in a folder of the server's own
+HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
+
+#: Small, silent, and nothing has to survive.
+SETTINGS: dict[str, str | int] = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": 0,
+    "max_connections": 20,
+    "shared_buffers": "16MB",
+    "logging_collector": "off",
+    "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
+}
+
+
+@contextmanager
+def scratch(programs: Programs) -> Iterator[PostgresServer]:
+    """The server, started; it is stopped and its folder (the parent of `data`) deleted however the context ends.
+
+    Raises Failed or TimedOut when it does not come up, ConfigurationError when the temporary folder does not fit.
+    """
+    sweep()
+    with _claimed() as folder:
+        server = PostgresServer(reachable(programs, folder), folder / "data", folder / "s", PORT, folder / "server.log")
+        if not fits(server.sockets, PORT):
+            raise ConfigurationError(f"the path {folder} is too long for a socket", hint="set TMPDIR to a shorter one")
+        try:
+            server.initdb()
+            server.configure(SETTINGS, HBA)
+            server.start()
+        except subprocess.TimeoutExpired as error:
+            raise TimedOut(f"a scratch server in {folder} did not come up within {error.timeout:.0f} s") from error
+        except OSError as error:
+            raise Failed(f"no scratch server in {folder}: {error.strerror}", hint="set TMPDIR to a folder with room"
+            ) from error  # fmt: skip
+        yield server
+
+
+def sweep() -> list[str]:
+    """Stop and delete what a killed process left in the temporary folder; answers the names."""
+    swept = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            continue
+        with _opened(folder) as descriptor:
+            if descriptor is not None and _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _discard(folder)
+                swept.append(folder.name)
+    return swept
+
+
+@contextmanager
+def _claimed() -> Iterator[Path]:
+    """A new folder, locked, and open to the user that the server may have to run as."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        with _opened(folder) as descriptor:
+            # Between its making and its lock another process may have swept it.
+            if descriptor is None or not _lock(descriptor, fcntl.LOCK_EX) or not folder.is_dir():
+                continue
+            folder.chmod(0o711)
+            try:
+                yield folder
+            finally:
+                _discard(folder)
+            return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int | None]:
+    """A descriptor of the folder, or None where it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _discard(folder: Path) -> None:
+    processes.stop(folder)
+    shutil.rmtree(folder)
