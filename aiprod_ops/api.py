@@ -26,22 +26,24 @@ from aiprod_ops.actions.measurements import (
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
+from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Statement, Workload
+from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, promise
 from aiprod_ops.errors import Refused
-from aiprod_ops.ports import Database
+from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy", "Database",
-    "Declared",
-    "Estimate", "Finding", "Key", "Kind", "Lab", "Measured", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams",
-    "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sampled", "Schema", "Seconds", "Statement", "Status", "Table",
-    "TableSize", "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index",
-    "creation", "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built",
-    "is_worse", "measure", "promise", "ready_to_build", "show", "subjects", "tables_of",
+    "NOT_SHOWN", "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy",
+    "Counters", "Database", "Declared", "Estimate", "Finding", "Key", "Kind", "Lab", "Measured", "Milliseconds",
+    "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
+    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Window", "Workload",
+    "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index", "creation", "delta",
+    "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built", "is_worse",
+    "measure", "promise", "read_snapshot", "ready_to_build", "show", "since_reset", "subjects", "tables_of",
 ]  # fmt: skip

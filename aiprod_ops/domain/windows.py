@@ -1,10 +1,10 @@
 """What statements did between two snapshots of counters that may have been reset, or thrown out, meanwhile."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot, summed_up
+from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot, summed_up
 from aiprod_ops.units import Milliseconds, Seconds
 
 
@@ -51,6 +51,8 @@ def delta(before: StatementsSnapshot, after: StatementsSnapshot) -> Window:
     if before.since != after.since:
         return since_reset(after)
     then = {entry.key: entry for entry in before.entries}
+    hidden = sum(entry.counters.total for entry in before.entries if entry.query_id == NOT_SHOWN)
+    before = replace(before, cut=Milliseconds(max(before.cut, hidden)))  # a role that sees more since: what is new?
     evicted = _evicted(before, after)
     parts: list[tuple[int, Counters]] = []
     lower = {query_id for query_id, _ in then.keys() - {entry.key for entry in after.entries}}
@@ -77,6 +79,8 @@ def _evicted(before: StatementsSnapshot, after: StatementsSnapshot) -> int | Non
 
 def _grown(then: Entry | None, now: Entry, before: StatementsSnapshot, *, was_full: bool) -> tuple[Counters, bool]:
     """By how much an entry grew, and whether that is exact."""
+    if then is None and now.query_id == NOT_SHOWN:
+        return Counters(), False  # a role that sees less than the one before
     if then is None:
         is_new = now.since is not None and now.since >= before.taken
         if is_new or not before.cut:

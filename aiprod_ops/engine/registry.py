@@ -104,7 +104,10 @@ class Entry:
                 values[param.name] = _READERS.get(param.type, _PLAIN.get(param.type, str))(raw)
             except ValueError as error:
                 raise UsageError(f"{param.option}: {error}") from error
-        return self.book.params(**values)
+        try:
+            return self.book.params(**values)
+        except ValueError as error:  # the runbook's own `__post_init__`
+            raise UsageError(f"{self.id}: {error}") from error
 
 
 def _truth(text: str) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot, read_snapshot, summed_up
+from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot, read_snapshot, summed_up
 from aiprod_ops.domain.plans import canonical
 from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.units import Bytes, Milliseconds
@@ -94,15 +94,24 @@ def test_a_server_that_tells_nothing_gives_lower_bounds() -> None:
 
 
 def test_what_was_too_small_to_be_kept_is_not_counted_twice() -> None:
-    before = snapshot(1, *(entry(n, 10, 100.0 - n) for n in range(5))).largest(3)
-    assert ([each.query_id for each in before.entries], before.cut) == ([0, 1, 2], 97.0)
-    after = snapshot(2, *(entry(n, 10, 100.0 - n) for n in range(3)), entry(3, 30, 250.0), entry(4, 10, 96.0))
+    before = snapshot(1, *(entry(n, 10, 101.0 - n) for n in range(1, 6))).largest(3)
+    assert ([each.query_id for each in before.entries], before.cut) == ([1, 2, 3], 97.0)
+    after = snapshot(2, *(entry(n, 10, 101.0 - n) for n in range(1, 4)), entry(4, 30, 250.0), entry(5, 10, 96.0))
     window = delta(before, after)
-    assert window.statements == {3: Counters(total=Milliseconds(153.0))}
-    assert window.lower == {3, 4}
-    told = replace(after, entries=(*after.entries[:3], entry(3, 30, 250.0, since=at(1.2))))
-    assert delta(before, told).statements[3].calls == 30, "its age tells that it is new"
+    assert window.statements == {4: Counters(total=Milliseconds(153.0))}
+    assert window.lower == {4, 5}
+    told = replace(after, entries=(*after.entries[:3], entry(4, 30, 250.0, since=at(1.2))))
+    assert delta(before, told).statements[4].calls == 30, "its age tells that it is new"
     assert snapshot(1, entry(7, 1, 1.0)).largest(3).cut == 0
+
+
+def test_a_role_that_sees_more_or_less_than_the_one_before() -> None:
+    seen, hidden = snapshot(1, entry(7, 100, 50.0)), snapshot(1, entry(NOT_SHOWN, 100, 50.0))
+    assert calls(delta(seen, snapshot(2, entry(NOT_SHOWN, 130, 65.0)))) == {}
+    assert calls(delta(hidden, snapshot(2, entry(NOT_SHOWN, 130, 65.0)))) == {NOT_SHOWN: 30}
+    window = delta(hidden, snapshot(2, entry(7, 130, 65.0)))
+    assert window.statements == {7: Counters(total=Milliseconds(15.0))}
+    assert window.lower == {7, NOT_SHOWN}
 
 
 @pytest.mark.parametrize("later", [0.0, -1.0])
