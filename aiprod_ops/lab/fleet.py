@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -60,6 +61,11 @@ class Fleet:
     def config(self) -> Path:
         """The tool's configuration for this lab."""
         return self.folder / "aiprod-ops.toml"
+
+    @property
+    def migrations(self) -> Path:
+        """The service's Alembic revisions, up to the lab's; new ones are written there."""
+        return self.folder / "migrations"
 
     @property
     def scale(self) -> Scale:
@@ -164,6 +170,9 @@ def _build(
         postgres.in_parallel(fleet.redis.start, *(server.start for server in (primary, *fleet.replicas)))
         postgres.create_slots(fleet.dsn("postgres"))
         _await_streaming(fleet)
+    fleet.migrations.mkdir(mode=0o755)
+    for file in postgres.revisions_up_to(revision):
+        shutil.copy(file, fleet.migrations)
     folders.write(fleet.config, configuration(fleet))
     (folder / "copies").mkdir(mode=0o711)
     folders.mark(folder, _marker(fleet))
@@ -236,6 +245,7 @@ def configuration(fleet: Fleet) -> str:
         "data_directory": str(fleet.primary.data),
         "copies": str(fleet.folder / "copies"),
         "log": str(fleet.primary.data / "log"),
+        "migrations": str(fleet.migrations),
     }
     head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
     lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]

@@ -169,6 +169,14 @@ def check_revision(revision: str) -> None:
     _alembic(revision)
 
 
+def revisions_up_to(revision: str) -> list[Path]:
+    """The files of the revisions that lead to this one: what a service of that age has in its repository."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(_alembic(revision))
+    return [Path(each.path) for each in script.iterate_revisions(revision, "base")]
+
+
 def _alembic(revision: str) -> "Config":
     from alembic.config import Config
     from alembic.script import ScriptDirectory

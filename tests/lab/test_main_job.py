@@ -35,11 +35,7 @@ def job() -> Iterator[Job]:
     with lab(ROWS) as bench:
         bench.sql("SELECT pg_stat_statements_reset()")
         workload.run(bench.fleet.dsn("aiprod_app"), bench.fleet.scale, rounds=20)
-        migrations = bench.config.parent / "versions"
-        migrations.mkdir()
-        with bench.config.open("a") as file:
-            file.write(f'migrations = "{migrations}"\n')
-        yield Job(bench, migrations=migrations)
+        yield Job(bench, migrations=bench.fleet.migrations)
 
 
 def test_check_is_critical_and_names_the_index(job: Job) -> None:
@@ -145,7 +141,7 @@ def test_the_journal_is_shown(job: Job) -> None:
 
 def test_the_alembic_revision_upgrades_and_downgrades_another_database(job: Job) -> None:
     """On a copy of the schema as it was before, twice forward (the second does nothing), then back."""
-    (written,) = job.migrations.glob("*.py")
+    (written,) = job.migrations.glob("*_add_idx_*.py")
     revision, dsn = written.name[:12], job.bench.fleet.dsn("postgres").replace("/aiprod?", "/other?")
     job.bench.sql("CREATE DATABASE other")
     other = Bench(job.bench.config, dsn)
@@ -167,7 +163,7 @@ def _alembic(dsn: str, folder: Path | None, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(shipped))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", "\n".join(str(p) for p in (shipped / "versions", folder) if p))
+    config.set_main_option("version_locations", str(folder or shipped / "versions"))
     engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn), poolclass=NullPool)
     with engine.connect() as opened:
         config.attributes["connection"] = opened
