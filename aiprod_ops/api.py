@@ -23,10 +23,12 @@ from aiprod_ops.actions.measurements import (
     subjects,
     tables_of,
 )
+from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
+from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
