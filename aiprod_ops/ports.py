@@ -10,6 +10,9 @@ from datetime import date, datetime
 from typing import Any, Protocol
 
 from aiprod_ops.domain.catalogue.drift import Migrated
+from aiprod_ops.domain.catalogue.indexes import Catalogue
+from aiprod_ops.domain.catalogue.inspections import Inspection
+from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
@@ -88,6 +91,18 @@ class Database(Protocol):
 
     def samples(self, query_ids: Sequence[int], most: int = ...) -> list[Sample]:
         """Logged calls of these statements, newest first, at the most `most` each; empty where there is no log."""
+
+    def catalogue(self) -> Catalogue:
+        """Indexes, foreign keys, sequences, constraints and collations, and what this role may see of them."""
+
+    def index_usage(self) -> NodeUsage:
+        """Scans of the indexes that are not unique, as this node alone counted them: cheap, kept from every check."""
+
+    def bloat(self, indexes: Sequence[Name]) -> Inspection:
+        """What pgstatindex counts in these b-trees, one after the other: each is read as a whole."""
+
+    def damage(self, indexes: Sequence[Name]) -> Inspection:
+        """What amcheck finds wrong in these b-trees, one after the other: each is read as a whole."""
 
     def close(self) -> None:
         """End the session; locks it holds are released."""

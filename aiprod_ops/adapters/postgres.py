@@ -1,17 +1,23 @@
 """PostgreSQL through SQLAlchemy and psycopg2: implements `ports.Database`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiprod_ops.adapters import postgres_catalog as catalog
+from aiprod_ops.adapters import postgres_indexes as indexes
 from aiprod_ops.adapters import postgres_log as log_reader
+from aiprod_ops.adapters import postgres_pages as pages
 from aiprod_ops.adapters import postgres_statements as statistics
 from aiprod_ops.adapters.postgres_dsn import target
+from aiprod_ops.adapters.postgres_failed_builds import failed_builds
 from aiprod_ops.adapters.postgres_server_log import ServerLog, server_log
 from aiprod_ops.adapters.postgres_session import Session
+from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
+from aiprod_ops.domain.catalogue.inspections import Inspection
+from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
@@ -19,6 +25,7 @@ from aiprod_ops.errors import Failed, PermissionMissing, Refused
 from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
 from aiprod_ops.units import Seconds
 
+T = TypeVar("T")
 _NONE: Mapping[str, Any] = {}
 _USUAL = Seconds(30)
 _PATIENCE = Seconds(5)
@@ -103,12 +110,7 @@ class PostgresDatabase:
 
     def schema(self) -> Schema:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""
-        try:
-            return catalog.schema(self._named)
-        except Failed as error:
-            if "lock timeout" not in error.message:
-                raise
-            raise self._locked(error) from error
+        return self._unlocked(lambda: catalog.schema(self._named))
 
     def sizes(self) -> dict[str, TableSize]:
         return catalog.sizes(self._named)
@@ -122,6 +124,19 @@ class PostgresDatabase:
         log = self._log_files()
         return log_reader.samples(log_reader.calls(log.files, log.database, query_ids), query_ids, most)
 
+    def catalogue(self) -> Catalogue:
+        """Raises Failed, naming table and process, while somebody has a table locked against reading."""
+        return self._unlocked(lambda: indexes.catalogue(self._named, self._failed_builds))
+
+    def index_usage(self) -> NodeUsage:
+        return indexes.usage(self._named)
+
+    def bloat(self, indexes: Sequence[Name]) -> Inspection:
+        return pages.bloat(self._named, indexes)
+
+    def damage(self, indexes: Sequence[Name]) -> Inspection:
+        return pages.damage(self._named, indexes)
+
     def close(self) -> None:
         self._session.close()
 
@@ -134,6 +149,18 @@ class PostgresDatabase:
             database = self._named("log_access")[0]["database"]
             return ServerLog(database, tuple(log_reader.local_files(Path(self._log))))
         return server_log(self._named)
+
+    def _failed_builds(self) -> tuple[tuple[FailedBuild, ...], str]:
+        log = self._log_files()
+        return failed_builds(log.files, log.database), " ".join(log.missing)
+
+    def _unlocked(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except Failed as error:
+            if "lock timeout" not in error.message:
+                raise
+            raise self._locked(error) from error
 
     def _locked(self, error: Failed) -> Failed:
         held = [

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from aiprod_ops.domain.catalogue.indexes import Catalogue
+from aiprod_ops.domain.catalogue.inspections import Inspection
+from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Workload
@@ -18,6 +21,7 @@ SLEEP = "SELECT pg_sleep(%(duration)s)"
 _SERVER = Server(
     "7000000000000000001", 180006, "memory", "nobody", is_superuser=False, is_standby=False, can_write=False
 )
+_CATALOGUE = Catalogue(180006, "memory", "nobody", reads_statistics=True, is_standby=False)
 _USUAL = Seconds(30)
 _DAWN = datetime(2026, 11, 21, tzinfo=UTC)
 _NOTHING = StatementsSnapshot(_DAWN, _DAWN, _DAWN, 0, ())
@@ -41,12 +45,17 @@ class MemoryDatabase:
         sizes: Mapping[str, TableSize] | None = None,
         values: Mapping[tuple[Name, str], ColumnTexts] | None = None,
         logged: Sequence[Sample] = (),
+        catalogue: Catalogue = _CATALOGUE,
+        usage: NodeUsage = NodeUsage({}),  # noqa: B008 - frozen
+        bloat: Inspection = Inspection(),  # noqa: B008 - frozen
+        damage: Inspection = Inspection(),  # noqa: B008 - frozen
     ) -> None:
         self._writes, self._answers, self._logged = writes, dict(answers or {}), logged
         self._locks = {} if locks is None else locks
         self._server, self._workload, self._schema = server, workload, schema
         self._statements, self._texts = statements, dict(texts or {})
         self._sizes, self._values = dict(sizes or {}), dict(values or {})
+        self._catalogue, self._usage, self._bloat, self._damage = catalogue, usage, bloat, damage
         self._cancelled = threading.Event()
 
     def server(self) -> Server:
@@ -96,6 +105,18 @@ class MemoryDatabase:
     def samples(self, query_ids: Sequence[int], most: int = 20) -> list[Sample]:
         newest = {each: [one for one in self._logged if one.query_id == each][:most] for each in query_ids}
         return [one for one in self._logged if one in newest.get(one.query_id, ())]
+
+    def catalogue(self) -> Catalogue:
+        return self._catalogue
+
+    def index_usage(self) -> NodeUsage:
+        return self._usage
+
+    def bloat(self, indexes: Sequence[Name]) -> Inspection:
+        return self._bloat
+
+    def damage(self, indexes: Sequence[Name]) -> Inspection:
+        return self._damage
 
     def close(self) -> None:
         for key in [key for key, holder in self._locks.items() if holder is self]:
