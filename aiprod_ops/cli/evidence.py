@@ -42,6 +42,34 @@ def evidence_list(output: str, where: Where) -> int:
     return 0
 
 
+@evidence_command.command("show")
+@click.argument("n", type=click.IntRange(min=1))
+@options.output("text", "json")
+@options.where
+def evidence_show(n: int, output: str, where: Where) -> int:
+    """Show one record: what was done, by whom, what was measured. Exit code: 0, or 2 if it was altered."""
+    import msgspec
+
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.world import store_of
+    from aiprod_ops.engine.evidence import Archive
+    from aiprod_ops.errors import UsageError
+
+    record = next(
+        (record for _, record in Archive(store_of(where)).read() if record is not None and record.n == n), None
+    )
+    if record is None:
+        raise UsageError(f"there is no record {n} of evidence", hint="aiprod-ops evidence list")
+    if output == "json":
+        render.as_json({**msgspec.to_builtins(record), "holds": record.holds})
+        return 0 if record.holds else 2
+    if not record.holds:
+        render.say(f"CRITICAL  record {n} was altered after it was sealed")
+    for line in render.outline({"n": record.n, **record.body, "seal": record.seal, "previous": record.previous}):
+        render.say(line)
+    return 0 if record.holds else 2
+
+
 @evidence_command.command("verify")
 @options.output("text", "json")
 @options.where

@@ -1,10 +1,10 @@
-"""Results as text, JSON, a monitoring plugin's line, and Prometheus' text format."""
+"""Results as text and JSON: tables, plans, measurements."""
 
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,10 @@ import click
 import msgspec
 
 from aiprod_ops.cli.redaction import redact
-from aiprod_ops.domain.findings import Finding, Status, worst
 from aiprod_ops.domain.plans import Action, Draft
 from aiprod_ops.domain.proofs import Comparison, Sampled
-from aiprod_ops.engine.planning import Checked
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.units import show
-
-_COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.CRITICAL: "red", Status.UNKNOWN: "magenta"}
 
 
 def say(text: str = "") -> None:
@@ -54,84 +50,25 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def checks(results: Sequence[Checked], target: str, output: str) -> int:
-    """Print checks; answers the exit code."""
-    status = worst(result.status for result in results)
-    if output == "json":
-        as_json({"status": status.name, "target": target, "checks": [_check_data(result) for result in results]})
-    elif output == "nagios":
-        say(_nagios(results, status))
-    elif output == "prom":
-        say("\n".join(_prom(results, target)))
-    else:
-        for result in results:
-            _check_text(result, target)
-    return int(status)
-
-
-def _check_data(result: Checked) -> dict[str, Any]:
-    findings = [{**msgspec.to_builtins(f), "status": f.status.name, "shown": f.shown} for f in result.findings]
-    return {"runbook": result.runbook, "status": result.status.name, "findings": findings}
-
-
-def _check_text(result: Checked, target: str) -> None:
-    say(f"{_colored(result.status)}  {result.runbook} on {target}")
-    groups: dict[tuple[str, ...], list[Finding]] = {}
-    for finding in result.findings:
-        groups.setdefault(tuple(finding.columns), []).append(finding)
-    for columns, findings in groups.items():
-        if columns:
-            rows = [{"status": f.status.name, **f.columns} for f in findings]
-            say()
-            for line in table(rows, widest=54):
-                say("  " + line)
-            say()
+def outline(value: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of nested data for people: `name: value`, what is inside further right, nothing for what is empty."""
+    for name, part in value.items():
+        if part in ("", None, [], {}, ()):
+            continue
+        if isinstance(part, Mapping):
+            yield f"{name}:"
+            yield from (f"  {line}" for line in outline(part))
+        elif isinstance(part, list | tuple) and any(isinstance(each, Mapping) for each in part):
+            yield f"{name}:"
+            for each in part:
+                first, *rest = list(outline(each)) or ["{}"]
+                yield f"  - {first}"
+                yield from (f"    {line}" for line in rest)
         else:
-            for finding in findings:
-                note = f" ({finding.note})" if finding.note else ""
-                say(f"  {_colored(finding.status)}  {finding.metric}: {finding.shown}{note}")
-
-
-def _colored(status: Status) -> str:
-    return click.style(status.name, fg=_COLORS[status], bold=True)
-
-
-def _nagios(results: Sequence[Checked], status: Status) -> str:
-    """One line and performance data. Source: Monitoring Plugins Development Guidelines, "Performance data"."""
-    findings = [finding for result in results for finding in result.findings]
-    leading = max(findings, key=lambda f: f.status.severity, default=None)
-    text = f"{leading.metric}: {leading.note or leading.shown}" if leading else "nothing was checked"
-    data = " ".join(
-        f"'{_flat(f.metric)}'={f.value:g}{f.unit if f.unit in ('s', 'ms', 'B') else ''};{_edge(f.warn)};{_edge(f.crit)}"
-        for f in findings
-        if f.value is not None
-    )
-    return f"{status.name} - {_flat(text)} | {data}"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.replace("|", "/").replace("'", "").replace("=", " ").split())
-
-
-def _edge(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
-
-
-def _prom(results: Sequence[Checked], target: str) -> Iterable[str]:
-    yield "# HELP aiprod_ops_check_status Result of a check: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."
-    yield "# TYPE aiprod_ops_check_status gauge"
-    for result in results:
-        yield f'aiprod_ops_check_status{{runbook="{result.runbook}",target="{_label(target)}"}} {int(result.status)}'
-    yield "# HELP aiprod_ops_check_findings Findings of a check by state."
-    yield "# TYPE aiprod_ops_check_findings gauge"
-    for result in results:
-        for state in Status:
-            labels = f'runbook="{result.runbook}",target="{_label(target)}",state="{state.name.lower()}"'
-            yield f"aiprod_ops_check_findings{{{labels}}} {sum(f.status is state for f in result.findings)}"
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            text = ", ".join(map(str, part)) if isinstance(part, list | tuple) else str(part)
+            first, *rest = text.splitlines()
+            yield f"{name}: {first}"
+            yield from (f"  {line}" for line in rest)
 
 
 def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
@@ -145,6 +82,7 @@ def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
     where = f"{draft.plan.identity.target}/{draft.plan.identity.database}"
     if not draft.plan.actions:
         say(f"Nothing to do: {entry.id} plans no change for {where}.")
+        _left_out(draft)
         return
     say(f"Plan of {entry.id} for {where}: {counted(len(draft.plan.actions), 'action')}, risk {entry.book.risk}")
     for number, action in enumerate(draft.plan.actions, start=1):
@@ -153,11 +91,16 @@ def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
         for line in _action_lines(entry, action):
             say(f"     {line}")
     say()
-    if draft.plan.without:
-        say(f"  left out  {', '.join(draft.plan.without)}")
+    _left_out(draft)
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
     say(f"next: {following}")
+
+
+def _left_out(draft: Draft) -> None:
+    names = [f"{name} (waived)" if name in draft.accepted else name for name in draft.plan.without]
+    if names:
+        say(f"  left out  {', '.join(names)}")
 
 
 def _action_lines(entry: Entry, action: Action) -> Iterable[str]:

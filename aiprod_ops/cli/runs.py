@@ -136,6 +136,9 @@ def runs_show(run: str, output: str, where: Where) -> int:
         render.as_json(journal.records)
         return 0
     for record in journal.records:
-        facts = " ".join(f"{key}={value}" for key, value in record.data.items() if value not in ("", None, [], {}))
-        render.say(f"{record.n:>3}  {record.at[:19]}  {record.kind:<10} {facts}"[:240])
+        deep = {key: value for key, value in record.data.items() if isinstance(value, list | dict)}
+        flat = [f"{key} {value}" for key, value in record.data.items() if key not in deep and value not in ("", None)]
+        render.say(f"{record.n:>3}  {record.at[:19].replace('T', ' ')}  {record.kind:<10} {', '.join(flat)}".rstrip())
+        for line in render.outline(deep):
+            render.say(f"{'':26}{line}")
     return 0

@@ -127,7 +127,8 @@ class Plan:
 class Draft:
     """A plan as it is kept until somebody approves it: with the moving facts it was made from.
 
-    An approval names the digest. After `expires` the moving facts are too old and a new plan is due.
+    An approval names the digest. After `expires` the moving facts are too old and a new plan is due. `accepted` names
+    actions that were left out because a waiver accepts what they would repair.
     """
 
     plan: Plan
@@ -136,3 +137,4 @@ class Draft:
     expires: datetime
     by: str
     moving: dict[str, Any] = field(default_factory=dict)
+    accepted: tuple[str, ...] = ()

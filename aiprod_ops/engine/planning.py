@@ -69,10 +69,11 @@ def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iter
     plan = _plan(entry, context, params, facts, without)
     findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
     accepted = {finding.id for finding in findings if finding.waived}
-    if left := [action.name for action in plan.actions if action.answers in accepted]:
+    left = [action.name for action in plan.actions if action.answers in accepted]
+    if left:
         plan = plan.excluding(left)
     valid_for = timedelta(seconds=seconds(context.promises.get("approval.valid_for")))
-    return Draft(plan, plan.digest, now, now + valid_for, by, moving)
+    return Draft(plan, plan.digest, now, now + valid_for, by, moving, tuple(left))
 
 
 def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> Plan:

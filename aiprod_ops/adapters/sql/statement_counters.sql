@@ -1,4 +1,5 @@
 -- Counters of this database's statements, a row for each user and statement, or one without a statement; those that are not shown have the number 0.
+-- Transaction control and settings are left out: they execute nothing, and every session of ours sends some.
 -- `total`, `planning`, … are the view's columns, or the constants of `lacking` where its version has none.
 SELECT /* aiprod-ops */ statement_timestamp() AS taken, pg_postmaster_start_time() AS started, c.*
   FROM (SELECT) AS one
@@ -14,5 +15,6 @@ SELECT /* aiprod-ops */ statement_timestamp() AS taken, pg_postmaster_start_time
      WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND {toplevel}
        AND coalesce(s.query NOT LIKE '%/* aiprod-ops%', true)
+       AND coalesce(s.query !~* '^\s*(begin|start transaction|commit|end|rollback|savepoint|release|set|reset|show|deallocate|discard)\M', true)
      GROUP BY 1, 2
   ) AS c ON true

@@ -1,0 +1,122 @@
+"""What checks found: as text, as JSON, as a monitoring plugin's line, and in Prometheus' text format."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from aiprod_ops.cli.render import as_json, say, table
+from aiprod_ops.domain.findings import Finding, Status, Waiver, worst
+from aiprod_ops.engine.planning import Checked
+
+_COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.CRITICAL: "red", Status.UNKNOWN: "magenta"}
+
+
+def tell(
+    results: Sequence[Checked], target: str, output: str, *, ids: bool = False, idle: Sequence[Waiver] = ()
+) -> int:
+    """Print the results; answers the exit code. With `ids` each finding's id stands beside it; `idle` waivers cover none."""
+    status = worst(result.status for result in results)
+    if output == "json":
+        told = {"status": status.name, "target": target, "checks": [_data(result) for result in results]}
+        as_json({**told, "idle_waivers": idle} if idle else told)
+    elif output == "nagios":
+        say(_nagios(results, status))
+    elif output == "prom":
+        say("\n".join(_prom(results, target)))
+    else:
+        for result in results:
+            _text(result, target, ids=ids)
+        for waiver in idle:
+            say(f"  the waiver of {waiver.finding} until {waiver.until} ({waiver.reason}) covers nothing now")
+    return int(status)
+
+
+def _data(result: Checked) -> dict[str, Any]:
+    findings = [
+        {**msgspec.to_builtins(f), "status": f.status.name, "judged": f.judged.name, "shown": f.shown}
+        for f in result.findings
+    ]
+    told = {"runbook": result.runbook, "status": result.status.name, "findings": findings}
+    since = result.since.isoformat() if result.since else None
+    return {**told, "since": since, "new": list(result.new), "gone": list(result.gone)}
+
+
+def _text(result: Checked, target: str, *, ids: bool) -> None:
+    say(f"{_colored(result.status)}  {result.runbook} on {target}")
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in result.findings:
+        groups.setdefault(tuple(finding.columns), []).append(finding)
+    for columns, findings in groups.items():
+        if columns:
+            say()
+            rows = [{"status": f.status.name, **f.columns, **({"id": f.id} if ids else {})} for f in findings]
+            for line in table(rows, widest=54):
+                say("  " + line)
+            say()
+            for finding in findings:
+                if said := _said(finding):
+                    say(f"  {finding.id}: {said}")
+        else:
+            for finding in findings:
+                note = (f" ({said})" if (said := _said(finding)) else "") + (f" [{finding.id}]" if ids else "")
+                say(f"  {_colored(finding.status)}  {finding.metric}: {finding.shown}{note}")
+    if line := _compared(result):
+        say(f"  {line}")
+
+
+def _said(finding: Finding) -> str:
+    """The note; until when the finding is accepted, why, and what it would be: `waived until …; WARNING underneath`."""
+    waiver = f"waived {finding.waived}; {finding.judged.name} underneath" if finding.waived else ""
+    return "; ".join(part for part in (finding.note, waiver) if part)
+
+
+def _compared(result: Checked) -> str:
+    """What is new or gone since the last check; nothing where there is nothing to tell."""
+    if result.since is None or (result.status is Status.OK and not result.new and not result.gone):
+        return ""
+    parts = [f"{word}: {', '.join(names)}" for word, names in (("new", result.new), ("gone", result.gone)) if names]
+    return f"since {result.since:%Y-%m-%d %H:%M} UTC: {'; '.join(parts) or 'nothing new, nothing gone'}"
+
+
+def _colored(status: Status) -> str:
+    return click.style(status.name, fg=_COLORS[status], bold=True)
+
+
+def _nagios(results: Sequence[Checked], status: Status) -> str:
+    """One line and performance data. Source: Monitoring Plugins Development Guidelines, "Performance data"."""
+    findings = [finding for result in results for finding in result.findings]
+    leading = max(findings, key=lambda f: f.status.severity, default=None)
+    text = f"{leading.metric}: {leading.note or leading.shown}" if leading else "nothing was checked"
+    data = " ".join(
+        f"'{_flat(f.id)}'={f.value:g}{f.unit if f.unit in ('s', 'ms', 'B') else ''};{_edge(f.warn)};{_edge(f.crit)}"
+        for f in findings
+        if f.value is not None
+    )
+    return f"{status.name} - {_flat(text)} | {data}"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.replace("|", "/").replace("'", "").replace("=", " ").split())
+
+
+def _edge(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _prom(results: Sequence[Checked], target: str) -> Iterable[str]:
+    yield "# HELP aiprod_ops_check_status Result of a check: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."
+    yield "# TYPE aiprod_ops_check_status gauge"
+    for result in results:
+        yield f'aiprod_ops_check_status{{runbook="{result.runbook}",target="{_label(target)}"}} {int(result.status)}'
+    yield "# HELP aiprod_ops_check_findings Findings of a check by state."
+    yield "# TYPE aiprod_ops_check_findings gauge"
+    for result in results:
+        for state in Status:
+            labels = f'runbook="{result.runbook}",target="{_label(target)}",state="{state.name.lower()}"'
+            yield f"aiprod_ops_check_findings{{{labels}}} {sum(f.status is state for f in result.findings)}"
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
