@@ -11,6 +11,7 @@ from aiprod_ops.actions.index_builds import (
     invariants,
     is_built,
 )
+from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage
 from aiprod_ops.actions.measurements import (
     Case,
     Measured,
@@ -27,8 +28,13 @@ from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
-from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
+from aiprod_ops.domain.catalogue.faults import Fault
+from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
+from aiprod_ops.domain.catalogue.inspections import Inspection
+from aiprod_ops.domain.catalogue.judgement import faults as index_faults
+from aiprod_ops.domain.catalogue.usage import UsageSnapshot
+from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
@@ -41,11 +47,14 @@ from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "NOT_SHOWN", "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Comparison", "Context", "Copy",
-    "Counters", "Database", "Declared", "Estimate", "Finding", "Key", "Kind", "Lab", "Measured", "Milliseconds",
-    "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Window", "Workload",
-    "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index", "creation", "delta",
-    "drop_index", "drop_invalid_index", "exists", "gain", "index_size", "invariants", "is_built", "is_worse",
-    "measure", "promise", "read_snapshot", "ready_to_build", "show", "since_reset", "subjects", "tables_of",
+    "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Catalogue",
+    "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate", "Fault", "Finding",
+    "Inspection", "Key", "Kind", "Lab", "Measured", "Migrated", "Milliseconds", "Moving", "Name", "NewIndex",
+    "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
+    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window",
+    "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index",
+    "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "exists", "gain",
+    "index_bloat", "index_damage", "index_faults", "index_size", "index_usage", "invariants", "is_built",
+    "is_worse", "measure", "migrated", "promise", "read_snapshot", "ready_to_build", "show", "since_reset",
+    "subjects", "tables_of",
 ]  # fmt: skip

@@ -51,9 +51,13 @@ class History:
                 return snapshot
         return None
 
-    def all(self, name: str) -> list[Snapshot]:
-        """Every snapshot of this name, oldest first."""
-        found = (read(self.store, file) for file in self._files(name))
+    def all(self, name: str, *, since: datetime | None = None) -> list[Snapshot]:
+        """Every snapshot of this name, oldest first; with `since` those from then on, and the last one before."""
+        files = self._files(name)
+        if since is not None:
+            before = [file for file in files if _time(file.rpartition("/")[2]) < since]
+            files = files[max(0, len(before) - 1) :]
+        found = (read(self.store, file) for file in files)
         return [snapshot for snapshot in found if snapshot is not None]
 
     def keep(self, name: str, taken: datetime, value: Any) -> None:
