@@ -2,7 +2,8 @@
 
 Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's log), and
 parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that an
-existing index already serves.
+existing index already serves. A statement that no index helps is OK here: `aiprod-ops check slow-queries` judges it.
+One that cannot be read is UNKNOWN.
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is
@@ -105,8 +106,14 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     for statement in _costly(facts.workload, params):
         index = helped.get(statement.query_id)
         is_served = not index and bool(api.advise([statement], bare, facts.sizes).candidates)
-        reason = unread.get(statement.query_id, "its index is there" if is_served else "no index helps")
-        yield _finding(statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index))
+        reason = "its index is there" if is_served else "no index helps: check slow-queries"
+        found = _finding(
+            statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index)
+        )
+        if not index and statement.query_id in unread:
+            yield _unread(found, unread[statement.query_id])
+        else:
+            yield found
     for missing in facts.workload.missing:
         yield Finding("not everything could be read", None, note=missing)
 
@@ -131,6 +138,11 @@ def _finding(statement: Statement, workload: Workload, params: Params, advice: s
     return Finding(
         "times over the objective", over, "×", warn, crit, columns=cells, id=f"statement:{statement.query_id}"
     )
+
+
+def _unread(found: Finding, reason: str) -> Finding:
+    """A costly statement of which nobody can tell whether an index helps: that is not OK."""
+    return replace(found, value=None, note=reason, columns={**found.columns, "advice": "cannot be told"})
 
 
 def _of(workload: Workload) -> str:

@@ -16,7 +16,7 @@ _COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.CRITICAL: "red",
 def tell(
     results: Sequence[Checked], target: str, output: str, *, ids: bool = False, idle: Sequence[Waiver] = ()
 ) -> int:
-    """Print the results; answers the exit code. With `ids` each finding's id stands beside it; `idle` waivers cover none."""
+    """Print the results; answers the exit code. With `ids` ids stand beside findings; `idle` waivers cover none."""
     status = worst(result.status for result in results)
     if output == "json":
         told = {"status": status.name, "target": target, "checks": [_data(result) for result in results]}

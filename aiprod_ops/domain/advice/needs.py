@@ -24,6 +24,8 @@ def needs(query: Query, schema: Schema, sizes: Mapping[str, TableSize]) -> tuple
     unknown: list[str] = []
     targets: list[Target] = []
     for access in query.accesses:
+        if _is_systems(access):
+            continue
         try:
             targets.append(_target(access, schema, sizes))
         except Unknown as exc:
@@ -38,6 +40,11 @@ def needs(query: Query, schema: Schema, sizes: Mapping[str, TableSize]) -> tuple
         except Unknown as exc:
             unknown.append(str(exc))
     return found, list(dict.fromkeys(unknown))
+
+
+def _is_systems(access: Access) -> bool:
+    """Nobody adds an index to a catalogue; unqualified, its relations are found first ("The System Catalog Schema")."""
+    return access.schema in ("pg_catalog", "information_schema") or (not access.schema and access.table[:3] == "pg_")
 
 
 def _target(access: Access, schema: Schema, sizes: Mapping[str, TableSize]) -> Target:
