@@ -1,0 +1,68 @@
+"""Why a log gave no call at all. Never an empty success: most often the server does not log what is asked for."""
+
+from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
+from aiprod_ops.logs.digester import Digester
+from aiprod_ops.units import show
+
+_SLOW = "ALTER SYSTEM SET log_min_duration_statement = '250ms'; SELECT pg_reload_conf();"
+_PREFIX = (
+    "ALTER SYSTEM SET log_line_prefix = '%m [%p]: [%l-1] user=%u,db=%d,app=%a,client=%h '; SELECT pg_reload_conf();"
+)
+_SHOWN = 5
+
+
+def why(digester: Digester, name: str, *, is_known: bool) -> OpsError:
+    """The error for a digester that counted nothing; `is_known`: the log was PostgreSQL's, in a format we read."""
+    reading, left = digester.reading, digester.left_out
+    if not reading.size_bytes:
+        return ConfigurationError(f"{name} is empty", hint="name the file that the server writes to")
+    if not is_known:
+        return ConfigurationError(
+            f"{name} ({show(reading.size_bytes, 'B')}) is no log of PostgreSQL, or one with a prefix that is not known",
+            hint="say what it is: --format stderr --prefix 'what log_line_prefix says', or csvlog, jsonlog, cloud",
+        )
+    if left.elsewhere or left.nameless or left.outside:
+        return _filtered(digester, name)
+    if left.ours:
+        return ConfigurationError(
+            f"{name}: all {left.ours:,} calls are of aiprod-ops itself", hint=f"lower the threshold: {_SLOW}"
+        )
+    return _unlogged(digester, name)
+
+
+def _filtered(digester: Digester, name: str) -> OpsError:
+    left = digester.left_out
+    if left.nameless:
+        return ConfigurationError(
+            f"{name}: its {left.nameless:,} calls do not say on which database: log_line_prefix has no %d",
+            hint=f"leave --database away, or: {_PREFIX}",
+        )
+    if left.elsewhere:
+        others = sorted(left.databases)
+        listed = ", ".join(others[:_SHOWN]) + (", …" if len(others) > _SHOWN else "")
+        return UsageError(
+            f"{name}: all {left.elsewhere:,} calls are on other databases: {listed}",
+            hint="name one of them: --database",
+        )
+    return UsageError(
+        f"{name}: all {left.outside:,} calls are outside of --since and --until", hint="times without a zone are UTC"
+    )
+
+
+def _unlogged(digester: Digester, name: str) -> OpsError:
+    reading = digester.reading
+    if reading.textless:
+        seen = f"{reading.textless:,} durations and not one statement: log_duration is on, log_statement is not"
+    elif reading.plans:
+        seen = f"{reading.plans:,} plans of auto_explain and not one duration of a call"
+    elif reading.phases or reading.fetches:
+        seen = "durations of parse, bind and fetch, and not one call"
+    elif reading.entries:
+        seen = f"{reading.entries:,} entries of PostgreSQL and not one with a duration"
+    else:
+        size = show(reading.size_bytes, "B")
+        seen = f"not one whole entry in {size}; {reading.unread_lines:,} lines are torn or foreign"
+    return ConfigurationError(
+        f"{name} holds {seen}",
+        hint=f"let the server log slow calls: {_SLOW} (and lc_messages has to be English)",
+    )

@@ -1,0 +1,114 @@
+"""Which format a log has, and the reader for it."""
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from aiprod_ops.errors import UsageError
+from aiprod_ops.logs import prefixes
+from aiprod_ops.logs.cloud import Cloud
+from aiprod_ops.logs.csvlog import CsvLog
+from aiprod_ops.logs.entries import Batch, Reading
+from aiprod_ops.logs.jsonlog import JsonLog
+from aiprod_ops.logs.stderr import Stderr
+
+FORMATS = ("auto", "stderr", "csvlog", "jsonlog", "cloud")
+HEAD = 256 * 1024  #: bytes that a format is told from
+_LINES = 400
+_CSV = re.compile(r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [^,\s]+,(?:"[^"]*"|),(?:"[^"]*"|),\d+,', re.MULTILINE)
+_CLOUD = re.compile(r'"(?:textPayload|jsonPayload|logName|insertId|receiveTimestamp|protoPayload)"\s*:')
+_JSON = re.compile(r'^\{"timestamp":"', re.MULTILINE)
+
+
+class Reader(Protocol):
+    """Reads one log, block by block."""
+
+    def read(self, block: bytes) -> Batch: ...
+
+    def end(self) -> Batch: ...
+
+
+class LogReader:
+    """A reader that finds out from the first 256 KiB which format it reads.
+
+    `format` is one of FORMATS; `prefix` is `log_line_prefix` as PostgreSQL's configuration writes it, where the format
+    has one. `found` is what was decided; empty until then, and where nothing fits.
+    """
+
+    def __init__(self, reading: Reading, format: str = "auto", prefix: str = "") -> None:  # noqa: A002 the option's name
+        self.found = ""
+        self.head = b""  #: the first bytes, until the format is known
+        self._reading = reading
+        self._format = format
+        self._prefix = prefix
+        self._reader: Reader | None = None
+
+    def read(self, block: bytes) -> Batch:
+        """What this block tells."""
+        self._reading.size_bytes += len(block)
+        if self._reader is not None:
+            return self._reader.read(block)
+        self.head += block
+        return self._begin() if len(self.head) >= HEAD else Batch()
+
+    def end(self) -> Batch:
+        """What is left when the log ends."""
+        batch = Batch() if self._reader else self._begin()
+        if self._reader is None:
+            return batch
+        last = self._reader.end()
+        return Batch(batch.calls + last.calls, batch.plans + last.plans, batch.spills + last.spills)
+
+    def _begin(self) -> Batch:
+        reader = self._made()
+        if reader is None:
+            self._reader = _Unknown(self._reading)
+            return self._reader.read(self.head)
+        self._reader, head, self.head = reader, self.head, b""
+        return reader.read(head)
+
+    def _made(self) -> Reader | None:
+        # Decided by the same bytes, however the blocks are cut.
+        lines = self.head[:HEAD].lstrip(b"\xef\xbb\xbf\0 \r\n").decode("utf-8", "replace").splitlines()
+        self.found = self._format if self._format != "auto" else _format("\n".join(lines), self._prefix)
+        if self.found != "stderr":
+            made: dict[str, Callable[[], Reader]] = {
+                "jsonlog": lambda: JsonLog(self._reading),
+                "csvlog": lambda: CsvLog(self._reading),
+                "cloud": lambda: Cloud(self._reading, self._prefix),
+            }
+            return made[self.found]() if self.found else None
+        prefix = self._prefix or prefixes.detect(lines[:_LINES])
+        if prefix is None:
+            self.found = ""
+            return None
+        try:
+            return Stderr(self._reading, prefix)
+        except ValueError as error:
+            raise UsageError(f"--prefix {prefix!r}: {error}", hint="give it as log_line_prefix says it") from error
+
+
+class _Unknown:
+    """What is no log of PostgreSQL: nobody can read it."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def read(self, block: bytes) -> Batch:
+        self._reading.unread_bytes += len(block)
+        return Batch()
+
+    def end(self) -> Batch:
+        return Batch()
+
+
+def _format(head: str, prefix: str) -> str:
+    start = head.lstrip("\0 \t\r\n")
+    if start[:1] in "[{" and _CLOUD.search(head):
+        return "cloud"
+    for name, pattern in (("jsonlog", _JSON), ("csvlog", _CSV)):
+        if pattern.search(head):
+            return name
+    if _CLOUD.search(head):  # cut at its start
+        return "cloud"
+    return "stderr" if prefix or prefixes.detect(head.split("\n")[:_LINES]) is not None else ""
