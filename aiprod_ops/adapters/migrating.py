@@ -1,10 +1,10 @@
 """The process in which the migrations run: `python -P -m aiprod_ops.adapters.migrating FOLDER REPORT DSN SECONDS`.
 
 Migrations are somebody's program. They get a process of their own with a clean environment (the caller's doing), no
-network but sockets in files where Linux lets us take it away, and an alarm that ends it whatever it does, also when
-the caller is dead. In the new user namespace the caller's /proc/PID/environ is closed to it, too. That keeps accidents
-away from production. It is no sandbox: the program still reads files as we do, and whoever can write a migration runs
-it in production anyway.
+network but sockets in files where Linux lets us take it away, an alarm that ends it whatever it does, and a thread
+that ends it with the caller. In the new user namespace the caller's /proc/PID/environ is closed to it, too. That keeps
+accidents away from production. It is no sandbox: the program still reads files as we do, and whoever can write a
+migration runs it in production anyway.
 
 The user's env.py is not run: it is what knows production. REPORT gets JSON lines: `{"begin": …}` before a revision,
 `{"step": …}` after it, at last `{"done": …}` with every file that was read, or `{"failed": "why"}`.
@@ -15,6 +15,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -84,6 +86,13 @@ def isolate() -> None:
                 Path("/proc/self", name).write_text(text, encoding="ascii")
 
 
+def end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 class Steps:
     """Reports each revision before and after it ran, with the indexes that it made and took away."""
 
@@ -125,6 +134,7 @@ def main(folder: str, path: str, dsn: str, seconds: str) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(max(1, round(float(seconds))))
     isolate()
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     report = Report(Path(path))
     sys.excepthook = report.failed
     engine = sqlalchemy.create_engine(

@@ -46,29 +46,30 @@ def scratch(programs: Programs) -> Iterator[PostgresServer]:
     """
     sweep()
     with _claimed() as folder:
+        yield _started(programs, folder)
+
+
+def _started(programs: Programs, folder: Path) -> PostgresServer:
+    if not fits(folder / "s", PORT):
+        raise ConfigurationError(f"the path {folder} is too long for a socket", hint="set TMPDIR to a shorter one")
+    try:
         server = PostgresServer(reachable(programs, folder), folder / "data", folder / "s", PORT, folder / "server.log")
-        if not fits(server.sockets, PORT):
-            raise ConfigurationError(f"the path {folder} is too long for a socket", hint="set TMPDIR to a shorter one")
-        try:
-            server.initdb()
-            server.configure(SETTINGS, HBA)
-            server.start()
-        except subprocess.TimeoutExpired as error:
-            raise TimedOut(f"a scratch server in {folder} did not come up within {error.timeout:.0f} s") from error
-        except OSError as error:
-            raise Failed(f"no scratch server in {folder}: {error.strerror}", hint="set TMPDIR to a folder with room"
-            ) from error  # fmt: skip
-        yield server
+        server.initdb()
+        server.configure(SETTINGS, HBA)
+        server.start()
+    except subprocess.TimeoutExpired as error:
+        raise TimedOut(f"a scratch server in {folder} did not come up within {error.timeout:.0f} s") from error
+    except OSError as error:
+        raise _no_room(error) from error
+    return server
 
 
 def sweep() -> list[str]:
     """Stop and delete what a killed process left in the temporary folder; answers the names."""
     swept = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
-        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-            continue
-        with _opened(folder) as descriptor:
-            if descriptor is not None and _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_ours:
+            if is_ours:
                 _discard(folder)
                 swept.append(folder.name)
     return swept
@@ -78,13 +79,15 @@ def sweep() -> list[str]:
 def _claimed() -> Iterator[Path]:
     """A new folder, locked, and open to the user that the server may have to run as."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-        with _opened(folder) as descriptor:
-            # Between its making and its lock another process may have swept it.
-            if descriptor is None or not _lock(descriptor, fcntl.LOCK_EX) or not folder.is_dir():
-                continue
-            folder.chmod(0o711)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        except OSError as error:
+            raise _no_room(error) from error
+        with _locked(folder, fcntl.LOCK_EX) as is_ours:
+            if not is_ours:
+                continue  # between its making and its lock another process swept it
             try:
+                folder.chmod(0o711)
                 yield folder
             finally:
                 _discard(folder)
@@ -92,15 +95,15 @@ def _claimed() -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int | None]:
-    """A descriptor of the folder, or None where it is gone."""
+def _locked(folder: Path, operation: int) -> Iterator[bool]:
+    """Whether the folder is there, belongs to us, and is locked by this process alone, for as long as the context."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        yield None
+    except OSError:  # gone, a link, or somebody else's
+        yield False
         return
     try:
-        yield descriptor
+        yield os.fstat(descriptor).st_uid == os.geteuid() and _lock(descriptor, operation) and folder.is_dir()
     finally:
         os.close(descriptor)
 
@@ -116,3 +119,9 @@ def _lock(descriptor: int, operation: int) -> bool:
 def _discard(folder: Path) -> None:
     processes.stop(folder)
     shutil.rmtree(folder)
+
+
+def _no_room(error: OSError) -> Failed:
+    return Failed(
+        f"no scratch server in {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to another folder"
+    )
