@@ -18,7 +18,7 @@ _COMMANDS = {
     "conform": ("conform", "Hold a runbook against the promises every runbook makes, on a lab of its own."),
     "docs": ("docs", "Build the site from templates, runbooks and sealed evidence."),
     "drill": ("plans", "Provoke the problem in the lab, run the runbook, measure RTO."),
-    "evidence": ("evidence", "List sealed evidence, or verify its chain."),
+    "evidence": ("evidence", "List or show sealed evidence, or verify its chain."),
     "explain": ("listing", "Show the page of a runbook or a playbook."),
     "lab": ("lab", "A real fleet on this machine: PostgreSQL with two replicas, Redis, a workload."),
     "list": ("listing", "List runbooks and playbooks with their origin and SHA-256."),
