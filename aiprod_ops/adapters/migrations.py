@@ -100,7 +100,7 @@ def _is_since(path: str, time_ns: int) -> bool:
 
 
 def _prepare(server: PostgresServer, migrations: Migrations, connect: Connect) -> None:
-    """Give the server what migrations take for granted: roles, the database, its search path, extensions."""
+    """Give the server what migrations take for granted: roles, and the database with its search path and extensions."""
     cluster = connect(server.dsn("postgres", "postgres"))
     try:
         for role in migrations.roles:
@@ -113,9 +113,20 @@ def _prepare(server: PostgresServer, migrations: Migrations, connect: Connect) -
             cluster.execute(set_path, names={"database": migrations.database, **path})
     finally:
         cluster.close()
+    _furnish(server, migrations, connect)
+
+
+def _furnish(server: PostgresServer, migrations: Migrations, connect: Connect) -> None:
+    """Make the schemas of the search path and the extensions that no migration makes: somebody else made them there."""
+    text = "\n".join(path.read_text("utf-8", "replace") for path in _files(Path(migrations.folder)))
+    schemas = [name for name in migrations.search_path if not _makes(text, "SCHEMA", name)]
     database = connect(server.dsn("postgres", migrations.database))
     try:
-        for extension, schema in _granted(migrations).items():
+        for schema in schemas:
+            database.execute("CREATE SCHEMA IF NOT EXISTS {schema}", names={"schema": schema})
+        for extension, schema in migrations.extensions.items():
+            if schema == "pg_catalog" or _makes(text, "EXTENSION", extension):
+                continue
             names = {"extension": extension, "schema": schema}
             with suppress(Failed):  # it is not here, or not without its library: a migration that needs it will say so
                 database.execute("CREATE SCHEMA IF NOT EXISTS {schema}", names=names)
@@ -124,15 +135,10 @@ def _prepare(server: PostgresServer, migrations: Migrations, connect: Connect) -
         database.close()
 
 
-def _granted(migrations: Migrations) -> dict[str, str]:
-    """The target's extensions that no migration makes: somebody else made them there."""
-    text = "\n".join(path.read_text("utf-8", "replace") for path in _files(Path(migrations.folder)))
-    made = "\n".join(re.findall(r"CREATE\s+EXTENSION[^;]*", text, re.IGNORECASE))
-    return {
-        name: schema
-        for name, schema in migrations.extensions.items()
-        if schema != "pg_catalog" and not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", made)
-    }
+def _makes(text: str, what: str, name: str) -> bool:
+    """Whether migrations make something of this name, as SQL or as SQLAlchemy's CreateSchema, as far as text tells."""
+    made = "\n".join(re.findall(rf"CREATE\s*{what}\b[^;\n]*", text, re.IGNORECASE))
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", made) is not None
 
 
 def _migrate(server: PostgresServer, migrations: Migrations, timeout: Seconds) -> tuple[tuple[Step, ...], list[str]]:

@@ -84,7 +84,7 @@ def _unknown_place(steps: tuple[Step, ...], revision: str) -> str:
     if not revision:
         return (
             f"no revision was found in the database: a table {VERSIONS} that has a row, lies in the search path and "
-            f"that this role may read. Migrate it (`alembic upgrade head`), or GRANT SELECT ON {VERSIONS}"
+            f"that this role may read. Migrate it (`alembic upgrade head`), or `GRANT SELECT ON {VERSIONS} TO …;`"
         )
     unknown = sorted(set(revision.split(",")) - {step.revision for step in steps})
     if unknown:

@@ -296,6 +296,24 @@ def test_another_search_path(bench: Bench) -> None:
     assert bench.drift() == {}
 
 
+MOVE = """
+    CREATE SCHEMA app;
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            EXECUTE format('ALTER TABLE %I SET SCHEMA app', name);
+        END LOOP;
+    END $$;
+    ALTER DATABASE shop SET search_path = app, public
+"""
+
+
+def test_a_schema_that_somebody_else_made(bench: Bench) -> None:
+    bench.do(MOVE)
+    assert bench.drift() == {}
+    bench.do("DROP INDEX idx_jobs_status")
+    assert list(bench.drift()) == ["missing:app.idx_jobs_status"]
+
+
 def test_the_second_check_starts_no_server(bench: Bench) -> None:
     first = bench.migrated()
     assert bench.opened == 3
