@@ -32,6 +32,7 @@ class Access:
     `lists`, the IS NULL ones in `nulls`, too. `join` is (column, other alias, other column). `sort` is (column,
     descending, nulls first) where ORDER BY belongs to this relation alone; `limit` says that reading may stop early.
     An expression stands as its text (`lower(email)`) and is listed in `expressions`. `level` tells subqueries apart.
+    `reads` are the columns that the statement names at all; None where it takes whole rows, or nobody knows.
     """
 
     schema: str
@@ -47,6 +48,7 @@ class Access:
     nulls: tuple[str, ...] = ()
     expressions: tuple[str, ...] = ()
     level: int = 0
+    reads: tuple[str, ...] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class _Found:
     sort: tuple[Order, ...] = ()
     limit: bool = False
     expressions: list[str] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
+    is_whole: bool = False  #: whole rows are read
 
     def access(self) -> Access:
         def used(*uses: str) -> tuple[str, ...]:
@@ -78,6 +82,7 @@ class _Found:
             relation.schema, relation.table, relation.alias, used("=", "in", "null"), tuple(dict.fromkeys(self.join)),
             used("range"), used("like"), self.sort, self.limit, used("in"), used("null"),
             tuple(dict.fromkeys(self.expressions)), self.level,
+            None if self.is_whole or not relation.columns else tuple(sorted(self.reads)),
         )  # fmt: skip
 
 
@@ -96,6 +101,7 @@ def read(text: str, schema: Schema | None = None) -> Query:
         for comparison in comparisons(level):
             _record(relations, comparison)
         _record_order(relations, level)
+        _record_reads(relations, level)
     accesses = tuple(each.access() for each in relations.values() if each.relation.is_stored)
     return Query(accesses, any(_is_write(level.node) for level in found))
 
@@ -114,6 +120,24 @@ def _record(relations: dict[tuple[int, str], _Found], seen: Comparison) -> None:
         found.join.append((seen.column, seen.other_alias, seen.other_column))
     else:
         found.by_use.setdefault(seen.use, []).append(seen.column)
+
+
+def _record_reads(relations: dict[tuple[int, str], _Found], level: Level) -> None:
+    """Which columns of which relation a level names. `*`, a row as a value, a lock and a change take whole rows."""
+    if _is_write(level.node):
+        for each in level.relations:
+            relations[level.number, each.alias].is_whole = True
+    for node in own(level):
+        if kind(node) != "ColumnRef":
+            continue
+        found = level.resolve(node)
+        if found is not None:
+            relations[found[0].number, found[1].alias].reads.add(found[2])
+            continue
+        parts = names(node.fields)
+        for each in level.relations:
+            if parts == ("*",) or each.alias in parts:
+                relations[level.number, each.alias].is_whole = True
 
 
 def _record_order(relations: dict[tuple[int, str], _Found], level: Level) -> None:
