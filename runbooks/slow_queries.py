@@ -100,13 +100,17 @@ def facts(ctx: Context, params: Params) -> Facts:
         ctx.report(f"looking for {api.show(params.over, 's')}")
         ctx.clock.sleep(params.over)
     seen = ctx.db.statements()
-    if not seen.entries and seen.missing:
+    if _is_unread(seen):
         return _logged(ctx, seen, params)
     window = api.delta(before, seen) if before else api.since_reset(seen)
     listed = _listed(window, params)
     examples = ctx.db.samples(listed, 1) if params.show_parameters else ()
     usual = _usual(ctx, before) if before else None
     return Facts(seen, window, _basis(before, window, params), usual, ctx.db.texts(listed), tuple(examples))
+
+
+def _is_unread(seen: StatementsSnapshot) -> bool:
+    return not seen.entries and bool(seen.missing)
 
 
 def _kept(ctx: Context, age: float) -> StatementsSnapshot | None:
@@ -164,7 +168,7 @@ def _over(window: Window, query_id: int, params: Params) -> float:
 def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     """The load, the statements that cost most, those that became slower, and what could not be seen."""
     window = facts.window
-    if window.statements:
+    if window.statements or not _is_unread(facts.seen):
         number, length = len(window.statements), api.show(window.seconds, "s")
         yield Finding(
             "cores kept busy", window.load(window.everything),
@@ -184,12 +188,12 @@ def _statement(facts: Facts, query_id: int, params: Params) -> Finding:
     cells = {
         "statement": _text(facts, query_id),
         "calls": f"{at_least}{counters.calls:,}",
-        "mean": api.show(counters.mean, "ms"),
+        "mean": api.show(counters.mean, "ms") if counters.calls else "–",
         "total": at_least + api.show(counters.total, "ms"),
         "share": api.show(counters.total / max(window.everything.total, _LEAST_PROMISE), "ratio"),
         "temp": api.show(counters.temp, "B"),
         "wal": api.show(counters.wal, "B"),
-        "vs before": api.show(counters.mean / usual.mean, "×") if usual.mean else "–",
+        "vs before": api.show(counters.mean / usual.mean, "×") if counters.calls and usual.mean else "–",
     }
     warn, crit = (1.0, 4.0) if _is_judged(window, query_id) else (None, None)
     return Finding(
@@ -245,9 +249,9 @@ def _blind(facts: Facts, params: Params) -> Iterator[Finding]:
     for missing in facts.seen.missing:
         yield Finding("not everything could be read", None, note=missing)
     window = facts.window
-    if not facts.seen.entries and facts.seen.missing:
+    if _is_unread(facts.seen):
         return
-    if window.seconds < (params.over or max(params.least, Seconds(1))) * 0.9:
+    if not window.seconds or window.seconds < 0.9 * (params.over or params.least):
         yield Finding(
             "window", None,
             note=f"the figures are of {api.show(window.seconds, 's')} only: check again in a minute, or look for "
