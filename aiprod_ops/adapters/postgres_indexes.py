@@ -95,13 +95,14 @@ def _with_sizes(indexes: Iterable[IndexState]) -> tuple[IndexState, ...]:
 
 
 def _building(row: Row, working: Sequence[Row]) -> str:
-    """Who works on it: on the index itself, or on the only index, or any, that is being built on its table."""
+    """Who works on it. REINDEX and DROP INDEX CONCURRENTLY lock the index itself; CREATE INDEX CONCURRENTLY locks its
+    table alone, and which index it builds is not shown to every role."""
     is_usable = row["is_valid"] and row["is_ready"] and row["is_live"]
+    on_indexes = {each["pid"] for each in working if each["is_index"]}
     for each in working:
-        on_it = each["is_index"] and each["relation"] == row["oid"]
-        is_its_table = each["relation"] == row["table_oid"] and each["command"] and not is_usable
-        alone = each["only_index"] if each["command"].startswith("CREATE") else 0
-        if on_it or (is_its_table and alone in (0, row["oid"])):
+        on_it = each["relation"] == row["oid"]
+        creates = each["relation"] == row["table_oid"] and each["is_build"] and each["pid"] not in on_indexes
+        if on_it or (creates and not is_usable and each["only_index"] in (0, row["oid"])):
             by = f" ({each['application']})" if each["application"] else ""
             return f"process {each['pid']} of {each['role']}{by}"
     return ""

@@ -1,24 +1,21 @@
--- Users' indexes, one row for each, without their keys; and those of TOAST tables that are not valid. What somebody has locked is not waited for.
-WITH locked AS MATERIALIZED (
-    SELECT relation FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND locktype = 'relation' AND granted
-       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-), referenced AS MATERIALIZED (
+-- Users' indexes, one row for each, without their keys; and those of TOAST tables that are not valid.
+WITH referenced AS MATERIALIZED (
     SELECT k.conindid, array_agg(format('%s.%s', c.relname, k.conname) ORDER BY c.relname, k.conname) AS names
       FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid WHERE k.contype = 'f' GROUP BY k.conindid
 ), leading_nulls AS MATERIALIZED (
     SELECT s.schemaname, s.tablename, s.attname, s.null_frac FROM pg_stats s WHERE NOT s.inherited
 ), sorted_by AS MATERIALIZED (
     SELECT u.indexrelid, array_agg(DISTINCT CASE WHEN l.oid = 100 THEN 'default' ELSE format('%I.%I', n.nspname, l.collname) END) AS names
-      FROM (SELECT i.indexrelid, p.collation
-              FROM pg_index i CROSS JOIN LATERAL unnest(i.indcollation::oid[], i.indclass::oid[]) AS p(collation, class)
+      FROM (SELECT i.indexrelid, p.sort
+              FROM pg_index i CROSS JOIN LATERAL unnest(i.indcollation::oid[], i.indclass::oid[]) AS p(sort, class)
               JOIN pg_opclass o ON o.oid = p.class
-             WHERE p.collation <> 0 AND o.opcname NOT LIKE '%pattern\_ops'
+             WHERE p.sort <> 0 AND o.opcname NOT LIKE '%pattern\_ops'
                AND o.opcmethod <> (SELECT oid FROM pg_am WHERE amname = 'hash')
              UNION ALL
             SELECT d.objid, d.refobjid FROM pg_depend d JOIN pg_index i ON i.indexrelid = d.objid
              WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_collation'::regclass
                AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)) AS u
-      JOIN pg_collation l ON l.oid = u.collation JOIN pg_namespace n ON n.oid = l.collnamespace
+      JOIN pg_collation l ON l.oid = u.sort JOIN pg_namespace n ON n.oid = l.collnamespace
      GROUP BY u.indexrelid
 )
 SELECT /* aiprod-ops */
@@ -34,9 +31,7 @@ SELECT /* aiprod-ops */
        rn.nspname::text AS root_schema, r.relname::text AS root,
        coalesce((SELECT o.option_value::int FROM pg_options_to_table(x.reloptions) o WHERE o.option_name = 'fillfactor'), 90) AS fillfactor,
        coalesce(x.relfilenode, 0)::bigint AS filenode, greatest(x.reltuples, 0)::float8 AS rows,
-       CASE WHEN x.oid IN (SELECT relation FROM locked) OR c.oid IN (SELECT relation FROM locked)
-            THEN x.relpages::bigint * current_setting('block_size')::bigint
-            ELSE coalesce(pg_relation_size(x.oid), 0) END AS size,
+       coalesce(pg_relation_size(x.oid), 0) AS size,
        pg_get_userbyid(x.relowner)::text AS owner,
        s.null_frac::float8 AS leading_nulls,
        NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT') OR (c.relrowsecurity AND row_security_active(c.oid)) AS hides_statistics,

@@ -1,7 +1,7 @@
 -- Constraints of tables and domains that are not validated. NOT ENFORCED ones (PostgreSQL 18) never are, on purpose; partitions follow their parent.
 SELECT /* aiprod-ops */
        k.conname::text AS name,
-       coalesce(format('%s.%s', cn.nspname, c.relname), format('%s.%s', tn.nspname, t.typname)) AS table,
+       format('%s.%s', coalesce(cn.nspname, tn.nspname), coalesce(c.relname, t.typname)) AS table,
        CASE k.contype WHEN 'f' THEN 'foreign key' WHEN 'n' THEN 'NOT NULL' ELSE 'check' END AS kind,
        CASE WHEN c.oid IS NOT NULL THEN format('ALTER TABLE %I.%I VALIDATE CONSTRAINT %I', cn.nspname, c.relname, k.conname)
             ELSE format('ALTER DOMAIN %I.%I VALIDATE CONSTRAINT %I', tn.nspname, t.typname, k.conname) END AS validation

@@ -2,7 +2,7 @@
 -- CREATE INDEX CONCURRENTLY holds the table, REINDEX and DROP INDEX CONCURRENTLY the indexes too, from their start to their end.
 SELECT /* aiprod-ops */
        l.relation, c.relkind IN ('i', 'I') AS is_index, coalesce(p.index_relid, 0) AS only_index,
-       coalesce(p.command, '') AS command, l.pid,
+       p.pid IS NOT NULL AS is_build, l.pid,
        coalesce(a.usename::text, 'a role that is not shown') AS role, coalesce(a.application_name, '') AS application
   FROM pg_locks l
   JOIN pg_class c ON c.oid = l.relation

@@ -87,14 +87,14 @@ def faults(catalogue: Catalogue, snapshots: Sequence[UsageSnapshot], window: flo
 def candidates(catalogue: Catalogue) -> list[IndexState]:
     """Indexes that only queries need. Of a pair of duplicates neither: the one that stays takes over the other's work.
 
-    A partition's index follows its parent, which has no counter of its own.
+    A partition's index follows its topmost parent, whose count is the sum of theirs.
     """
     paired = {each.name for pair in pairs(catalogue.indexes) for each in pair}
     return [
         index
         for index in catalogue.indexes
         if index.is_usable
-        and not (index.is_unique or index.is_needed or index.is_partitioned or index.building)
+        and not (index.is_unique or index.is_needed or index.building)
         and index.name not in paired
         and index.name.schema != "pg_toast"
     ]
@@ -179,7 +179,10 @@ def _fault(index: IndexState, now: UsageSnapshot, start: datetime) -> Fault:
         f"no query used it on {nodes} since {start:%Y-%m-%d}; {show(index.size, 'B')} that every write maintains. "
         "What runs more seldom than that is not seen: ask who wrote it"
     )
-    return Fault("unused", str(index.name), Level.WARNING, note, Drop(index.existing))
+    if index.is_partitioned:
+        note += "; a partitioned index is dropped under an exclusive lock only: `DROP INDEX …` in a quiet hour"
+    repair = None if index.is_partitioned else Drop(index.existing)
+    return Fault("unused", str(index.name), Level.WARNING, note, repair)
 
 
 def _unknown(indexes: Sequence[IndexState], reasons: Sequence[str]) -> Iterator[Fault]:
