@@ -12,7 +12,7 @@ from pathlib import Path
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiprod_ops.adapters import migrations as scripts
-from aiprod_ops.adapters import processes
+from aiprod_ops.adapters import processes, scratch
 from aiprod_ops.adapters.instance import PostgresServer, socket_folder
 from aiprod_ops.adapters.local_source import Source, read_source
 from aiprod_ops.adapters.programs import Programs, find, reachable
@@ -107,6 +107,7 @@ class LocalPlatform:
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
+        scratch.sweep()
         inputs = scripts.inputs(migrations, self._postgres_bin)
         if known is not None and scripts.holds(known, inputs):
             return known

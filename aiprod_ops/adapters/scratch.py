@@ -1,7 +1,7 @@
 """An empty PostgreSQL server for a few seconds: in a temporary folder, on a socket, without durability.
 
 Whoever made the folder holds a lock on it (flock(2)), which ends with the process however that ends: a folder that
-can be locked is a leftover, and the next one sweeps it.
+can be locked is a leftover, for `sweep`.
 """
 
 import fcntl
@@ -44,7 +44,6 @@ def scratch(programs: Programs) -> Iterator[PostgresServer]:
 
     Raises Failed or TimedOut when it does not come up, ConfigurationError when the temporary folder does not fit.
     """
-    sweep()
     with _claimed() as folder:
         yield _started(programs, folder)
 
