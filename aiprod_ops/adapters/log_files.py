@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ def _zstd() -> Any:
     return zstd
 
 
-def follow(place: Path) -> Iterator[bytes | None]:
+def follow(place: Path) -> Generator[bytes | None]:
     """A log as it grows, as `tail -F` reads it: a file, or the newest one of a folder.
 
     Empty bytes: there is nothing new, wait a little. None: another file begins, because the log was rotated (renamed,
@@ -178,6 +178,46 @@ def follow(place: Path) -> Iterator[bytes | None]:
     finally:
         if file is not None:
             file.close()
+
+
+class Following:
+    """The digest of a log that grows, over all rotations."""
+
+    def __init__(self, place: Path, wanted: Wanted = EVERYTHING, reads: Reads = AS_FOUND) -> None:
+        self._digester = Digester(wanted)
+        self._place, self._reads = place, reads
+        self._is_known = False
+        for earlier in find([place])[:-1] if place.is_dir() else []:
+            self._is_known |= add(self._digester, blocks(earlier, self._digester), reads)
+        self._blocks = follow(place)
+        self._begin()
+
+    def read(self) -> bool:
+        """Read what is there, at the most a block; whether there was anything."""
+        block = next(self._blocks)
+        if block is None:
+            self._digester.add(self._reader.end())
+            self._is_known |= bool(self._reader.found)
+            self._begin()
+        elif block:
+            self._digester.add(self._reader.read(block))
+        return block != b""
+
+    def digest(self) -> Digest:
+        """What is known so far, which may be nothing."""
+        return self._digester.digest()
+
+    def end(self) -> Digest:
+        """The digest of all that was read. Raises the error that says why when there is no call in it."""
+        self._blocks.close()
+        self._digester.add(self._reader.end())
+        if not self._digester.calls:
+            is_known = self._is_known or bool(self._reader.found)
+            raise absence.why(self._digester, str(self._place), is_known=is_known)
+        return self._digester.digest()
+
+    def _begin(self) -> None:
+        self._reader = LogReader(self._digester.reading, self._reads.format, self._reads.prefix)
 
 
 def _newest(place: Path) -> Path | None:

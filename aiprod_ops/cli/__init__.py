@@ -16,6 +16,7 @@ from aiprod_ops.errors import Exit
 _COMMANDS = {
     "check": ("checks", "Read the facts and judge them; changes nothing."),
     "conform": ("conform", "Hold a runbook against the promises every runbook makes, on a lab of its own."),
+    "digest": ("digest", "Add up a PostgreSQL log by statement: calls, total, quantiles."),
     "docs": ("docs", "Build the site from templates, runbooks and sealed evidence."),
     "drill": ("plans", "Provoke the problem in the lab, run the runbook, measure RTO."),
     "evidence": ("evidence", "List or show sealed evidence, or verify its chain."),

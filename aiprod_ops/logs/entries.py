@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 #: The usual call: duration, name of the prepared statement (none: a simple query, or the unnamed one), text.
-CALL = re.compile(
-    r"duration: (\d+\.\d+) ms  (?:statement|execute <unnamed>|execute (?!<unnamed>|fetch from )([^:/]*)): (.*)",
-    re.DOTALL,
+USUAL = (
+    r"duration: (?P<duration>\d+\.\d+) ms  "
+    r"(?:statement|execute <unnamed>|execute (?!<unnamed>|fetch from )(?P<prepared>[^:/\n]*)): "
 )
+CALL = re.compile(f"{USUAL}(.*)", re.DOTALL)
 #: All of `duration: 1.234 ms`: alone, or with `  statement: …`, `  parse|bind|execute NAME: …`, `  plan:\n…`.
 _DURATION = re.compile(
     r"duration: (\d+(?:\.\d+)?) ms(?:  (?:(statement)|(parse|bind) [^:]*|execute ([^:]*)|(plan)):\s?(.*))?\s*\Z",

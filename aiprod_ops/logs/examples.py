@@ -38,8 +38,8 @@ class Examples:
         if max(durations) >= edge:
             found = {*self._slow, *(call for call in calls if call[0] >= edge and _is_short(call))}
             self._slow = sorted(found, reverse=True)[:EACH]
-        # The second and the duration: the same in every format, and evenly spread once hashed.
-        ranks = [crc32(stamp[:19].encode(), int(ms * 1000)) for stamp, ms in zip(stamps, durations, strict=True)]
+        # Evenly spread, and the same whatever the order: the timestamp and the duration, hashed.
+        ranks = [*map(crc32, map(str.encode, stamps), [int(ms * 1000) for ms in durations])]
         top = self._sample[-1][0] if len(self._sample) == _SAMPLE else 2**32
         if min(ranks) <= top:
             drawn = zip(ranks, zip(durations, texts, details, strict=True), strict=True)

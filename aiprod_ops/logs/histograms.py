@@ -6,7 +6,7 @@ reported for bucket i is 2 γ^i / (γ + 1), at the most α away from all that ar
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 ERROR = 0.01  #: α
 LEAST_MS = 0.001  #: PostgreSQL's resolution; also what 0.000 counts as
@@ -23,10 +23,12 @@ class Histogram:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def add(self, durations_ms: Iterable[float]) -> None:
+    def add(self, durations_ms: Sequence[float]) -> None:
         """Count values."""
-        log, ceil = math.log, math.ceil
-        self._counts.update([ceil(log(ms) * _SCALE) if ms > LEAST_MS else _LOWEST for ms in durations_ms])
+        ceil = math.ceil
+        if min(durations_ms) < LEAST_MS:
+            durations_ms = [max(ms, LEAST_MS) for ms in durations_ms]
+        self._counts.update([ceil(exponent * _SCALE) for exponent in map(math.log, durations_ms)])
         if len(self._counts) > MOST_BUCKETS:
             self._join()
 
@@ -50,5 +52,3 @@ class Histogram:
             floor = min(bucket for bucket in self._counts if bucket > lowest[-1])
             self._counts[floor] += sum(self._counts.pop(bucket) for bucket in lowest)
 
-
-_LOWEST = math.ceil(math.log(LEAST_MS) * _SCALE)

@@ -24,7 +24,7 @@ class Lines:
             start = block.find(b"\n") + 1
             self._reading.unread_bytes += start
             self._skips, block, end = False, block[start:], end - start
-        whole = self._rest + block[:end]
+        whole = b"".join((self._rest, memoryview(block)[:end]))  # copied once
         self._rest = b""
         self._hold(block[end:])
         return whole

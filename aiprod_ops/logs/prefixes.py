@@ -7,8 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from aiprod_ops.logs.entries import USUAL
+
 MAIN = ("LOG", "ERROR", "FATAL", "PANIC", "WARNING", "NOTICE", "INFO", "DEBUG1", "DEBUG2", "DEBUG3", "DEBUG4", "DEBUG5")
 FURTHER = ("DETAIL", "HINT", "QUERY", "CONTEXT", "LOCATION", "STATEMENT", "BACKTRACE")
+FIELDS = (
+    "stamp", "session", "database", "application", "query_id",
+    "severity", "duration", "prepared", "message", "other",
+)  # fmt: skip
 _SEVERITY = "|".join((*MAIN, *FURTHER))
 _TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 _ZONE = r"(?:[A-Z][A-Za-z]*|[+-]\d\d(?::?\d\d)*)"
@@ -54,12 +60,14 @@ _NUMBER = re.compile(r"(?<![%\w])\d+(?![\w-])")
 def entries(prefix: str) -> re.Pattern[str]:
     """What matches one entry with its continuation lines, or one line that is none.
 
-    Groups: `stamp`, `session`, `database`, `application`, `query_id` as far as the prefix holds them, `severity`,
-    `message`; `other` is a line that does not fit. Raises ValueError for an unknown escape.
+    Groups: those of FIELDS; empty where the prefix does not hold it. Of a call `duration` and `prepared` are told, and
+    `message` is its text. `other` is a line that does not fit. Raises ValueError for an unknown escape.
     """
     begun = _pattern(prefix)
     message = r"(?P<message>[^\n]*(?:\n\t[^\n]*)*)"
-    return re.compile(rf"{begun}(?P<severity>{_SEVERITY}):  {message}\n|(?P<other>[^\n]*)\n")
+    absent = "".join(f"(?P<{name}>)" for name in FIELDS[:5] if f"(?P<{name}>" not in begun)
+    entry = rf"{begun}(?P<severity>{_SEVERITY}):  (?:(?<=LOG:  ){USUAL})?{message}\n{absent}"
+    return re.compile(rf"{entry}|(?P<other>[^\n]*)\n")
 
 
 def _pattern(prefix: str) -> str:

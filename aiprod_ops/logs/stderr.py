@@ -3,19 +3,18 @@
 Source: PostgreSQL manual, "Error Reporting and Logging"; elog.c, send_message_to_server_log.
 """
 
-import re
-from collections.abc import Callable
 from operator import itemgetter
-from typing import Any
+from typing import cast
 
 from aiprod_ops.logs import prefixes
-from aiprod_ops.logs.entries import CALL, Batch, Call, Entry, Reading, Sessions, remember
+from aiprod_ops.logs.entries import Batch, Call, Entry, Reading, Sessions, remember
 from aiprod_ops.logs.lines import Lines
 
 _TOLD = ("duration: ", "statement: ", "execute ", "temporary file: ")
-_FIELDS = ("stamp", "session", "database", "application", "query_id", "severity", "message", "other")
-_FURTHER = {"DETAIL": "detail", "STATEMENT": "statement"}
 _MAIN = frozenset(prefixes.MAIN)
+
+#: What a call's plain tuple is until it is known that no DETAIL follows; anything else is an Entry.
+_Held = tuple[str, str, str, str, str, str, str, int]
 
 
 class Stderr:
@@ -26,8 +25,8 @@ class Stderr:
         self._lines = Lines(reading)
         self._sessions = Sessions(reading)
         self._pattern = prefixes.entries(prefix)
-        self._fields = _picker(self._pattern)
-        self._open: dict[str, Entry] = {}  # by session: what DETAIL or STATEMENT may still be said of
+        self._fields = itemgetter(*(self._pattern.groupindex[name] - 1 for name in prefixes.FIELDS))
+        self._open: dict[str, _Held | Entry] = {}  # by session: of what DETAIL or STATEMENT may still tell
 
     def read(self, block: bytes) -> Batch:
         """What the entries say that are whole now."""
@@ -39,56 +38,55 @@ class Stderr:
     def end(self) -> Batch:
         """What is left."""
         batch = self.text(self._lines.end().decode("utf-8", "replace"))
-        for entry in self._open.values():
-            self._close(entry, batch)
+        for held in self._open.values():
+            self._close(held, batch)
         self._open.clear()
         return batch
 
     def text(self, text: str) -> Batch:
         """What whole entries say."""
-        batch = Batch()
+        batch, held, main = Batch(), self._open, _MAIN
         text = text.replace("\r\n", "\n") if "\r\n" in text else text
-        open_ones, further, main = self._open, _FURTHER, _MAIN
-        for stamp, session, database, application, query_id, severity, message, other in map(
+        for stamp, session, database, application, query_id, severity, duration, prepared, message, other in map(
             self._fields, self._pattern.findall(text.replace("\0", ""))
         ):
+            said = message.replace("\n\t", "\n") if "\n" in message else message
             if severity in main:
-                if session in open_ones:
-                    self._close(open_ones.pop(session), batch)
-                if severity == "LOG" and message.startswith(_TOLD):
-                    said = message.replace("\n\t", "\n") if "\n" in message else message
-                    entry = Entry(stamp, session, database, application, said, "", "", int(query_id or 0))
-                    if (forgotten := remember(open_ones, session, entry)) is not None:
-                        self._close(forgotten, batch)
+                if session in held:
+                    self._close(held.pop(session), batch)
+                one: _Held | Entry
+                if duration:
+                    one = (stamp, database, duration, prepared, said, "", application, int(query_id or 0))
+                elif severity == "LOG" and said.startswith(_TOLD):
+                    one = Entry(stamp, session, database, application, said, "", "", int(query_id or 0))
                 else:
                     self._reading.entries += 1
-            elif severity in further:
-                if session in open_ones:
-                    told = {further[severity]: message.replace("\n\t", "\n")}
-                    open_ones[session] = open_ones[session]._replace(**told)
+                    continue
+                if (forgotten := remember(held, session, one)) is not None:
+                    self._close(forgotten, batch)
+            elif severity and session in held:
+                held[session] = _told(held[session], severity, said)
             elif other:
                 self._reading.leave_out(other.encode())
         return batch
 
-    def _close(self, entry: Entry, batch: Batch) -> None:
-        if found := CALL.match(entry.message):
-            duration, prepared, text = found.groups("")
-            self._reading.entries += 1
-            batch.calls.append(
-                Call(entry.stamp, entry.database, duration, prepared, text, entry.detail, entry.application,
-                     entry.query_id)
-            )  # fmt: skip
+    def _close(self, held: _Held | Entry, batch: Batch) -> None:
+        if isinstance(held, Entry):
+            self._sessions.take(held, batch)
         else:
-            self._sessions.take(entry, batch)
+            self._reading.entries += 1
+            batch.calls.append(cast("Call", held))
 
 
-def _picker(pattern: re.Pattern[str]) -> Callable[[tuple[str, ...]], Any]:
-    """The fields in their order from a tuple of `findall`; empty for what the prefix does not hold."""
-    places = pattern.groupindex
-    if len(places) == len(_FIELDS):
-        return itemgetter(*(places[name] - 1 for name in _FIELDS))
-    wanted = [places.get(name, 0) - 1 for name in _FIELDS]
-    return lambda groups: [groups[place] if place >= 0 else "" for place in wanted]
+def _told(held: _Held | Entry, severity: str, said: str) -> _Held | Entry:
+    """What is held, and what a line after it adds."""
+    if isinstance(held, Entry):
+        return (
+            held._replace(detail=said)
+            if severity == "DETAIL"
+            else (held._replace(statement=said) if severity == "STATEMENT" else held)
+        )
+    return (*held[:5], said, *held[6:]) if severity == "DETAIL" else held
 
 
 def _last_entry(chunk: bytes) -> int:
