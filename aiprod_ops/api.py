@@ -1,7 +1,10 @@
 """What a runbook file imports, and all it may import."""
 
 from aiprod_ops.actions.index_builds import (
+    LOCK,
+    LONGEST,
     Build,
+    build_estimate,
     build_of,
     create_index,
     creation,
@@ -12,6 +15,8 @@ from aiprod_ops.actions.index_builds import (
     is_built,
 )
 from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage
+from aiprod_ops.actions.index_repairs import keep_index, rebuild_index, remove_index, restore_index, restoring
+from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.measurements import (
     Case,
     Measured,
@@ -26,10 +31,11 @@ from aiprod_ops.actions.measurements import (
 )
 from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.preflight import ready_to_build
+from aiprod_ops.actions.repairs import Basis, repairs
 from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
-from aiprod_ops.domain.catalogue.faults import Fault
+from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.judgement import faults as index_faults
@@ -47,14 +53,14 @@ from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Build", "Bytes", "Candidate", "Case", "Catalogue",
-    "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate", "Fault", "Finding",
-    "Inspection", "Key", "Kind", "Lab", "Measured", "Migrated", "Milliseconds", "Moving", "Name", "NewIndex",
-    "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
+    "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Build", "Bytes", "Candidate",
+    "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate", "Existing",
+    "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Measured", "Migrated", "Milliseconds", "Moving", "Name",
+    "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
     "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window",
-    "Workload", "advise", "alembic_revision", "build_of", "cases", "choices", "compared", "create_index",
-    "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "exists", "gain",
-    "index_bloat", "index_damage", "index_faults", "index_size", "index_usage", "invariants", "is_built",
-    "is_worse", "measure", "migrated", "promise", "read_snapshot", "ready_to_build", "show", "since_reset",
-    "subjects", "tables_of",
+    "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases", "choices", "compared",
+    "create_index", "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "exists", "gain",
+    "index_bloat", "index_damage", "index_faults", "index_size", "index_usage", "invariants", "is_built", "is_worse",
+    "keep_index", "measure", "migrated", "promise", "read_snapshot", "ready_to_build", "rebuild_index", "remove_index",
+    "repairs", "restore_index", "restoring", "show", "since_reset", "subjects", "tables_of", "try_repairs",
 ]  # fmt: skip

@@ -27,7 +27,6 @@ from aiprod_ops.api import (
     Bytes,
     Context,
     Copy,
-    Estimate,
     Finding,
     Lab,
     Milliseconds,
@@ -188,9 +187,9 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
             build,
             basis=table,
             undo=Action("drop-index", Build(index)),
-            lock="SHARE UPDATE EXCLUSIVE: reads and writes go on",
-            estimate=_estimate(facts.sizes[str(index.table)], candidate.size),
-            timeout=Seconds(6 * 3600),
+            lock=api.LOCK,
+            estimate=api.build_estimate(facts.sizes[str(index.table)], candidate.size),
+            timeout=api.LONGEST,
         )
 
 
@@ -202,14 +201,6 @@ def _refuse_blindness(facts: Facts) -> None:
         )
     if not facts.workload.statements and facts.workload.missing:
         raise api.Refused("no statement can be read", hint=" ".join(facts.workload.missing))
-
-
-def _estimate(table: TableSize, size: Bytes) -> Estimate:
-    """Two passes over the table at 400 MB/s, and a sort of 1.5 million rows a second.
-
-    Source: measured with `make bench` on 2 cores; a loaded server takes several times as long.
-    """
-    return Estimate(Seconds(2 * table.pages * 8192 / 400e6 + table.rows / 1.5e6), size)
 
 
 @book.prove

@@ -12,13 +12,15 @@ from pglast import keywords
 
 from aiprod_ops.domain.advice.coverage import NewIndex, shown
 from aiprod_ops.domain.findings import Finding
-from aiprod_ops.domain.plans import Action
-from aiprod_ops.domain.schema import Name
+from aiprod_ops.domain.plans import Action, Estimate
+from aiprod_ops.domain.schema import Name, TableSize
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Cancelled, Failed, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
+LOCK = "SHARE UPDATE EXCLUSIVE: reads and writes go on"
+LONGEST = Seconds(6 * 3600)
 _NO_LIMIT = Seconds(0)  # the watch bounds a build; a statement_timeout would leave its remains to nobody
 _REMOVE = Seconds(30)
 
@@ -332,6 +334,14 @@ def invariants(context: Context, *, patience: Seconds, blocked: Seconds, lag: Se
     note = f"{held_up['sessions']} sessions" if held_up["sessions"] else ""
     yield Finding("sessions wait for the build", held_up["seconds"], "s", crit=blocked, note=note)
     yield Finding("replication lag", context.db.query(_LAG)[0]["seconds"], "s", crit=lag)
+
+
+def build_estimate(table: TableSize, size: Bytes) -> Estimate:
+    """Two passes over the table at 400 MB/s, and a sort of 1.5 million rows a second.
+
+    Source: measured with `make bench` on 2 cores; a loaded server takes several times as long.
+    """
+    return Estimate(Seconds(2 * table.pages * 8192 / 400e6 + table.rows / 1.5e6), size)
 
 
 def build_of(action: Action) -> Build:

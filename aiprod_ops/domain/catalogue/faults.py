@@ -12,7 +12,7 @@ from aiprod_ops.units import Bytes
 class Existing:
     """An index as it stands: `definition` is what `pg_get_indexdef` prints, `filenode` the file it is in now.
 
-    A rebuild gives it another file, so the filenode tells whether it took place.
+    A rebuild gives it another file, so the filenode tells whether it took place. `revision` is the schema's in Alembic.
     """
 
     name: Name
@@ -20,6 +20,7 @@ class Existing:
     definition: str
     filenode: int = 0
     size: Bytes = Bytes(0)
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
