@@ -86,7 +86,7 @@ class Bench:
     def do(self, statement: str) -> None:
         postgres.rows(self.dsn, statement)
 
-    def revision(self, revision: str, down: str | None, body: str) -> None:
+    def revision(self, revision: str, down: str | tuple[str, ...], body: str) -> None:
         text = REVISION.format(revision=revision, down=down, body=body)
         (self.versions / f"{revision}_test.py").write_text(text)
 
@@ -312,6 +312,23 @@ def test_a_schema_that_somebody_else_made(bench: Bench) -> None:
     assert bench.drift() == {}
     bench.do("DROP INDEX idx_jobs_status")
     assert list(bench.drift()) == ["missing:app.idx_jobs_status"]
+
+
+def test_the_tables_of_an_extension_are_its_own_affair(bench: Bench) -> None:
+    made = "CREATE EXTENSION citext; CREATE TABLE s (id int PRIMARY KEY); ALTER EXTENSION citext ADD TABLE s"
+    bench.revision("003", "002", f"op.execute({made!r})")
+    bench.do("UPDATE alembic_version SET version_num = '003'")
+    assert bench.drift() == {}
+
+
+def test_branches_that_were_merged(bench: Bench) -> None:
+    bench.revision("003", "002", "pass")
+    bench.revision("004", "002", "op.create_index('x', 'jobs', ['prompt'])")
+    bench.revision("005", ("003", "004"), "pass")
+    for at, note in (("003", "revision 004, which makes it, has not run here"), ("004", "the migrations declare it")):
+        bench.do(f"UPDATE alembic_version SET version_num = '{at}'")
+        [fault] = bench.drift().values()
+        assert (fault.id, fault.note.startswith(note)) == ("missing:public.x", True)
 
 
 def test_the_second_check_starts_no_server(bench: Bench) -> None:
