@@ -31,7 +31,7 @@ from aiprod_ops.actions.measurements import (
 )
 from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.preflight import ready_to_build
-from aiprod_ops.actions.repairs import Basis, repairs
+from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
@@ -62,5 +62,6 @@ __all__ = [
     "create_index", "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "exists", "gain",
     "index_bloat", "index_damage", "index_faults", "index_size", "index_usage", "invariants", "is_built", "is_worse",
     "keep_index", "measure", "migrated", "promise", "read_snapshot", "ready_to_build", "rebuild_index", "remove_index",
-    "repairs", "restore_index", "restoring", "show", "since_reset", "subjects", "tables_of", "try_repairs",
+    "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset", "still_unused", "subjects",
+    "tables_of", "try_repairs",
 ]  # fmt: skip

@@ -1,9 +1,12 @@
-"""See which indexes are broken, useless or missing, and what else is about to fail in the schema.
+"""Repair indexes that are broken, useless or missing, and see what else is about to fail in the schema.
 
 Found are indexes that a failed build left INVALID or not ready, with who left them, and what REINDEX and DROP INDEX
 left half done; duplicates, exact or as a prefix, DESC or with INCLUDE; indexes that no query used on any node for 30
 days; foreign keys without an index on the referencing side; indexes that hold mostly NULLs; bloat; damage; collations
 that changed their version; sequences near their end; and constraints that are NOT VALID.
+
+What the migrations declare is compared with what is there. They are run to their head on an empty server of our own,
+because nothing else tells what they do.
 
 An index is left alone while somebody builds, rebuilds or drops it, and when something other than queries needs it: a
 constraint, a foreign key, the replica identity, CLUSTER. Of a pair of duplicates one always stays, and is not called
@@ -17,16 +20,39 @@ would merge. Damage is what amcheck's `bt_index_check` says. Both extensions rea
 `--read` bytes; what is left out is UNKNOWN. So is everything that the role may not see: `pg_monitor` is enough for
 most, `pg_read_all_data` for column statistics and sequences.
 
+What can be repaired is planned: an index is built, restored, rebuilt or removed, concurrently. On a restored copy the
+workload is replayed before and after with real values, with a custom and with a generic plan; a removal that makes a
+statement read more is refused, and so is a rebuild that gives back too little. The proof tells what each index is
+worth: what it saves the workload, and what it costs in WAL, HOT updates and bytes.
+
 Source: PostgreSQL manual, "Routine Reindexing"; CREATE INDEX, "Building Indexes Concurrently"; appendix F, "amcheck",
 "pgstattuple".
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from aiprod_ops import api
-from aiprod_ops.api import Bytes, Catalogue, Context, Finding, Inspection, Moving, Ratio, Seconds, UsageSnapshot
+from aiprod_ops.api import (
+    Action,
+    Bytes,
+    Catalogue,
+    Context,
+    Copy,
+    Finding,
+    Inspection,
+    Lab,
+    Moving,
+    Plan,
+    Proof,
+    Ratio,
+    Schema,
+    Seconds,
+    TableSize,
+    UsageSnapshot,
+)
 
 
 @dataclass(frozen=True)
@@ -40,15 +66,22 @@ class Params:
     read: Bytes = api.promise("indexes.read")  #: index pages to read, once for bloat and once for damage
     sequence: Ratio = api.promise("indexes.sequence_warning")  #: share of a sequence, or of its column's type, in use
     sequence_end: Ratio = api.promise("indexes.sequence_critical")  #: the same, before it is critical
+    most: int = 20  #: statements that are replayed on the copy, largest total time first
+    patience: Seconds = Seconds(300)  #: how long an action may wait for older transactions of others
+    blocked: Seconds = Seconds(5)  #: how long a session may wait for an action
+    lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while acting
+    oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when an action starts
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is declared stays; what is counted moves."""
 
-    definitions: dict[str, str]
+    schema: Schema
     is_standby: bool
     catalogue: Moving[Catalogue]
+    migrated: Moving[api.Migrated | None]
+    sizes: Moving[dict[str, TableSize]]
     usage: Moving[tuple[UsageSnapshot, ...]]
     pages: Moving[Inspection]
     checked: Moving[Inspection]
@@ -60,18 +93,31 @@ book = api.Runbook(
     risk="moderate",
     owner="database",
     check_every="1 d",
+    drill_every="30 d",
     alerts=("IndexFaults",),
+    actions=(
+        api.create_index,
+        api.drop_index,
+        api.restore_index,
+        api.remove_index,
+        api.rebuild_index,
+        api.keep_index,
+    ),
+    examines=True,
 )
 
 
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs `pg_monitor`; `pg_read_all_data` for NULLs and sequences; the extensions pgstattuple and amcheck."""
-    catalogue = ctx.db.catalogue()
+    catalogue, schema = ctx.db.catalogue(), ctx.db.schema()
+    has_migrations = bool(ctx.target.migrations or schema.revision)
     return Facts(
-        catalogue.definitions,
+        schema,
         catalogue.is_standby,
         catalogue,
+        api.migrated(ctx) if has_migrations else None,
+        ctx.db.sizes(),
         api.index_usage(ctx, params.window),
         api.index_bloat(ctx, catalogue, params.least, params.read),
         api.index_damage(ctx, catalogue, params.read),
@@ -82,11 +128,14 @@ def facts(ctx: Context, params: Params) -> Facts:
 def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     """What was looked at, then the faults, the worst first."""
     yield _summary(facts)
+    if facts.migrated is not None:
+        yield from api.drift_scope(facts.migrated, facts.schema, facts.catalogue.version)
     for fault in faults(facts, params):
         yield fault.finding
 
 
 def faults(facts: Facts, params: Params) -> list[api.Fault]:
+    """What is wrong by what was read, and what differs from the migrations."""
     thresholds = api.Thresholds(
         window=params.window,
         bloat=params.bloat,
@@ -95,7 +144,10 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
         sequence_warning=params.sequence,
         sequence_critical=params.sequence_end,
     )
-    return api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds)
+    found = api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds)
+    if facts.migrated is None:
+        return found
+    return [*found, *api.drift(facts.migrated, facts.schema, facts.catalogue.version)]
 
 
 def _summary(facts: Facts) -> Finding:
@@ -112,3 +164,78 @@ def _summary(facts: Facts) -> Finding:
 def keep(facts: Facts, params: Params) -> Mapping[str, Any]:  # noqa: ARG001
     """How often each index was used so far, on every node."""
     return {api.USAGE: facts.usage[-1].kept}
+
+
+@book.plan
+def plan(facts: Facts, params: Params) -> Iterator[Action]:
+    """What is missing is built, then what is bloated or damaged is rebuilt; what is useless goes last.
+
+    Raises Refused on a standby.
+    """
+    if facts.is_standby:
+        raise api.Refused("this server is a standby: its indexes come from the primary", hint="plan on the primary")
+    yield from api.repairs(faults(facts, params), facts.schema, facts.sizes, facts.usage[-1])
+
+
+@book.prove
+def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
+    """Do it on the copy; refuse what makes a statement worse, and what gives back too little."""
+    workload, schema = copy.source.workload(), copy.source.schema()
+    return api.try_repairs(copy, plan, workload, schema, most=params.most, least_gain=params.bloat)
+
+
+@book.guard
+def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
+    """Read again right before each action: nobody is in the way, and what goes as unused is still unused."""
+    needed = Bytes(sum(action.estimate.size for action in plan.actions if action.estimate))
+    yield from api.ready_to_build(ctx, _tables(plan), needed, oldest=params.oldest, lag=params.lag)
+    yield from api.still_unused(ctx, plan)
+
+
+@book.watch
+def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+    yield from api.invariants(ctx, patience=params.patience, blocked=params.blocked, lag=params.lag)
+
+
+@book.verify
+def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+    """Each action is to be seen: built and valid, in a new file, or gone."""
+    for action in plan.actions:
+        kind = book.kinds[action.kind]
+        is_done = kind.done(ctx, kind.subject(action))
+        note = kind.text(kind.subject(action)) if is_done else "it is not to be seen"
+        yield Finding(f"{action.kind} {action.name}", float(not is_done), "", crit=1, note=note)
+
+
+def _tables(plan: Plan) -> list[api.Name]:
+    subjects = (book.kinds[action.kind].subject(action) for action in plan.actions)
+    return sorted({each.index.table if isinstance(each, api.Build) else each.table for each in subjects})
+
+
+@book.files
+def files(plan: Plan, params: Params) -> Mapping[str, str]:  # noqa: ARG001
+    """The Alembic revision of what was built and removed; what is restored or rebuilt is declared already."""
+    return api.revision_of(plan, book.kinds)
+
+
+_DUPLICATE = "idx_drill_duplicate"
+
+
+@book.inject
+@contextmanager
+def inject(lab: Lab) -> Iterator[None]:
+    """An index that another one makes useless; the application has worked meanwhile."""
+    with lab.connect("postgres") as admin:
+        names: dict[str, api.Name | str] = {
+            "index": _DUPLICATE,
+            "wide": f"{_DUPLICATE}_wide",
+            "table": api.Name("public", "jobs"),
+        }
+        admin.execute("create index {index} on {table} (preset)", names=names)
+        admin.execute("create index {wide} on {table} (preset, language)", names=names)
+        try:
+            lab.work(5)
+            yield
+        finally:
+            admin.execute("drop index concurrently if exists {index}", names=names)
+            admin.execute("drop index concurrently if exists {wide}", names=names)

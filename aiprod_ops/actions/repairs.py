@@ -4,15 +4,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiprod_ops.actions.index_builds import LOCK, LONGEST, Build, build_estimate, create_index, drop_index
-from aiprod_ops.actions.index_repairs import keep_index, rebuild_index, remove_index, restore_index
+import msgspec
+
+from aiprod_ops.actions.index_builds import LOCK, LONGEST, Build, build_estimate, create_index, creation, drop_index
+from aiprod_ops.actions.index_readings import index_usage
+from aiprod_ops.actions.index_repairs import keep_index, rebuild_index, remove_index, restore_index, restoring
+from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.coverage import NewIndex, name_for
 from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.catalogue.faults import Build as Missing
 from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, Repair, Restore
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
-from aiprod_ops.domain.plans import Action, Estimate
+from aiprod_ops.domain.findings import Finding
+from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
+from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.units import Bytes, Seconds
 
 #: What is missing comes first, what is removed last: nothing is without an index in between.
@@ -98,3 +104,38 @@ class _Repairs:
         table = self._tables.get(index.table)
         found = [each for each in table.indexes if each.name == index.name] if table else []
         return all(each.is_valid and each.is_ready for each in found)
+
+
+def still_unused(context: Context, plan: Plan) -> Iterator[Finding]:
+    """For each index that goes as unused: how often it was used since the facts were read, on any node."""
+    bases = {action.name: msgspec.convert(msgspec.to_builtins(action.basis), Basis) for action in plan.actions}
+    counted = {name: basis.scans for name, basis in bases.items() if basis.scans}
+    if not counted:
+        return
+    now = index_usage(context, Seconds(0))[-1]
+    subjects = {action.name: remove_index.subject(action) for action in plan.actions if action.name in counted}
+    for name, scans in sorted(counted.items()):
+        metric = f"uses of {name} since it was planned"
+        if unread := sorted(scans.keys() - now.nodes.keys()):
+            yield Finding(metric, None, note=f"{', '.join(unread)} cannot be read")
+            continue
+        full = str(subjects[name].name)
+        more = sum(now.nodes[node].scans.get(full, 0) - count for node, count in scans.items())
+        yield Finding(metric, float(more), "", crit=1)
+
+
+def revision_of(plan: Plan, kinds: Mapping[str, Kind[Any]]) -> Mapping[str, str]:
+    """The Alembic revision of a plan's new and removed indexes. What was missing or is rebuilt is declared already;
+    an INVALID index never was."""
+    created: list[Declared] = []
+    removed: list[Declared] = []
+    revision = ""
+    for action in plan.actions:
+        subject = kinds[action.kind].subject(action)
+        if isinstance(subject, Build):
+            revision = subject.revision
+            created.append(Declared(subject.index.name, creation(subject)))
+        elif action.kind == remove_index.name and action.undo is not None:
+            revision = subject.revision
+            removed.append(Declared(subject.name, restoring(subject)))
+    return alembic_revision(plan.runbook, plan.digest, revision, created=created, removed=removed)
