@@ -114,7 +114,7 @@ def _opened(place: str | Path) -> io.BufferedReader:
 def _uncompressed(file: io.BufferedReader, digester: Digester) -> Iterator[bytes]:
     start = file.peek(4)
     if not start.startswith((_GZIP, _ZSTD)):
-        while block := file.read1(BLOCK):
+        while block := file.read(BLOCK):  # whole blocks, also from a pipe
             yield block
         return
     zstd = _zstd()
