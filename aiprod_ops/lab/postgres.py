@@ -46,6 +46,9 @@ GRANTS = """
     GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO aiprod_probe;
     ALTER DEFAULT PRIVILEGES FOR ROLE aiprod_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aiprod_app;
     CREATE EXTENSION pg_stat_statements;
+    CREATE EXTENSION pgstattuple;
+    CREATE EXTENSION amcheck;
+    GRANT EXECUTE ON FUNCTION bt_index_check(regclass, boolean) TO aiprod_probe;
 """
 
 #: A load that is begun again after a crash needs neither durability nor WAL.
