@@ -51,4 +51,3 @@ class Histogram:
         if lowest:
             floor = min(bucket for bucket in self._counts if bucket > lowest[-1])
             self._counts[floor] += sum(self._counts.pop(bucket) for bucket in lowest)
-

@@ -4,13 +4,15 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 
-from pglast.parser import ParseError, fingerprint, normalize, scan
+from pglast.parser import ParseError, fingerprint, normalize, parse_sql_json, scan
 
 MOST_TEXT = 8192  #: characters of a text that are looked at
 MOST_SHAPES = 4096
 _SHORT = 1024
 
 _STRING = re.compile(r"'(?:[^']|'')*'")
+_ALIASED = re.compile(r'"relname":"((?:[^"\\]|\\.)*)"[^{}]*"alias":\{"aliasname"')
+_NAME_OR_STRING = re.compile(r"""("[^"]*")|'(?:[^']|'')*'""")
 _NUMBER = re.compile(r"[0-9](?<![\w$].)[0-9.]*")  # begins with a set, which is looked for quickly
 _QUOTE = re.compile(r"'|\$\w*\$|--|/\*")
 _DIGITS = re.compile(r"\b\d[\w.]*")
@@ -49,11 +51,18 @@ def identity(text: str) -> int:
 
 
 def fingerprinted(text: str) -> int:
-    """PostgreSQL's fingerprint as a signed number of 64 bit; 0 of what does not parse."""
+    """The fingerprint as a signed number of 64 bit; 0 of what does not parse.
+
+    libpg_query looks at a table's alias and then not at the table: `FROM jobs t` and `FROM results t` would be one
+    statement. So the names of tables that have an alias are added.
+    """
     try:
-        return int.from_bytes(bytes.fromhex(fingerprint(text)), "big", signed=True)
+        digest = bytes.fromhex(fingerprint(text))
+        if aliased := _ALIASED.findall(parse_sql_json(text)):
+            digest = blake2b(digest + "\0".join(aliased).encode("utf-8", "replace"), digest_size=8).digest()
     except (ParseError, ValueError):
         return 0
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _hash(text: str) -> int:
@@ -65,14 +74,18 @@ def _hash(text: str) -> int:
 def _key(text: str) -> str:
     """The text without literals, where that is cheap and safe; else the text itself.
 
-    A quote in a comment, in a name or behind a backslash could hide a part of the statement.
+    A quote in a comment, between dollars or behind a backslash could hide a part of the statement.
     """
     text = text[:MOST_TEXT]
     if "'" in text:
-        if "--" in text or "/*" in text or "\\" in text or '"' in text or "$" in text:
+        if "--" in text or "/*" in text or "\\" in text or "$" in text:
             return text
-        text = _STRING.sub("''", text)
+        text = _NAME_OR_STRING.sub(_emptied, text) if '"' in text else _STRING.sub("''", text)
     return _NUMBER.sub("0", text)
+
+
+def _emptied(token: re.Match[str]) -> str:
+    return token[1] or "''"
 
 
 @lru_cache(maxsize=MOST_SHAPES)
