@@ -67,13 +67,19 @@ def serves(keys: Sequence[Key], need: Need) -> bool:
     Source: PostgreSQL manual, "Multicolumn Indexes", "Indexes and ORDER BY", "Operator Classes".
     """
     count = len(need.equals)
-    lead, rest = keys[:count], tuple(keys[count : count + len(need.tail)])
+    lead, rest = keys[:count], keys[count:]
     if len(lead) < count or sorted(_same(key) for key in lead) != sorted(_same(key) for key in need.equals):
         return False
     if not all(_compares(key) for key in lead):
         return False
     if need.use in ("", "soft"):
         return count > 0
+    return follows(rest, need)
+
+
+def follows(keys: Sequence[Key], need: Need) -> bool:
+    """Whether these keys begin with the need's tail, as it is or reversed."""
+    rest = keys[: len(need.tail)]
     if [_same(key) for key in rest] != [_same(key) for key in need.tail]:
         return False
     if need.use == "sort":

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from aiprod_ops.domain.advice.coverage import Need
 from aiprod_ops.domain.advice.options import Option, Target, Unknown, option
-from aiprod_ops.domain.advice.selectivity import POOR
-from aiprod_ops.domain.schema import Schema, TableSize
+from aiprod_ops.domain.advice.selectivity import POOR, WIDE_RANGE, commonest
+from aiprod_ops.domain.schema import Key, Schema, TableSize
 from aiprod_ops.domain.sql.queries import Access, Query
 
 #: Smaller tables are read faster than an index is maintained: 100 pages of 8 kB are read in a millisecond.
 SMALL_PAGES = 100
+#: An index is widened by so many columns and bytes for statements that would look at so many rows of the table.
+MOST_COVERED, COVERED_BYTES, COVERED_ROWS = 2, 32, 10_000
 #: Rows that a CTE or a subquery is taken to join with: nobody knows.
 UNKNOWN_ROWS = 1000
 
@@ -45,6 +47,28 @@ def needs(query: Query, schema: Schema, sizes: Mapping[str, TableSize]) -> tuple
 def _is_systems(access: Access) -> bool:
     """Nobody adds an index to a catalogue; unqualified, its relations are found first ("The System Catalog Schema")."""
     return access.schema in ("pg_catalog", "information_schema") or (not access.schema and access.table[:3] == "pg_")
+
+
+def covering(target: Target, need: Need) -> tuple[Key, ...]:
+    """The few narrow columns with which the need's index alone answers a statement that reads many rows; else none.
+
+    Behind the keys, not in INCLUDE: equal entries are deduplicated only without it (CREATE INDEX, "INCLUDE").
+    """
+    access, size = target.access, target.size
+    if access.reads is None or access.limit or access.join:
+        return ()
+    have = {key.column for key in (*need.equals, *need.tail)}
+    extra = [column for column in access.reads if column not in have]
+    known = [size.statistics.get(column) for column in extra]
+    if any(target.column(column) is None for column in extra) or None in known:
+        return ()
+    bytes_more = sum(each.width_bytes * (1 - each.null_fraction) for each in known if each is not None)
+    rows = size.rows * (WIDE_RANGE if need.use in ("range", "like") else 1.0)
+    for key in need.equals:
+        rows *= commonest(target.statistics(key.column), size.rows)
+    if not extra or len(extra) > MOST_COVERED or bytes_more > COVERED_BYTES or rows < COVERED_ROWS:
+        return ()
+    return tuple(Key(column) for column in extra)
 
 
 def _target(access: Access, schema: Schema, sizes: Mapping[str, TableSize]) -> Target:

@@ -23,6 +23,8 @@ from aiprod_ops.domain.sql.queries import Access
 
 #: With so few rows left for the most common value, one more key saves less than it costs to maintain.
 FEW_ROWS = 10
+#: Rows that share a sort key and are left to be sorted.
+FEW_TIES = 2
 #: Rows that a LIMIT is taken to stop at: its value is not known.
 LIMITED_ROWS = 100
 
@@ -86,7 +88,7 @@ def option(target: Target, by_join: tuple[str, ...] = ()) -> Option | None:
     if order and access.limit and not access.prefixes and len(plain) == len(equals):
         return Option(Need(name, keys, order, "sort"), min(left, LIMITED_ROWS))
     tail, use, narrow, wide = _tail(target, equals, order) if most > FEW_ROWS else ((), "", 1.0, 1.0)
-    if not use and order and equals and len(plain) == len(equals):
+    if not use and order and equals and len(plain) == len(equals) and most > FEW_ROWS:
         tail, use = order, "soft"
     if not keys and not tail:
         return None
@@ -130,13 +132,19 @@ def _average(target: Target, equals: Sequence[str]) -> float:
 
 
 def _sort(target: Target, fixed: Sequence[str]) -> tuple[Key, ...]:
-    """The sort keys that are left when equality fixes some, read forwards; none when one cannot be ordered."""
+    """The sort keys that are left when equality fixes some, read forwards; none when one cannot be ordered.
+
+    What stands behind a nearly unique key only orders a few ties, and the server sorts those as it reads ("incremental
+    sort", since PostgreSQL 13): it earns no key.
+    """
     keys: list[Key] = []
     for column, descending, nulls_first in target.access.sort:
         if target.column(column) is None:
             return ()
         if column not in fixed and column not in [key.column for key in keys]:
             keys.append(Key(column, descending, nulls_first, is_expression=column in target.access.expressions))
+            if average(target.statistics(column), target.size.rows) * target.size.rows <= FEW_TIES:
+                break
     return flipped(keys) if keys and keys[0].descending else tuple(keys)
 
 

@@ -56,6 +56,16 @@ def commonest(column: ColumnStatistics, rows: float) -> float:
     return max((*column.frequencies, average(column, rows)))
 
 
+def is_spread(column: ColumnStatistics) -> bool:
+    """Whether equal values lie scattered over the table, not together at one end.
+
+    ANALYZE counts equal values as being in order, so a column that chance has spread shows a correlation of the sum of
+    its squared shares; what lies together shows more. Source: PostgreSQL source, analyze.c, compute_scalar_stats().
+    """
+    rest = max(0.0, 1.0 - column.null_fraction - sum(column.frequencies))
+    return abs(column.correlation) <= sum(share**2 for share in column.frequencies) + rest**2 + 0.05
+
+
 def _share(value: float, rows: float) -> float:
     return min(1.0, max(value, 1.0 / max(rows, 1.0)))
 
@@ -68,8 +78,7 @@ def index_size(keys: Sequence[Key], table: Table, size: TableSize) -> Bytes:
     Source: PostgreSQL manual, "Database Page Layout", "B-Tree Indexes: Deduplication".
     """
     known = [size.statistics.get(key.column) for key in keys]
-    width = sum(min(column.width_bytes, 2000) if column else 16 for column in known)
-    item = _POINTER + _aligned(_HEADER + width)
+    item = _POINTER + _aligned(_HEADER + width(keys, size))
     combinations = math.prod(max(column.distinct, 1.0) if column else size.rows for column in known)
     groups = min(max(combinations, 1.0), max(size.rows, 1.0))
     data = size.rows * item
@@ -78,6 +87,12 @@ def index_size(keys: Sequence[Key], table: Table, size: TableSize) -> Bytes:
         data = min(data, lists * item + size.rows * _TUPLE_ID)
     pages = 1 + math.ceil(data / (_PAGE * _FILL) * 1.005)
     return Bytes(pages * 8192)
+
+
+def width(keys: Sequence[Key], size: TableSize) -> int:
+    """Average bytes of the keys of one entry; NULLs take none."""
+    known = [size.statistics.get(key.column) for key in keys]
+    return sum(min(column.width_bytes, 2000) if column else 16 for column in known)
 
 
 def _aligned(width: int) -> int:
