@@ -33,7 +33,7 @@ from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
-from aiprod_ops.domain.advice.indexes import Advice, Candidate, NewIndex, advise, exists
+from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
@@ -45,7 +45,7 @@ from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
-from aiprod_ops.domain.statements import Statement, Workload
+from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, promise
 from aiprod_ops.errors import Refused
@@ -53,15 +53,16 @@ from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Build", "Bytes", "Candidate",
+    "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build", "Bytes",
+    "Candidate",
     "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate", "Existing",
-    "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Measured", "Migrated", "Milliseconds", "Moving", "Name",
-    "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window",
-    "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases", "choices", "compared",
-    "create_index", "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "exists", "gain",
-    "index_bloat", "index_damage", "index_faults", "index_size", "index_usage", "invariants", "is_built", "is_worse",
-    "keep_index", "measure", "migrated", "promise", "read_snapshot", "ready_to_build", "rebuild_index", "remove_index",
-    "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset", "still_unused", "subjects",
-    "tables_of", "try_repairs",
+    "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated", "Milliseconds",
+    "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
+    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
+    "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases",
+    "choices", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
+    "drop_invalid_index", "exists", "gain", "index_bloat", "index_damage", "index_faults", "index_size",
+    "index_usage", "invariants", "is_built", "is_worse", "keep_index", "measure", "migrated", "promise",
+    "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs", "restore_index", "restoring",
+    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
-from aiprod_ops.domain.statements import Workload
+from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.units import Bytes, Seconds
 
 Values = Mapping[str, object]
@@ -103,6 +103,9 @@ class Database(Protocol):
 
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         """What amcheck finds wrong in these b-trees, one after the other: each is read as a whole."""
+
+    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
+        """What the log tells of these statements since a time; nothing where there is no log."""
 
     def close(self) -> None:
         """End the session; locks it holds are released."""

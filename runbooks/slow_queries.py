@@ -20,7 +20,7 @@ Source: PostgreSQL manual, appendix F, "pg_stat_statements"; "Resource Consumpti
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from aiprod_ops.api import (
     Context,
     Counters,
     Finding,
+    Logged,
     Milliseconds,
     Ratio,
     Sample,
@@ -79,6 +80,7 @@ class Facts:
     basis: str  #: what the window is, in words
     usual: Window | None
     texts: dict[int, str]
+    logged: dict[int, Logged]
     examples: tuple[Sample, ...]
 
 
@@ -104,9 +106,9 @@ def facts(ctx: Context, params: Params) -> Facts:
         return _logged(ctx, seen, params)
     window = api.delta(before, seen) if before else api.since_reset(seen)
     listed = _listed(window, params)
-    examples = ctx.db.samples(listed, 1) if params.show_parameters else ()
     usual = _usual(ctx, before) if before else None
-    return Facts(seen, window, _basis(before, window, params), usual, ctx.db.texts(listed), tuple(examples))
+    facts = Facts(seen, window, _basis(before, window, params), usual, ctx.db.texts(listed), {}, ())
+    return _with_log(ctx, facts, params)
 
 
 def _is_unread(seen: StatementsSnapshot) -> bool:
@@ -140,9 +142,16 @@ def _logged(ctx: Context, seen: StatementsSnapshot, params: Params) -> Facts:
     found = {each.query_id: Counters(each.calls, each.total, rows=each.rows) for each in workload.statements}
     begins = seen.taken - timedelta(seconds=workload.window)
     window = Window(begins, seen.taken, found, frozenset(), frozenset(found), 0, is_reset=True)
-    examples = ctx.db.samples(_listed(window, params), 1) if params.show_parameters else ()
     texts = {each.query_id: each.text for each in workload.statements}
-    return Facts(seen, window, "in the server's log, where only slow calls are", None, texts, tuple(examples))
+    facts = Facts(seen, window, "in the server's log, where only slow calls are", None, texts, {}, ())
+    return _with_log(ctx, facts, params)
+
+
+def _with_log(ctx: Context, facts: Facts, params: Params) -> Facts:
+    """The facts with what the log says of the statements that are listed."""
+    listed = _listed(facts.window, params)
+    examples = ctx.db.samples(listed, 1) if params.show_parameters else ()
+    return replace(facts, logged=ctx.db.logged(listed, facts.window.begins), examples=tuple(examples))
 
 
 def _listed(window: Window, params: Params) -> list[int]:
@@ -189,6 +198,7 @@ def _statement(facts: Facts, query_id: int, params: Params) -> Finding:
         "statement": _text(facts, query_id),
         "calls": f"{at_least}{counters.calls:,}",
         "mean": api.show(counters.mean, "ms") if counters.calls else "–",
+        **({"p95 logged": _p95(facts, query_id)} if facts.logged else {}),
         "total": at_least + api.show(counters.total, "ms"),
         "share": api.show(counters.total / max(window.everything.total, _LEAST_PROMISE), "ratio"),
         "temp": api.show(counters.temp, "B"),
@@ -204,6 +214,12 @@ def _statement(facts: Facts, query_id: int, params: Params) -> Finding:
 
 def _before(facts: Facts, query_id: int) -> Counters:
     return facts.usual.statements.get(query_id, Counters()) if facts.usual else Counters()
+
+
+def _p95(facts: Facts, query_id: int) -> str:
+    """Of the calls that are logged: of all where log_min_duration_statement is 0, else of slow ones."""
+    found = facts.logged.get(query_id)
+    return api.show(found.p95, "ms") if found and found.calls else "–"
 
 
 def _text(facts: Facts, query_id: int) -> str:
@@ -240,6 +256,9 @@ def _examples(facts: Facts, params: Params) -> Iterator[Finding]:
             "a call", example.duration_ms, "ms",
             note=f"{example.text}; {values}" if values else example.text, id=f"example:{example.query_id}",
         )  # fmt: skip
+    for query_id, logged in sorted(facts.logged.items()):
+        if params.show_parameters and logged.plan:
+            yield Finding("a plan", float(logged.calls), "calls", note=logged.plan, id=f"plan:{query_id}")
     if params.show_parameters and not facts.examples:
         yield Finding("calls with their values", 0.0, note="none of these statements is in a log that can be read")
 

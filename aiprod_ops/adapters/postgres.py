@@ -13,6 +13,7 @@ from aiprod_ops.adapters import postgres_pages as pages
 from aiprod_ops.adapters import postgres_statements as statistics
 from aiprod_ops.adapters.postgres_dsn import target
 from aiprod_ops.adapters.postgres_failed_builds import failed_builds
+from aiprod_ops.adapters.postgres_logged import logged
 from aiprod_ops.adapters.postgres_server_log import ServerLog, server_log
 from aiprod_ops.adapters.postgres_session import Session
 from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
@@ -20,7 +21,7 @@ from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
-from aiprod_ops.domain.statements import Workload
+from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.errors import Failed, PermissionMissing, Refused
 from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
 from aiprod_ops.units import Seconds
@@ -123,6 +124,10 @@ class PostgresDatabase:
             return []
         log = self._log_files()
         return log_reader.samples(log_reader.calls(log.files, log.database, query_ids), query_ids, most)
+
+    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
+        log = self._log_files()
+        return logged(log.files, log.database, query_ids, since) if query_ids else {}
 
     def catalogue(self) -> Catalogue:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""

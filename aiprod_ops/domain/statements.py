@@ -38,3 +38,14 @@ class Workload:
     def load(self, statement: Statement) -> float:
         """Seconds of execution time a second: 1.0 keeps one core busy."""
         return statement.total / 1000 / self.window if self.window > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the log tells of a statement: calls over `log_min_duration_statement`, and the plan of the slowest one that
+    auto_explain logged. The plan holds users' data: it is shown to those who ask, and never stored.
+    """
+
+    calls: int
+    p95: Milliseconds
+    plan: str = ""

@@ -10,7 +10,7 @@ from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
-from aiprod_ops.domain.statements import Workload
+from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.errors import Cancelled, Refused, TimedOut
 from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
 from aiprod_ops.units import Milliseconds, Seconds
@@ -117,6 +117,13 @@ class MemoryDatabase:
 
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         return self._damage
+
+    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
+        found: dict[int, list[float]] = {}
+        for sample in self._logged:
+            if sample.query_id in query_ids:
+                found.setdefault(sample.query_id, []).append(sample.duration_ms)
+        return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}
 
     def close(self) -> None:
         for key in [key for key, holder in self._locks.items() if holder is self]:

@@ -164,6 +164,28 @@ def test_values_are_shown_only_when_asked_for_and_never_kept(bench: Bench) -> No
     assert "5ec2e7" not in kept
 
 
+def test_the_log_adds_the_slow_end_of_the_calls_and_their_plans(bench: Bench) -> None:
+    look(bench)
+    with session_of(bench) as (_, cursor):
+        cursor.execute("LOAD 'auto_explain'")
+        cursor.execute("SET auto_explain.log_min_duration = 0")
+        cursor.execute("SET log_min_duration_statement = 0")
+        for _ in range(4):
+            cursor.execute(COUNT)
+    plain = bench.run("check", BOOK, *NOW)
+    assert "P95 LOGGED" in plain.out, plain.said
+    assert "Seq Scan" not in plain.said
+    with session_of(bench) as (_, cursor):
+        cursor.execute(COUNT)
+    assert "failed" not in plain.said
+    look(bench)
+    with session_of(bench) as (_, cursor):
+        cursor.execute("LOAD 'auto_explain'")
+        cursor.execute("SET auto_explain.log_min_duration = 0")
+        cursor.execute(COUNT)
+    assert "Seq Scan on jobs" in bench.run("check", BOOK, *NOW, "--show-parameters").out
+
+
 def test_two_checks_at_once(bench: Bench) -> None:
     both = [bench.start("check", BOOK, "-o", "json", *NOW) for _ in range(2)]
     for going in both:

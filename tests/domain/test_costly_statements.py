@@ -11,6 +11,7 @@ from aiprod_ops.adapters.postgres_statements import columns
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.findings import Finding, Status, worst
 from aiprod_ops.domain.schema import Name
+from aiprod_ops.domain.statements import Logged
 from aiprod_ops.domain.windows import Window
 from aiprod_ops.engine import registry
 from aiprod_ops.ports import Sample
@@ -38,7 +39,7 @@ def facts(
     entries = tuple(Entry(query_id, 1, None, True, each) for query_id, each in seen.statements.items())
     snapshot = StatementsSnapshot(DAWN + HOUR, DAWN, DAWN, 0, entries, missing=missing)
     texts = {query_id: f"SELECT {query_id}" for query_id in seen.statements}
-    return SLOW.Facts(snapshot, seen, "since the check", usual, texts, tuple(examples))
+    return SLOW.Facts(snapshot, seen, "since the check", usual, texts, {}, tuple(examples))
 
 
 def judged(given: Any, **changes: Any) -> list[Finding]:
@@ -156,6 +157,16 @@ def test_values_are_shown_to_those_who_ask_and_kept_nowhere() -> None:
     kept = BOOK.book.phases["keep"](given, SLOW.Params(objective=Milliseconds(1), load=1.0))
     assert "hunter2" not in repr(kept)
     assert "SELECT" not in repr(kept)
+
+
+def test_the_log_adds_the_slow_end_and_the_plan() -> None:
+    logged = {7: Logged(9, Milliseconds(88.0), "Seq Scan on t\n  Filter: (a = 'hunter2'::text)")}
+    given = replace(facts(window({7: spent(9, 1.0), 8: spent(1, 1.0)})), logged=logged)
+    found = by_id(judged(given))
+    assert [found[f"statement:{n}"].columns["p95 logged"] for n in (7, 8)] == ["88.0 ms", "–"]
+    assert "hunter2" not in repr(found)
+    assert "hunter2" in by_id(judged(given, show_parameters=True))["plan:7"].note
+    assert "p95 logged" not in by_id(judged(facts(window({7: spent(9, 1.0)}))))["statement:7"].columns
 
 
 #: Columns of the view by version of the extension, and the server that ships it: those that figures are taken from.
