@@ -1,4 +1,5 @@
--- amcheck's test of one b-tree under an ordinary reader's lock; it fails where the index is damaged.
+-- amcheck's test of b-trees under an ordinary reader's lock; it fails where one is damaged.
 SELECT /* aiprod-ops */ {function}(x.oid::regclass, false)
-  FROM pg_class x JOIN pg_namespace n ON n.oid = x.relnamespace
- WHERE n.nspname = %(schema)s AND x.relname = %(name)s
+  FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS w(schema, name)
+  JOIN pg_namespace n ON n.nspname = w.schema
+  JOIN pg_class x ON x.relnamespace = n.oid AND x.relname = w.name
