@@ -4,33 +4,31 @@ Source: PostgreSQL manual, "Using JSON-Format Log Output", log_min_duration_stat
 Texts and parameters are users' data: they leave as samples to measure with, or normalised.
 """
 
-import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pglast
-from pglast.parser import ParseError, fingerprint, normalize
+from pglast.parser import ParseError
 
-from aiprod_ops.domain.statements import Statement, Workload
+from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.logs import digests, entries, jsonlog, shapes
+from aiprod_ops.logs.digester import Digester
+from aiprod_ops.logs.entries import Batch
+from aiprod_ops.logs.parameters import parameters
 from aiprod_ops.ports import Sample
-from aiprod_ops.units import Bytes, Milliseconds, Seconds
+from aiprod_ops.units import Bytes
 
 MOST_READ = Bytes(64 * 1024 * 1024)  #: from the end of the log; older calls are not looked at
 CHUNK = Bytes(4 * 1024 * 1024)
 _LONGEST_LINE = Bytes(8 * 1024 * 1024)
 _LISTED = 200
 
-_CALL = re.compile(r"duration: ([0-9.]+) ms  (?:statement|execute (?!fetch from )[^:]*): (.*)", re.DOTALL)
-_PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')(?:, (?=\$)|\Z)", re.DOTALL)
 _STATEMENT = re.compile(r"(?is)(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|insert|update|delete|with)\b")
 _QUERY_ID = re.compile(rb'"query_id": ?(-?\d+)')
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +90,16 @@ def lines(files: Iterable[LogFile], most: int = MOST_READ, chunk: int = CHUNK) -
 
 def call(line: bytes, database: str) -> Call | None:
     """The call that a line tells of; None for anything else: other messages, other databases, torn lines, our own."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
+    found = jsonlog.call(line)
+    if found is None or found.database != database or found.application.startswith("aiprod-ops"):
         return None
-    if not isinstance(entry, dict) or entry.get("dbname") != database:
+    if not _STATEMENT.match(found.text):
         return None
-    if str(entry.get("application_name", "")).startswith("aiprod-ops"):
+    values = parameters(found.detail)
+    query_id = found.query_id or shapes.fingerprinted(found.text)
+    if values is None or query_id == 0:
         return None
-    match = _CALL.match(str(entry.get("message", "")))
-    if match is None or not _STATEMENT.match(match[2]):
-        return None
-    values = parameters(str(entry.get("detail", "")))
-    query_id = entry.get("query_id") or identity(match[2])
-    if values is None or not isinstance(query_id, int) or query_id == 0:
-        return None
-    return Call(query_id, match[2].strip(), float(match[1]), values, str(entry.get("timestamp", "")))
-
-
-def parameters(detail: str) -> tuple[str, ...] | None:
-    """SQL literals from `Parameters: $1 = 'x', $2 = NULL` (`parameters:` up to PostgreSQL 15); None if cut short.
-
-    >>> parameters("Parameters: $1 = 'it''s, $2 = 3', $2 = NULL")
-    ("'it''s, $2 = 3'", 'NULL')
-    >>> parameters("parameters: $1 = 'abc...'"), parameters("")
-    (None, ())
-    """
-    if not detail.lower().startswith("parameters: "):
-        return ()
-    found: list[str] = []
-    position, text = 0, detail[len("parameters: ") :]
-    while match := _PARAMETER.match(text, position):
-        if int(match[1]) != len(found) + 1 or match[2].endswith("...'"):
-            return None
-        found.append(match[2])
-        position = match.end()
-    return tuple(found) if position == len(text) else None
-
-
-def identity(text: str) -> int:
-    """A query id of our own, signed 64 bit, where the server gives none (`compute_query_id`); 0 if unparsable."""
-    return _fingerprint(_LITERAL.sub(lambda literal: "'?'" if literal[0][0] == "'" else "0", text))
+    return Call(query_id, found.text.strip(), float(found.duration_ms), values, found.stamp)
 
 
 def samples(found: Iterable[Call], query_ids: Sequence[int], most: int) -> list[Sample]:
@@ -151,29 +118,11 @@ def samples(found: Iterable[Call], query_ids: Sequence[int], most: int) -> list[
 
 def workload(found: Iterable[Call], missing: tuple[str, ...]) -> Workload:
     """Figures of the calls in the log: lower bounds, for only slow ones are logged. Texts are normalised."""
-    number, total, texts = Counter[int](), defaultdict[int, float](float), dict[int, str]()
-    newest = oldest = ""
-    for one in found:
-        newest, oldest = newest or one.at, one.at or oldest
-        if one.query_id not in texts:
-            texts[one.query_id] = _normalised(one.text)
-        number[one.query_id] += 1
-        total[one.query_id] += one.duration_ms
-    ranked = sorted((query_id for query_id in texts if texts[query_id]), key=lambda each: (-total[each], each))
-    statements = tuple(_statement(each, texts[each], number[each], total[each]) for each in ranked[:_LISTED])
-    return Workload(statements, _between(oldest, newest), Milliseconds(sum(total.values())), missing)
-
-
-def _statement(query_id: int, text: str, calls: int, total: float) -> Statement:
-    return Statement(query_id, text, calls, Milliseconds(total), Milliseconds(total / calls), source="log")
-
-
-def _between(oldest: str, newest: str) -> Seconds:
-    try:
-        first, last = (datetime.fromisoformat(text[:19]) for text in (oldest, newest))
-    except ValueError:
-        return Seconds(0)
-    return Seconds(max(0.0, (last - first).total_seconds()))
+    digester = Digester()
+    said = [entries.Call(one.at, "", str(one.duration_ms), "", one.text, "", "", one.query_id) for one in found]
+    digester.add(Batch(said))
+    figures = digests.workload(digester.digest(), missing)
+    return replace(figures, statements=figures.statements[:_LISTED])
 
 
 def _is_single(text: str) -> bool:
@@ -181,21 +130,6 @@ def _is_single(text: str) -> bool:
         return len(pglast.parse_sql(text)) == 1
     except ParseError:
         return False
-
-
-def _normalised(text: str) -> str:
-    try:
-        return str(normalize(text))
-    except ParseError:
-        return ""
-
-
-@lru_cache(maxsize=10_000)
-def _fingerprint(text: str) -> int:
-    try:
-        return int.from_bytes(bytes.fromhex(fingerprint(text)), "big", signed=True)
-    except ParseError:
-        return 0
 
 
 def _modified(path: Path) -> float:

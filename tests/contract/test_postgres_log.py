@@ -9,14 +9,14 @@ from aiprod_ops.adapters.postgres_log import (
     LogFile,
     call,
     calls,
-    identity,
     lines,
     local_files,
-    parameters,
     samples,
     workload,
 )
 from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.logs.parameters import parameters
+from aiprod_ops.logs.shapes import identity
 
 
 def entry(message: str, **fields: object) -> str:
