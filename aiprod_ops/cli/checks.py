@@ -26,12 +26,11 @@ def check_command(words: tuple[str, ...], all_of_them: bool, ids: bool, output: 
     What is new or gone is told since the last check of the same target. A runbook's own options are listed by
     `aiprod-ops explain ID`. Exit code: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    from aiprod_ops.cli import verdicts
+    from aiprod_ops.cli import problems, verdicts
     from aiprod_ops.cli.world import entries_of, open_world
     from aiprod_ops.domain.findings import Finding
     from aiprod_ops.engine import registry
     from aiprod_ops.engine.planning import Checked, check
-    from aiprod_ops.errors import OpsError
 
     entries = entries_of(where)
     names, given = options.split_params(words, entries)
@@ -41,13 +40,14 @@ def check_command(words: tuple[str, ...], all_of_them: bool, ids: bool, output: 
     results: list[Checked] = []
     with open_world(where, quiet=output != "text") as world:
         for entry in chosen:
-            params = entry.read_params(known(entry, given), world.context.promises)
             try:
+                params = entry.read_params(known(entry, given), world.context.promises)
                 results.append(check(entry, world.context, params))
-            except OpsError as error:
-                if len(chosen) == 1:
+            except Exception as error:  # one runbook that is broken must not hide what the others see
+                if len(chosen) == 1 or isinstance(error, click.UsageError):
                     raise
-                note = f"{error.message} {error.hint}".strip()
+                problem = problems.of(error)
+                note = f"{problem.message} {problem.hint}".strip()
                 results.append(Checked(entry.id, (Finding("check", None, note=note),)))
         target = world.context.target.name
         idle = unused(world.context.waivers, target, results) if all_of_them else ()

@@ -1,6 +1,7 @@
 """What checks saw, kept from one to the next: counters grow, so only a difference between two tells a rate."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from aiprod_ops.units import seconds
 
 _FINE = timedelta(days=2)  #: so long every snapshot is kept, then the first of each day
 _FORM = "%Y%m%dT%H%M%S.%fZ"
+_IS_STAMP = re.compile(r"/\d{8}T\d{6}\.\d{6}Z\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class History:
         return f"history/{quote(self.target, safe='@:')}/{name}/"
 
     def _files(self, name: str) -> list[str]:
-        return [file for file in self.store.names(self._folder(name)) if file.endswith(".json")]
+        return [file for file in self.store.names(self._folder(name)) if _IS_STAMP.search(file)]
 
 
 def history_of(store: Store, target: str, promises: Promises) -> History:

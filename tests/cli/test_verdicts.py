@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from aiprod_ops import cli
 from aiprod_ops.cli import options, verdicts
 from aiprod_ops.cli.checks import unused
 from aiprod_ops.domain.findings import Finding, Waiver, waived
@@ -127,3 +128,31 @@ def test_a_runbooks_own_objection_to_an_option_is_a_usage_error() -> None:
     promises = {"database": {"statement_mean": "500 ms", "statement_load": 0.01}}
     with pytest.raises(UsageError, match="expected one of total, mean, calls, temp, wal"):
         entry.read_params({"by": "odd"}, registry.Promises(promises, "test"))
+
+
+BUG = (
+    "from aiprod_ops import api\nbook = api.Runbook(symptom='', owner='')\n"
+    "@book.facts\ndef facts(ctx, params) -> dict:\n    return params.typo\n"
+    "@book.judge\ndef judge(facts, params):\n    return ()\n"
+)
+FINE = BUG.replace("return params.typo", "return {}").replace("return ()", "return [api.Finding('fine', 1.0)]")
+
+
+def test_a_broken_runbook_hides_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIPROD_OPS_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    books = tmp_path / "books"
+    books.mkdir(mode=0o700)
+    for name, source in (("broken", "x = ("), ("bug", BUG), ("fine", FINE)):
+        (books / f"{name}.py").write_text(source)
+        (books / f"{name}.py").chmod(0o600)
+    assert cli.call(["check", "--all", "-o", "json", "--runbooks", str(books), "--dsn", "host=/nowhere"]) == 3
+    checks = {check["runbook"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert {"add-missing-index", "slow-queries", "broken", "bug", "fine"} <= set(checks)
+    assert checks["fine"]["status"] == "OK"
+    assert "SyntaxError" in checks["broken"]["findings"][0]["note"]
+    assert "bug in the runbook bug.py" in checks["bug"]["findings"][0]["note"]
+    assert cli.call(["check", "--all", "--no-such", "1", "--runbooks", str(books), "--dsn", "host=/nowhere"]) == 3
+    assert "has no option --no-such" in capsys.readouterr().err

@@ -126,5 +126,7 @@ def test_an_altered_snapshot_counts_for_nothing_and_is_named(bench: Bench, entry
     assert "findings.watch-lamps" in fault
     assert look(bench, entry).since is None
     bench.store.content["history/lab/lamps/20261121T000000.000000Z.json"] = b"no JSON at all"
-    assert len(history.faults(bench.store)) == 2
+    bench.store.content["history/lab/lamps/notes.json"] = b"{}"
+    assert len(history.faults(bench.store)) == 3
     look(bench, entry)
+    assert "history/lab/lamps/notes.json" in bench.store.content, "not ours to remove"
