@@ -82,10 +82,9 @@ def find(places: Sequence[str | Path]) -> list[str | Path]:
 
 def _of_folder(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in files if path.stat().st_size]
     if not files:
         raise ConfigurationError(f"the folder {folder} holds no log", hint="name the folder that log_directory says")
-    kind = next(kind for kind in _KINDS if any(_is(path, kind) for path in files))
+    kind = next((kind for kind in _KINDS if any(_is(path, kind) and path.stat().st_size for path in files)), "")
     return sorted((path for path in files if _is(path, kind)), key=lambda path: (path.stat().st_mtime, path.name))
 
 
@@ -152,9 +151,9 @@ def follow(place: Path) -> Generator[bytes | None]:
     file, position = None, 0
     try:
         while True:
-            newest = _newest(place)
-            if file is None and newest is not None:
-                file, position = newest.open("rb"), 0
+            now = _now(place, file)
+            if file is None and now is not None:
+                file, position = _begun(now), 0
             if file is None:
                 yield b""
                 continue
@@ -165,11 +164,11 @@ def follow(place: Path) -> Generator[bytes | None]:
             if block := file.read(BLOCK):
                 position += len(block)
                 yield block
-            elif newest is not None and not _same(file, newest):
+            elif now is not None and not _same(file, now):
                 while block := file.read(BLOCK):  # written between the last look and the rename
                     yield block
                 file.close()
-                file = None
+                file, position = _begun(now), 0
                 yield None
             else:
                 yield b""
@@ -199,8 +198,8 @@ class Following:
             self._digester.add(self._reader.end())
             self._is_known |= bool(self._reader.found)
             self._begin()
-        elif block:
-            self._digester.add(self._reader.read(block))
+        else:
+            self._digester.add(self._reader.read(block) if block else self._reader.settle())
         return block != b""
 
     def digest(self) -> Digest:
@@ -220,13 +219,25 @@ class Following:
         self._reader = LogReader(self._digester.reading, self._reads.format, self._reads.prefix)
 
 
-def _newest(place: Path) -> Path | None:
+def _now(place: Path, file: BinaryIO | None) -> Path | None:
+    """Where to read on: in a folder, the file after the one that is read, if there is one; at first the newest."""
     try:
-        return _of_folder(place)[-1] if place.is_dir() else place if place.exists() else None
+        if not place.is_dir():
+            return place if place.exists() else None
+        files = _of_folder(place)
+        read = [number for number, path in enumerate(files) if file is not None and _same(file, path)]
+        return files[min(read[-1] + 1, len(files) - 1)] if read else files[-1]
     except FileNotFoundError:  # rotated away while we looked
         return None
     except OSError as error:
         raise _unreadable(place, error) from error
+
+
+def _begun(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:  # rotated again
+        return None
 
 
 def _same(file: BinaryIO, path: Path) -> bool:

@@ -37,7 +37,7 @@ class LogReader:
 
     def __init__(self, reading: Reading, format: str = "auto", prefix: str = "") -> None:  # noqa: A002 the option's name
         self.found = ""
-        self.head = b""  #: the first bytes, until the format is known
+        self._head = b""  # until the format is known
         self._reading = reading
         self._format = format
         self._prefix = prefix
@@ -48,28 +48,29 @@ class LogReader:
         self._reading.size_bytes += len(block)
         if self._reader is not None:
             return self._reader.read(block)
-        self.head += block
-        return self._begin() if len(self.head) >= HEAD else Batch()
+        self._head += block
+        return self._begin() if len(self._head) >= HEAD else Batch()
 
     def end(self) -> Batch:
         """What is left when the log ends."""
-        batch = Batch() if self._reader else self._begin()
-        if self._reader is None:
-            return batch
-        last = self._reader.end()
+        batch = self._begin() if self._reader is None else Batch()
+        last = self._reader.end() if self._reader else Batch()
         return Batch(batch.calls + last.calls, batch.plans + last.plans, batch.spills + last.spills)
 
-    def _begin(self) -> Batch:
-        reader = self._made()
-        if reader is None:
-            self._reader = _Unknown(self._reading)
-            return self._reader.read(self.head)
-        self._reader, head, self.head = reader, self.head, b""
-        return reader.read(head)
+    def settle(self) -> Batch:
+        """What there is, when more may not come for a while: the format is told from less, if it can be."""
+        if self._reader is not None or b"\n" not in self._head or (reader := self._made()) is None:
+            return Batch()
+        return self._begin(reader)
+
+    def _begin(self, reader: Reader | None = None) -> Batch:
+        self._reader = reader or self._made() or _Unknown(self._reading)
+        head, self._head = self._head, b""
+        return self._reader.read(head)
 
     def _made(self) -> Reader | None:
         # Decided by the same bytes, however the blocks are cut.
-        lines = self.head[:HEAD].lstrip(b"\xef\xbb\xbf\0 \r\n").decode("utf-8", "replace").splitlines()
+        lines = self._head[:HEAD].lstrip(b"\xef\xbb\xbf\0 \r\n").decode("utf-8", "replace").splitlines()
         self.found = self._format if self._format != "auto" else _format("\n".join(lines), self._prefix)
         if self.found != "stderr":
             made: dict[str, Callable[[], Reader]] = {

@@ -71,7 +71,7 @@ def test_of_a_folder_one_format_is_taken_and_the_oldest_first(tmp_path: Path) ->
     ):  # fmt: skip
         (tmp_path / name).write_bytes(data)
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    assert [Path(path).name for path in log_files.find([tmp_path])] == ["a.json.gz", "b.json"]
+    assert [Path(path).name for path in log_files.find([tmp_path])] == ["empty.json", "a.json.gz", "b.json"]
     assert digest_of([tmp_path]).calls == 5
     assert digest_of([tmp_path / "a.csv", tmp_path / "b.json"]).calls == 4003
 
@@ -224,6 +224,18 @@ def test_a_folder_where_the_server_begins_new_files(tmp_path: Path) -> None:
         file.write(jsonlog(CALLS[12:13]))
     os.utime(tmp_path / "a.json", (1e9, 1e9))
     assert followed.calls() == 13
+
+
+def test_two_new_files_between_two_looks(tmp_path: Path) -> None:
+    followed = None
+    for age, name in enumerate("abc"):
+        (tmp_path / f"{name}.json").write_bytes(jsonlog(CALLS[:4]))
+        os.utime(tmp_path / f"{name}.json", (1e9 + age, 1e9 + age))
+        if followed is None:
+            followed = Followed(tmp_path)
+            assert followed.look() == 4
+    assert followed is not None
+    assert followed.calls() == 12
 
 
 def test_a_log_that_comes_later(tmp_path: Path) -> None:
