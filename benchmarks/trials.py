@@ -33,6 +33,7 @@ class Trial:
     wal: float
     hot: float
     built: float  #: seconds
+    measured: float  #: seconds that measuring all cases took
     means: Mapping[int, float]  #: milliseconds by query id, custom plans
     worst: Mapping[str, str] = field(default_factory=dict)  #: what loads most, by kind of plan
 
@@ -79,16 +80,18 @@ def run(
                 database.execute(index, timeout=_LONG)
             built = time.perf_counter() - started
             database.execute("vacuum (analyze)", timeout=_LONG)
+            started = time.perf_counter()
             measured, notes = measurements.measure(database, wanted)
+            took = time.perf_counter() - started
             for note in notes:
                 report(note)
             size = float(database.query(_SIZE)[0]["bytes"])
         cost = job_life.measure(place.named(name), place.scale)
-    return _summed(wanted, measured, size, cost, built)
+    return _summed(wanted, measured, size, cost, (built, took))
 
 
 def _summed(
-    wanted: Sequence[Any], measured: Mapping[int, Any], size: float, cost: job_life.Cost, built: float
+    wanted: Sequence[Any], measured: Mapping[int, Any], size: float, cost: job_life.Cost, seconds: tuple[float, float]
 ) -> Trial:
     load: dict[str, float] = {}
     buffers: dict[str, float] = {}
@@ -106,7 +109,7 @@ def _summed(
             buffers[plan] = buffers.get(plan, 0.0) + call.per_minute * pages
         load[plan] = sum(seconds for seconds, _ in shares)
         worst[plan] = ", ".join(f"{name} {seconds:.3f}" for seconds, name in sorted(shares, reverse=True)[:6])
-    return Trial(load, buffers, size, cost.wal, cost.hot, built, means, worst)
+    return Trial(load, buffers, size, cost.wal, cost.hot, *seconds, means, worst)
 
 
 def _of(wanted: Sequence[Any], measured: Mapping[int, Any], number: int, plan: str) -> list[Any]:
