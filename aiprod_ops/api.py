@@ -15,7 +15,7 @@ from aiprod_ops.actions.index_builds import (
     is_built,
 )
 from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage
-from aiprod_ops.actions.index_repairs import keep_index, rebuild_index, remove_index, restore_index, restoring
+from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index, restoring
 from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.measurements import (
     Case,
@@ -54,15 +54,14 @@ from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build", "Bytes",
-    "Candidate",
-    "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate", "Existing",
-    "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated", "Milliseconds",
-    "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
+    "Candidate", "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate",
+    "Existing", "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated",
+    "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample",
+    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
     "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases",
     "choices", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "exists", "gain", "index_bloat", "index_damage", "index_faults", "index_size",
-    "index_usage", "invariants", "is_built", "is_worse", "keep_index", "measure", "migrated", "promise",
-    "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs", "restore_index", "restoring",
-    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs",
+    "drop_invalid_index", "exists", "gain", "index_bloat", "index_damage", "index_faults", "index_size", "index_usage",
+    "invariants", "is_built", "is_worse", "measure", "migrated", "promise", "read_snapshot", "ready_to_build",
+    "rebuild_index", "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset",
+    "still_unused", "subjects", "tables_of", "try_repairs",
 ]  # fmt: skip

@@ -78,6 +78,7 @@ class Facts:
     """What is declared stays; what is counted moves."""
 
     schema: Schema
+    filenodes: dict[str, int]
     is_standby: bool
     catalogue: Moving[Catalogue]
     migrated: Moving[api.Migrated | None]
@@ -101,7 +102,6 @@ book = api.Runbook(
         api.restore_index,
         api.remove_index,
         api.rebuild_index,
-        api.keep_index,
     ),
     examines=True,
 )
@@ -114,6 +114,7 @@ def facts(ctx: Context, params: Params) -> Facts:
     has_migrations = bool(ctx.target.migrations or schema.revision)
     return Facts(
         schema,
+        {str(index.name): index.filenode for index in catalogue.indexes},
         catalogue.is_standby,
         catalogue,
         api.migrated(ctx) if has_migrations else None,
@@ -174,7 +175,7 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
     """
     if facts.is_standby:
         raise api.Refused("this server is a standby: its indexes come from the primary", hint="plan on the primary")
-    yield from api.repairs(faults(facts, params), facts.schema, facts.sizes, facts.usage[-1])
+    yield from api.repairs(faults(facts, params), facts.schema, facts.filenodes, facts.sizes, facts.usage[-1])
 
 
 @book.prove

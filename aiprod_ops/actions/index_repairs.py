@@ -40,7 +40,6 @@ order by c.relname
 rebuild_index = Kind("rebuild-index", Existing)
 remove_index = Kind("remove-index", Existing)
 restore_index = Kind("restore-index", Existing)
-keep_index = Kind("keep-index", Existing)
 
 
 def _found(context: Context, index: Existing) -> dict[str, Any] | None:
@@ -118,25 +117,6 @@ def _clear(context: Context, index: Existing) -> None:
 @rebuild_index.progress
 def rebuilt_amount(context: Context, index: Existing) -> Amount | None:
     return amount_of(context, index.table, index.name.name)
-
-
-@keep_index.shows
-def keeping(index: Existing) -> str:
-    """What people read where others have an undo."""
-    return f"nothing to take back: {index.name} is the same index, written anew"
-
-
-@keep_index.is_done
-def is_kept(context: Context, index: Existing) -> bool:
-    """There and as defined, in whichever file; and no half of a rebuild beside it."""
-    state = _found(context, index)
-    return state is not None and state["definition"] == index.definition and not list(_remains(context, index))
-
-
-@keep_index.does
-def keep(context: Context, index: Existing) -> None:
-    """Clear away what an interrupted rebuild left; the index itself is as it was."""
-    _clear(context, index)
 
 
 @remove_index.shows

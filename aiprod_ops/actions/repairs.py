@@ -8,9 +8,9 @@ import msgspec
 
 from aiprod_ops.actions.index_builds import LOCK, LONGEST, Build, build_estimate, create_index, creation, drop_index
 from aiprod_ops.actions.index_readings import index_usage
-from aiprod_ops.actions.index_repairs import keep_index, rebuild_index, remove_index, restore_index, restoring
+from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index, restoring
 from aiprod_ops.actions.revisions import Declared, alembic_revision
-from aiprod_ops.domain.advice.coverage import NewIndex, name_for
+from aiprod_ops.domain.advice.coverage import NewIndex, exists, name_for
 from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.catalogue.faults import Build as Missing
 from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, Repair, Restore
@@ -36,14 +36,19 @@ class Basis:
 
 
 def repairs(
-    faults: Iterable[Fault], schema: Schema, sizes: Mapping[str, TableSize], usage: UsageSnapshot
+    faults: Iterable[Fault],
+    schema: Schema,
+    filenodes: Mapping[str, int],
+    sizes: Mapping[str, TableSize],
+    usage: UsageSnapshot,
 ) -> Iterator[Action]:
     """One action for each index that a fault wants repaired; one that goes is not rebuilt before.
 
-    `usage` is what every node had counted when the facts were read.
+    Schema and filenodes are as they are now, faults, `sizes` and `usage` (what every node had counted) may be older:
+    what was repaired meanwhile is not planned.
     """
-    made = _Repairs({table.name: table for table in schema.tables}, schema, sizes, usage)
-    wanted = [(fault, fault.repair) for fault in faults if fault.repair is not None]
+    made = _Repairs({table.name: table for table in schema.tables}, schema, filenodes, sizes, usage)
+    wanted = [(fault, fault.repair) for fault in faults if fault.repair is not None and made.is_due(fault.repair)]
     chosen: dict[object, tuple[Fault, Repair]] = {}
     for fault, repair in sorted(wanted, key=lambda pair: (-_ORDER.index(type(pair[1])), pair[0].id)):
         about = (repair.table, repair.keys) if isinstance(repair, Missing) else repair.index.name
@@ -56,11 +61,31 @@ class _Repairs:
     """Actions for one schema; the names of new indexes are chosen so that none is taken twice."""
 
     def __init__(
-        self, tables: Mapping[Name, Table], schema: Schema, sizes: Mapping[str, TableSize], usage: UsageSnapshot
+        self,
+        tables: Mapping[Name, Table],
+        schema: Schema,
+        filenodes: Mapping[str, int],
+        sizes: Mapping[str, TableSize],
+        usage: UsageSnapshot,
     ) -> None:
-        self._tables, self._sizes, self._usage, self._revision = tables, sizes, usage, schema.revision
+        self._tables, self._filenodes, self._sizes, self._usage = tables, filenodes, sizes, usage
+        self._revision = schema.revision
         self._taken = {index.name.name for table in schema.tables for index in table.indexes}
         self._taken |= {name.name for name in (*schema.taken, *tables)}
+
+    def is_due(self, repair: Repair) -> bool:
+        """Whether the schema is still as the fault says."""
+        table = self._tables.get(repair.table if isinstance(repair, Missing) else repair.index.table)
+        if table is None:
+            return False
+        if isinstance(repair, Missing):
+            return exists(NewIndex(table.name, table.name, repair.keys), table) is None
+        there = next((each for each in table.indexes if each.name == repair.index.name), None)
+        if isinstance(repair, Restore):
+            return there is None or not (there.is_valid and there.is_ready)
+        if there is None or there.definition != repair.index.definition:
+            return False
+        return not isinstance(repair, Rebuild) or self._filenodes.get(str(there.name)) == repair.index.filenode
 
     def action(self, fault: Fault, repair: Repair) -> Action:
         if isinstance(repair, Missing):
@@ -73,8 +98,8 @@ class _Repairs:
                 undo = remove_index(index, name=index.name.name)
                 return restore_index(index, undo=undo, estimate=self._estimate(index), **details)
             case Rebuild():
-                undo = keep_index(index, name=index.name.name)
-                return rebuild_index(index, undo=undo, estimate=self._estimate(index), **details)
+                same = "it is the same index, written anew: there is nothing to take back"
+                return rebuild_index(index, irreversible=same, estimate=self._estimate(index), **details)
             case Drop() if self._is_valid(index):
                 undo = restore_index(index, name=index.name.name)
                 return remove_index(index, undo=undo, estimate=_QUICK, **details)
@@ -100,10 +125,8 @@ class _Repairs:
         return build_estimate(self._sizes.get(str(index.table), _EMPTY), index.size)
 
     def _is_valid(self, index: Existing) -> bool:
-        """As declared when the facts were read; a partition's or a view's index that the schema does not list is."""
-        table = self._tables.get(index.table)
-        found = [each for each in table.indexes if each.name == index.name] if table else []
-        return all(each.is_valid and each.is_ready for each in found)
+        there = (each for each in self._tables[index.table].indexes if each.name == index.name)
+        return all(each.is_valid and each.is_ready for each in there)
 
 
 def still_unused(context: Context, plan: Plan) -> Iterator[Finding]:

@@ -101,7 +101,6 @@ def test_a_rebuild_is_seen_by_its_new_file(context: Context, name: str) -> None:
     assert not repairs.is_rebuilt(context, index)
     repairs.rebuild(context, index)
     assert repairs.is_rebuilt(context, index)
-    assert repairs.is_kept(context, index)
     assert invalid(context) == []
 
 
@@ -158,7 +157,6 @@ def test_a_rebuild_that_is_cancelled_leaves_no_half_of_itself(context: Context, 
     assert isinstance(failed[0], Failed)
     assert invalid(context) == []
     assert not repairs.is_rebuilt(context, index)
-    assert repairs.is_kept(context, index)
 
 
 def test_the_remains_of_other_indexes_are_not_ours(context: Context) -> None:
