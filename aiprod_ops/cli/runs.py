@@ -1,5 +1,7 @@
 """`resume`, `rollback`, `runs`: what became of runs, and how they are finished or taken back."""
 
+import re
+
 import click
 
 from aiprod_ops.cli import options
@@ -7,6 +9,7 @@ from aiprod_ops.cli.gate import ask, signals
 from aiprod_ops.cli.options import Where
 from aiprod_ops.errors import Broken, UsageError
 
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  #: shown by its first 12 digits, as everywhere
 _run = click.argument("run", shell_complete=options.complete_run)
 
 
@@ -138,7 +141,8 @@ def runs_show(run: str, output: str, where: Where) -> int:
     for record in journal.records:
         deep = {key: value for key, value in record.data.items() if isinstance(value, list | dict)}
         flat = [f"{key} {value}" for key, value in record.data.items() if key not in deep and value not in ("", None)]
-        render.say(f"{record.n:>3}  {record.at[:19].replace('T', ' ')}  {record.kind:<10} {', '.join(flat)}".rstrip())
+        told = _DIGEST.sub(r"\1", ", ".join(flat))
+        render.say(f"{record.n:>3}  {record.at[:19].replace('T', ' ')}  {record.kind:<10} {told}".rstrip())
         for line in render.outline(deep):
             render.say(f"{'':26}{line}")
     return 0

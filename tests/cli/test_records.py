@@ -70,6 +70,7 @@ def test_runs_show(store: FolderStore, capsys: pytest.CaptureFixture[str]) -> No
     journal = Journal(store, SystemClock(), "20261121-x")
     journal.write("opened", runbook="books", by="me", why="", target={"target": "lab", "database": "aiprod"})
     journal.write("intended", step=0)
+    journal.write("sealed", seal="ab" * 32)
     journal.write("ended", exit=0)
     assert cli.call(["runs", "show", "20261121-x"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -80,4 +81,5 @@ def test_runs_show(store: FolderStore, capsys: pytest.CaptureFixture[str]) -> No
         ["target:", "database: aiprod", "target: lab"],
     )
     assert lines[4].endswith("intended   step 0")
-    assert lines[5].endswith("ended      exit 0")
+    assert lines[5].endswith("sealed     seal abababababab")
+    assert lines[6].endswith("ended      exit 0")

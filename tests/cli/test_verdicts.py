@@ -8,9 +8,10 @@ import click
 import pytest
 
 from aiprod_ops import cli
-from aiprod_ops.cli import options, verdicts
+from aiprod_ops.cli import options, render, verdicts
 from aiprod_ops.cli.checks import unused
 from aiprod_ops.domain.findings import Finding, Waiver, waived
+from aiprod_ops.domain.plans import Action, Draft, Identity, Plan
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.planning import Checked
 from aiprod_ops.errors import UsageError
@@ -128,6 +129,23 @@ def test_a_runbooks_own_objection_to_an_option_is_a_usage_error() -> None:
     promises = {"database": {"statement_mean": "500 ms", "statement_load": 0.01}}
     with pytest.raises(UsageError, match="expected one of total, mean, calls, temp, wal"):
         entry.read_params({"by": "odd"}, registry.Promises(promises, "test"))
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [((), "Nothing to do: switch-lamps plans no change for lab/x.\n"), ((Action("on", "b", name="b"),), "  digest ")],
+)
+def test_a_plan_tells_what_it_leaves_out_and_why(
+    actions: tuple[Action, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = registry.find([Path(__file__).parents[1] / "engine/books"])["switch-lamps"]
+    entry.book.kinds["on"].type = str
+    plan = Plan("switch-lamps", "", Identity("lab", "7", "x"), {}, actions, ("a", "c"))
+    draft = Draft(plan, plan.digest, RESULT.since, RESULT.since, "me", accepted=("a",))  # type: ignore[arg-type]
+    render.plan(entry, draft, "text", "…")
+    out = capsys.readouterr().out
+    assert says in out
+    assert "  left out  a (waived), c\n" in out
 
 
 BUG = (

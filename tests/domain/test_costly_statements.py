@@ -1,4 +1,4 @@
-"""What `check slow-queries` makes of counters: pure, on given facts; and which columns each version of the view has."""
+"""What checks make of costly statements: pure, on given facts; and which columns each version of the view has."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +10,12 @@ import pytest
 from aiprod_ops.adapters.postgres_statements import columns
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.findings import Finding, Status, worst
-from aiprod_ops.domain.schema import Name
-from aiprod_ops.domain.statements import Logged
+from aiprod_ops.domain.schema import Name, Schema
+from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window
 from aiprod_ops.engine import registry
 from aiprod_ops.ports import Sample
-from aiprod_ops.units import Bytes, Milliseconds
+from aiprod_ops.units import Bytes, Milliseconds, Seconds
 
 BOOK = registry.find()["slow-queries"]
 SLOW = BOOK.module
@@ -167,6 +167,26 @@ def test_the_log_adds_the_slow_end_and_the_plan() -> None:
     assert "hunter2" not in repr(found)
     assert "hunter2" in by_id(judged(given, show_parameters=True))["plan:7"].note
     assert "p95 logged" not in by_id(judged(facts(window({7: spent(9, 1.0)}))))["statement:7"].columns
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "advice"),
+    [
+        ("SELECT * FROM some_view WHERE a = $1", Status.UNKNOWN, "cannot be told"),
+        ("SELECT FROM WHERE", Status.UNKNOWN, "cannot be told"),
+        ("SELECT pg_sleep($1)", Status.OK, "no index helps: check slow-queries"),
+        ("SELECT * FROM pg_stat_activity WHERE pid = $1", Status.OK, "no index helps: check slow-queries"),
+        ("SELECT 1 FROM pg_catalog.pg_class", Status.OK, "no index helps: check slow-queries"),
+    ],
+)
+def test_an_index_for_a_statement_that_cannot_be_read_is_not_ruled_out(text: str, status: Status, advice: str) -> None:
+    entry = registry.find()["add-missing-index"]
+    costly = Statement(7, text, 10, Milliseconds(10_000), Milliseconds(1000))
+    given = entry.module.Facts(Schema(()), False, Workload((costly,), Seconds(3600), Milliseconds(10_000)), {})
+    params = entry.module.Params(objective=Milliseconds(500), load=0.01, wasted=0.1)
+    (found,) = [each for each in entry.book.phases["judge"](given, params) if each.id == "statement:7"]
+    assert (found.status, found.columns["advice"]) == (status, advice)
+    assert bool(found.note) is (status is Status.UNKNOWN)
 
 
 #: Columns of the view by version of the extension, and the server that ships it: those that figures are taken from.
