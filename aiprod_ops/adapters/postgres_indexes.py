@@ -138,6 +138,7 @@ def _index(row: Row, keys: Sequence[Row], building: str) -> IndexState:
         owner=row["owner"],
         building=building,
         leading_nulls=row["leading_nulls"],
+        changed=row["changed"],
         hides_statistics=row["hides_statistics"],
         collations=tuple(row["collations"]),
     )

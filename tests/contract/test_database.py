@@ -15,6 +15,7 @@ from memory_database import SLEEP, Answer, MemoryDatabase
 from aiprod_ops.adapters.instance import PostgresServer
 from aiprod_ops.adapters.postgres import PostgresDatabase
 from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState
 from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Index, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Statement, Workload
@@ -67,6 +68,14 @@ class Memory:
             workload=Workload((count,), Seconds(60), Milliseconds(10)),
             statements=StatementsSnapshot(DAWN + timedelta(minutes=1), DAWN, DAWN, 0, (COUNTED,)),
             texts={7: count.text},
+            catalogue=Catalogue(
+                180006,
+                "memory",
+                "nobody",
+                reads_statistics=True,
+                is_standby=False,
+                indexes=(IndexState(key.name, JOBS, "CREATE …", key.keys, is_unique=True, constraint="jobs_pkey"),),
+            ),
             logged=[Sample(7, f"SELECT count(*) … status = '{value}'", 3.0) for value in ("new", "done", "failed")],
         )
 
@@ -253,6 +262,19 @@ def test_column_values_are_those_of_the_columns_asked_for(probe: Database) -> No
     assert [value for value, _ in values] == ["done", "failed"]
     assert bounds == []
     assert probe.column_values([]) == {}
+
+
+def test_the_catalogue_tells_what_needs_an_index(probe: Database) -> None:
+    catalogue = probe.catalogue()
+    assert catalogue == probe.catalogue()
+    (index,) = catalogue.indexes
+    assert (index.table, index.keys, index.is_needed, index.is_usable) == (JOBS, (Key("id"),), True, True)
+    assert catalogue.definitions == {str(index.name): index.definition}
+
+
+def test_usage_counts_what_is_not_unique(probe: Database) -> None:
+    assert probe.index_usage().scans == {}
+    assert probe.index_usage().standbys == ()
 
 
 def test_samples_are_the_newest_calls(probe: Database) -> None:

@@ -109,6 +109,9 @@ def test_the_leaves_of_a_partitioned_table() -> None:
         (index("a", leading_nulls=0.95, method="hash"), []),
         (index("a", hides_statistics=True), ["privilege"]),
         (index("a"), ["statistics"]),
+        (index("a", leading_nulls=0.95, changed=0.6), ["statistics"]),
+        (index("a", leading_nulls=0.1, changed=0.6), ["statistics"]),
+        (index("a", leading_nulls=0.95, changed=0.2), ["public.a"]),
         (index("a", size=MB), []),
     ],
 )

@@ -108,6 +108,13 @@ def test_a_standby_that_nobody_configured(standbys: tuple[str, ...]) -> None:
     assert before.level is Level.UNKNOWN
 
 
+def test_a_standby_alone_does_not_know() -> None:
+    alone = [replace(each, nodes={"one": replace(each.nodes["one"], is_standby=True)}) for each in
+             (taken(31, a=0), taken(0, a=0))]  # fmt: skip
+    (found,) = judged(alone)
+    assert (found.level, "the primary was not read" in found.note) == (Level.UNKNOWN, True)
+
+
 def test_the_server_remembers_when_it_was_used_last() -> None:
     now = taken(0, a=3)
     used = replace(now, nodes={"one": replace(now.nodes["one"], last={"public.a": NOW - timedelta(days=4)})})

@@ -34,6 +34,7 @@ SELECT /* aiprod-ops */
        coalesce(pg_relation_size(x.oid), 0) AS size,
        pg_get_userbyid(x.relowner)::text AS owner,
        s.null_frac::float8 AS leading_nulls,
+       coalesce(pg_stat_get_mod_since_analyze(c.oid), 0) / greatest(c.reltuples, 1)::float8 AS changed,
        NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT') OR (c.relrowsecurity AND row_security_active(c.oid)) AS hides_statistics,
        coalesce(b.names, ARRAY[]::text[]) AS collations,
        CASE WHEN x.relkind = 'I' AND NOT i.indisvalid THEN

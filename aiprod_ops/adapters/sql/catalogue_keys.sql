@@ -19,5 +19,5 @@ SELECT /* aiprod-ops */
   LEFT JOIN pg_opclass o ON o.oid = i.indclass[p.position - 1] AND p.position <= i.indnkeyatts
   LEFT JOIN pg_collation l ON l.oid = i.indcollation[p.position - 1] AND p.position <= i.indnkeyatts
   CROSS JOIN LATERAL (SELECT coalesce(l.oid <> coalesce(a.attcollation, 100), false)) AS f(is_foreign_collation)
- WHERE (n.nspname !~ '^pg_' AND n.nspname <> 'information_schema') OR (n.nspname = 'pg_toast' AND NOT i.indisvalid)
+ WHERE (n.nspname !~ '^pg_' AND n.nspname <> 'information_schema') OR (n.nspname = 'pg_toast' AND NOT (i.indisvalid AND i.indisready AND i.indislive))
  ORDER BY i.indexrelid, p.position

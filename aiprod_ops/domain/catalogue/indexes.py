@@ -16,7 +16,8 @@ class IndexState:
     end. `referenced_by` are foreign keys of other tables that rest on it. `parent` is the partitioned index it belongs
     to at the top, `unattached` the partitions that lack an index of a partitioned one. `building` says who is building,
     rebuilding or dropping it right now.
-    `leading_nulls` is the share of NULLs in the first key: None where the role may not see it or ANALYZE never ran.
+    `leading_nulls` is the share of NULLs in the first key: None where the role may not see it or ANALYZE never ran;
+    `changed` the share of the table's rows that were written since.
     """
 
     name: Name
@@ -47,6 +48,7 @@ class IndexState:
     owner: str = ""
     building: str = ""
     leading_nulls: float | None = None
+    changed: float = 0.0
     hides_statistics: bool = False  #: the role may not read the first key's statistics
     collations: tuple[str, ...] = ()  #: by which its keys are sorted; `default` is the database's own
 

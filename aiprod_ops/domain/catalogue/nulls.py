@@ -15,7 +15,7 @@ def faults(catalogue: Catalogue, share: Ratio, least: Bytes) -> Iterator[Fault]:
     """One for each large full b-tree whose first key is NULL in `share` of the rows; UNKNOWN where nobody can see."""
     asked = [index for index in catalogue.indexes if _is_asked(index, least)]
     blind = [str(index.name) for index in asked if index.leading_nulls is None and index.hides_statistics]
-    unread = sorted({str(i.table) for i in asked if i.leading_nulls is None and not i.hides_statistics})
+    unread = sorted({str(index.table) for index in asked if not index.hides_statistics and _is_outdated(index)})
     if blind:
         note = (
             f"this role may not read the statistics of the columns of {', '.join(blind)}: "
@@ -23,10 +23,11 @@ def faults(catalogue: Catalogue, share: Ratio, least: Bytes) -> Iterator[Fault]:
         )
         yield Fault("mostly-null", "privilege", Level.UNKNOWN, note)
     if unread:
-        note = f"{', '.join(unread)} have no statistics: " + " ".join(f"`ANALYZE {table}`" for table in unread)
+        tables = " ".join(f"`ANALYZE {table}`" for table in unread)
+        note = f"{', '.join(unread)} have no statistics, or most rows were written after them: {tables}"
         yield Fault("mostly-null", "statistics", Level.UNKNOWN, note)
     for index in asked:
-        if index.leading_nulls is not None and index.leading_nulls >= share:
+        if index.leading_nulls is not None and not _is_outdated(index) and index.leading_nulls >= share:
             yield _fault(index, index.leading_nulls)
 
 
@@ -38,6 +39,11 @@ def _is_asked(index: IndexState, least: Bytes) -> bool:
         and not (index.predicate or index.is_needed or index.is_partitioned or index.nulls_not_distinct)
         and index.size >= least
     )
+
+
+def _is_outdated(index: IndexState) -> bool:
+    """Autovacuum analyses after a tenth of the rows (autovacuum_analyze_scale_factor): half of them is far behind."""
+    return index.leading_nulls is None or index.changed > 0.5
 
 
 def _fault(index: IndexState, nulls: float) -> Fault:

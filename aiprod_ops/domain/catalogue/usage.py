@@ -114,6 +114,8 @@ def _unseen(snapshots: Sequence[UsageSnapshot], begin: datetime) -> Iterator[str
     """Nodes that may use an index without our seeing it, now or at any time in the window."""
     for node, why in sorted(snapshots[-1].unread.items()):
         yield f"{node} could not be read: {why}"
+    if all(node.is_standby for node in snapshots[-1].nodes.values()):
+        yield "the primary was not read: name its standbys as the replicas of a target that is the primary"
     strangers = {name for each in snapshots if each.taken >= begin for name in each.strangers}
     if strangers:
         names = ", ".join(sorted(name or "(not shown: `GRANT pg_monitor` to the role)" for name in strangers))
