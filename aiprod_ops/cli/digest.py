@@ -117,6 +117,8 @@ def _followed(places: Sequence[str], wanted: "Wanted", reads: "Reads", printed: 
     except KeyboardInterrupt as end:
         if isinstance(end, Terminated):
             raise
+        while following.read():  # what was written meanwhile
+            pass
         return following.end()
 
 

@@ -98,6 +98,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
     playbooks = [{book.symptom: f"playbooks/{book.id}.md"} for book in sources.playbooks.values()]
     reference = [
         {"Commands": "cli.md"},
+        {"Digest of a log": "digest.md"},
         {"Configuration": "configuration.md"},
         {"Exit codes": "exit-codes.md"},
         {"Evidence": "evidence.md"},
