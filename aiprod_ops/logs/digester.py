@@ -213,7 +213,7 @@ class Digester:
     def _notes(self, stamp: str) -> Iterable[str]:
         reading = self.reading
         if reading.unread_lines:
-            yield f"{reading.unread_lines:,} lines could not be read: torn, too long, or of another kind"
+            yield f"{reading.unread_lines:,} lines could not be read: torn, too long, of another kind or prefix"
         if reading.cut_files:
             yield f"{reading.cut_files:,} compressed files end in the middle"
         if reading.textless:

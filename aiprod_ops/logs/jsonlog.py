@@ -4,6 +4,8 @@ Source: PostgreSQL manual, "Using JSON-Format Log Output". msgspec decodes a who
 of the keys that are wanted; only a block with a damaged line is read line by line.
 """
 
+from typing import cast
+
 import msgspec
 
 from aiprod_ops.logs.entries import CALL, Batch, Call, Entry, Reading, Sessions
@@ -47,18 +49,18 @@ class JsonLog:
             entries = _DECODER.decode_lines(chunk)
         except (msgspec.DecodeError, UnicodeDecodeError):
             entries = [each for line in chunk.split(b"\n") for each in self._damaged(line)]
-        batch = Batch()
-        match, add = CALL.match, batch.calls.append
-        for said in entries:
-            if found := match(said.message):
-                duration, prepared, text = found.groups("")
-                add(
-                    (said.timestamp, said.dbname, duration, prepared, text, said.detail,
-                     said.application_name, said.query_id)  # type: ignore[arg-type]
-                )  # fmt: skip
-            else:
-                self._sessions.take(_entry(said), batch)
-        self._reading.entries += len(batch.calls)
+        match = CALL.match
+        calls = [
+            (said.timestamp, said.dbname, *found.groups(""), said.detail, said.application_name, said.query_id)
+            for said in entries
+            if (found := match(said.message))
+        ]
+        batch = Batch(cast("list[Call]", calls))
+        if len(calls) < len(entries):
+            for said in entries:
+                if not match(said.message):
+                    self._sessions.take(_entry(said), batch)
+        self._reading.entries += len(calls)
         return batch
 
     def _damaged(self, line: bytes) -> list[_Said]:

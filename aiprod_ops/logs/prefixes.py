@@ -42,7 +42,7 @@ _HEAD = re.compile(rf"([^\n]{{0,400}}?)\b(?:{_SEVERITY}):  ")
 _NAMES = {"user": "%u", "db": "%d", "app": "%a", "client": "%h", "pid": "%p", "qid": "%Q"} | {
     "usr": "%u", "database": "%d", "application": "%a", "host": "%h", "remote": "%h", "query_id": "%Q", "queryid": "%Q",
 }  # fmt: skip
-#: What a part of a prefix looks like, and what it was made from; tried in this order, each but the last once.
+#: What a part of a prefix looks like, and what it was made from; tried in this order, each once.
 _SHAPES = [
     (re.compile(rf"{_TIME}\.\d+ {_ZONE}"), "%m"),
     (re.compile(rf"{_TIME} {_ZONE}"), "%t"),
@@ -51,7 +51,8 @@ _SHAPES = [
     (re.compile(r"(?<=\[)\d+(?=\])"), "%p"),
     (re.compile(r"(?<=\[)\d+(?=-\d+\])"), "%l"),
     (re.compile(r"(?<=:)[\w.:-]+\(\d+\)"), "%r"),
-    (re.compile(r"[^\s:@=,]+@[^\s:@=,/]+"), "%u@%d"),
+    (re.compile(r"(?<![%\w])[^\s:@=,%]+@[^\s:@=,/]+/\S+"), "%u@%d/%a"),
+    (re.compile(r"(?<![%\w])[^\s:@=,%]+@[^\s:@=,/]+"), "%u@%d"),
 ]
 _PAIR = re.compile(rf"\b({'|'.join(_NAMES)})=(.*?)(?=,\w+=|\s+\w+=|[\])|;]|\s*\Z|\s+[\[(])")
 _NUMBER = re.compile(r"(?<![%\w])\d+(?![\w-])")
@@ -97,7 +98,7 @@ def detect(lines: Sequence[str]) -> str | None:
     """The prefix that most of these lines have, as PostgreSQL would write it; None where no line is PostgreSQL's.
 
     >>> detect(["2026-11-22 10:00:00.123 UTC [77]: [5-1] db=shop,user=api LOG:  duration: 1.000 ms"])
-    '%m [%p]: [%l-1] db=%d,user=%u '
+    '%m [%p]: [%l-%x] db=%d,user=%u '
     """
     guesses = Counter(_guess(head[1]) for line in lines if (head := _HEAD.match(line)))
     best, most = None, 0
@@ -115,7 +116,8 @@ def _guess(head: str) -> str:
         text = shape.sub(escape, text, count=1) if "%m" not in text or escape not in ("%t", "%n") else text
     text = _PAIR.sub(lambda pair: f"{pair[1]}={_NAMES[pair[1]]}", text)
     for shape, escape in _SHAPES[4:]:
-        text = shape.sub(escape, text, count=1)
+        is_first = escape == "%l" and "%p" not in text  # [77-1]: process and line
+        text = shape.sub("%p" if is_first else escape, text, count=1)
     return _NUMBER.sub("%x", text)
 
 

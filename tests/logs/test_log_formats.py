@@ -1,8 +1,10 @@
 """Each format tells the same; no cut, no order and no damage changes what the others say."""
 
+import doctest
 import json
 import random
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,8 @@ from log_lines import (
     stderr_lines,
 )
 
+from aiprod_ops.logs import digests, formats, parameters, plans, prefixes, shapes, stamps
+from aiprod_ops.logs import jsonlog as jsonlog_reader
 from aiprod_ops.logs import lines as whole_lines
 from aiprod_ops.logs.digester import Digester, Wanted
 from aiprod_ops.logs.digests import Digest
@@ -93,6 +97,33 @@ def test_prefixes_of_the_plain_log(prefix: str, is_told: bool) -> None:
     assert sum(row.calls for row in found.rows if "jobs" in row.text) == 2
     assert {row.database for row in found.rows} == ({"shop", "other"} if "%d" in prefix else {""})
     assert {"api", "psql"} <= {one.name for one in found.applications} or "%a" not in prefix
+
+
+@pytest.mark.parametrize(
+    ("begun", "prefix"),
+    [
+        ("{t} UTC [77]: [5-1] user=a,db=shop,app=psql - my app,client=10.0.0.1 ",
+         "%t [%p]: [%l-%x] user=%u,db=%d,app=%a,client=%h "),
+        ("{t}.123 +02 [77]: [5-1] db=shop,user=api ", "%m [%p]: [%l-%x] db=%d,user=%u "),
+        ("{t} UTC:10.0.0.1(3344):app@shop:[77]:", "%t:%r:%u@%d:[%p]:"),
+        ("{t}.123 UTC [77] app@shop ", "%m [%p] %u@%d "),
+        ("{t}.123 UTC [77] app@shop/psql ", "%m [%p] %u@%d/%a "),
+        ("{t} UTC [77-1] app@shop ", "%t [%p-%x] %u@%d "),
+        ("{t}.123 CET [77] 6920f3a1.4d db=shop ", "%m [%p] %c db=%d "),
+    ],
+)  # fmt: skip
+def test_prefixes_are_told_from_their_look(begun: str, prefix: str) -> None:
+    lines = [
+        f"{begun.format(t='2026-11-22 10:00:00')}LOG:  duration: 1.000 ms  statement: SELECT {n}" for n in range(9)
+    ]
+    assert prefixes.detect(lines) == prefix
+    found = digest("\n".join(lines).encode())
+    assert [(row.calls, row.database) for row in found.rows] == [(9, "shop")]
+
+
+@pytest.mark.parametrize("module", [digests, formats, jsonlog_reader, parameters, plans, prefixes, shapes, stamps])
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("name", FORMATS)
