@@ -4,6 +4,7 @@ Buffers decide (they repeat within 1 %), milliseconds are reported (they vary up
 Source: PostgreSQL manual, PREPARE ("plan_cache_mode"), EXPLAIN (BUFFERS).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +15,20 @@ from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.domain.values import parameters
+from aiprod_ops.domain.values.drawing import is_drawable
 from aiprod_ops.domain.values.parameters import ColumnValues, Logged, Missing, Slot, ValueSet
 from aiprod_ops.errors import Failed, OpsError, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Milliseconds, Seconds
 
 PLANS = ("custom", "generic")
-_LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
-_BUDGET = Milliseconds(250)  # runs are repeated until a statement has had this much
-_LEAST, _MOST = 2, 5  # runs of each; buffers repeat, so two tell whether the figure holds
+LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
+_BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
+_MOST = 5  # runs of each
 
 #: Worse means 1.2 × the buffers and 1.2 × the time. Time alone counts only where the buffers did not become fewer and
-#: every run after took more than twice the slowest run before: on a busy machine one median says nothing (measured:
-#: 1.1 → 10.7 ms with fewer buffers, and 1.0 ms again a moment later). Below NOISE_MS of difference nothing is worse.
+#: every run after, two at least, took more than twice the slowest run before: on a busy machine one median says nothing
+#: (measured: 1.1 → 10.7 ms with fewer buffers, and 1.0 ms again a moment later). Below NOISE_MS nothing is worse.
 WORSE_BUFFERS, WORSE_TIME, NOISE_MS = 1.2, 2.0, 2.0
 
 
@@ -56,12 +58,16 @@ class Case:
 
 @dataclass
 class Measured:
-    """What the runs of one case gave; `indexes` are those the plan used. A case that ran out of time says so."""
+    """What the runs of one case gave; `indexes` are those the plan used. A case that ran out of time says so.
+
+    `shape` is the plan without its values and estimates.
+    """
 
     buffers: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     indexes: frozenset[str] = frozenset()
     timed_out: bool = False
+    shape: tuple[Any, ...] = ()
 
 
 def subjects(source: Database, statements: Iterable[Statement], schema: Schema) -> tuple[list[Subject], list[str]]:
@@ -80,6 +86,9 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
         key: ColumnValues(tuple((str(value), share) for value, share in common), tuple(bounds))
         for key, (common, bounds) in texts.items()
     }
+    for table, column in columns:
+        if not is_drawable(statistics.get((table, column), ColumnValues())):
+            statistics[table, column] = _read(source, table, column)
     samples = source.samples(sorted(slots), 20)
     found: list[Subject] = []
     for statement in chosen:
@@ -98,6 +107,25 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
         text = parameters.repaired(statement.text)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
     return found, notes
+
+
+#: ANALYZE keeps no values of types without order, and none of ranges: some of the first rows tell as much.
+_SOME_VALUES = """
+select array_agg(value) as found from (
+    select distinct {column}::text as value from (
+        select {column} from {table} where {column} is not null limit 1000
+    ) as first_rows limit 100
+) as different /* aiprod-ops: values of a column without statistics */
+"""
+
+
+def _read(source: Database, table: Name, column: str) -> ColumnValues:
+    """Values from the table itself; none where this role may not read it, or there are none."""
+    try:
+        rows = source.query(_SOME_VALUES, names={"table": table, "column": column})
+    except PermissionMissing:
+        return ColumnValues()
+    return ColumnValues(bounds=tuple(sorted(rows[0]["found"] or ())) if rows else ())
 
 
 def _value_sets(
@@ -144,13 +172,24 @@ def cases(found: Iterable[Subject]) -> list[Case]:
 def measure(
     database: Database, wanted: Sequence[Case], report: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[int, Measured], list[str]]:
-    """Run each case on a disposable copy; answers by position in `wanted`, and notes on what could not be run."""
+    """Run each case on a disposable copy; answers by position in `wanted`, and notes on what could not be run.
+
+    Where the generic plan is the custom one, the custom one's figures are its own: it is not run again.
+    """
     results: dict[int, Measured] = {}
+    custom: dict[tuple[int, str], Measured] = {}
     notes: list[str] = []
     for number, case in enumerate(wanted):
         report(f"measuring: {number + 1} of {len(wanted)}")
+        key = (id(case.subject), case.values.kind)
         try:
+            known = custom.get(key) if case.plan == "generic" else None
+            if known is not None and known.shape == _shape(explained(database, case, analyze=False)["Plan"]):
+                results[number] = known
+                continue
             results[number] = _repeated(database, case)
+            if case.plan == "custom":
+                custom[key] = results[number]
         except Failed as error:
             notes.append(f"not measured: {_short(case.subject.statement.text)} ({_without_values(error, case)})")
     return results, sorted(set(notes))
@@ -167,18 +206,32 @@ def _without_values(error: OpsError, case: Case) -> str:
 
 def _repeated(database: Database, case: Case) -> Measured:
     measured = Measured()
-    while len(measured.ms) < _LEAST or (len(measured.ms) < _MOST and sum(measured.ms) < _BUDGET):
+    while not measured.ms or (len(measured.ms) < _MOST and sum(measured.ms) < _BUDGET):
         try:
             plan = explained(database, case, analyze=True)
         except TimedOut:
-            measured.ms.append(_LONGEST * 1000)
+            measured.ms.append(LONGEST * 1000)
             measured.timed_out = True
             return measured
         root = plan["Plan"]
         measured.ms.append(float(plan["Execution Time"]))
         measured.buffers.append(buffers_of(root))
         measured.indexes = frozenset(used_indexes(root))
+        measured.shape = _shape(root)
     return measured
+
+
+_WHAT = ("Node Type", "Relation Name", "Alias", "Index Name", "Scan Direction", "Join Type", "Strategy", "Sort Key",
+         "Workers Planned")  # fmt: skip
+_CONDITIONS = ("Index Cond", "Recheck Cond", "Filter", "Hash Cond", "Merge Cond", "Join Filter", "Order By")
+_VALUE = re.compile(r"(?:\$\d+|'(?:[^']|'')*'(?:::[\w ]+(?:\(\d+\))?(?:\[\])?)?|\b\d+(?:\.\d+)?\b)")
+
+
+def _shape(node: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a plan does, whatever its values are: two of one shape read the same for the same values."""
+    what = tuple(str(node.get(name, "")) for name in _WHAT)
+    conditions = tuple(_VALUE.sub("?", str(node.get(name, ""))) for name in _CONDITIONS)
+    return (*what, *conditions, *(_shape(child) for child in node.get("Plans", ())))
 
 
 def buffers_of(node: Mapping[str, Any]) -> float:
@@ -208,7 +261,7 @@ def _explain(database: Database, sql: str, roll_back: bool) -> dict[str, Any]:
     if roll_back:
         database.query("begin")
     try:
-        rows = database.query(sql, timeout=_LONGEST)
+        rows = database.query(sql, timeout=LONGEST)
     finally:
         if roll_back:
             database.query("rollback")
@@ -240,10 +293,10 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
     chosen: dict[str, list[bool]] = {}
     spared = 0
     for subject in found:
-        plans, troubles = _plans(database, subject)
+        plans, troubles = planned(database, subject)
         notes += troubles
         uses = {kind: [name in set(used_indexes(plan)) for plan in made] for kind, made in plans.items()}
-        if "generic" in uses and not any(uses["generic"]) and _stays_custom(plans):
+        if "generic" in uses and not any(uses["generic"]) and stays_custom(plans):
             uses["generic"] = []
             spared += 1
         for kind, used in uses.items():
@@ -260,7 +313,7 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
         )
 
 
-def _plans(database: Database, subject: Subject) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def planned(database: Database, subject: Subject) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """How one statement is planned, by kind of plan, and why some cannot be."""
     plans: dict[str, list[dict[str, Any]]] = {}
     notes: list[str] = []
@@ -272,7 +325,7 @@ def _plans(database: Database, subject: Subject) -> tuple[dict[str, list[dict[st
     return {kind: made for kind, made in plans.items() if made}, notes
 
 
-def _stays_custom(plans: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+def stays_custom(plans: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
     """Whether a prepared statement keeps its custom plans, because the generic one costs more than they do on average.
 
     `LIKE $1` is such a one: no index serves a pattern that is not known. Planning costs 1000 × cpu_operator_cost for
@@ -327,7 +380,7 @@ def is_worse(before: Measured, after: Measured) -> bool:
     more = 1 / gain(before, after)
     if more > WORSE_BUFFERS and now.median > WORSE_BUFFERS * then.median:
         return True
-    return more >= 1 and now.low > WORSE_TIME * then.high
+    return more >= 1 and now.n > 1 and now.low > WORSE_TIME * then.high
 
 
 def tables_of(statement: Statement, schema: Schema) -> set[Name]:

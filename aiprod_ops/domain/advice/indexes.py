@@ -27,6 +27,11 @@ MOST_FOR_TABLE = 5
 WORTH = 10.0
 
 
+#: What takes HOT from updates that have it costs more than its entries: dead versions are no longer pruned in passing,
+#: and vacuum reads every index for them. It must save this share of all the time that the statements take.
+HOT_SHARE = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What new indexes may cost together: bytes on disk, and bytes of WAL for each statement that writes."""
@@ -88,8 +93,9 @@ def advise(
         written_here = written.get(name, Writes())
         merged = layouts(tables[name], written_here.updated, is_written=name in written)
         found += sorted(merged, key=lambda each: (-each.total, [key.column for key in each.keys]))[:MOST_FOR_TABLE]
-    chosen = _worthwhile(found, written, max(calls, 1), budget)
-    return Advice(tuple(_candidates(chosen, schema)), unread)
+    total = sum(each.total for each in statements)
+    chosen = _worthwhile(found, written, max(calls, 1), budget, total)
+    return Advice(tuple(_candidates(chosen, schema, max(calls, 1))), unread)
 
 
 def _wishes(
@@ -122,7 +128,7 @@ def _is_served(table: Table, need: Need, size: TableSize) -> bool:
 
 
 def _worthwhile(
-    found: Sequence[Layout], written: Mapping[Name, Writes], calls: int, budget: Budget
+    found: Sequence[Layout], written: Mapping[Name, Writes], calls: int, budget: Budget, total: float
 ) -> list[tuple[Layout, Cost]]:
     """Those that pay, most time saved for what they cost first, while the budget lasts. A need is counted once."""
     chosen: list[tuple[Layout, Cost]] = []
@@ -134,10 +140,11 @@ def _worthwhile(
         waiting.remove(layout)
         more = index_size(layout.keys, layout.wishes[0].target.table, layout.wishes[0].target.size)
         is_within = size + more <= budget.size and (wal + costs.wal) / calls <= budget.wal
-        if is_within and saved and saved >= WORTH * costs.ms:
+        least = max(WORTH * costs.ms, HOT_SHARE * total if costs.cold else 0.0)
+        if is_within and saved and saved >= least:
             chosen.append((layout, costs))
             size, wal = size + more, wal + costs.wal
-    return [(layout, Cost(costs.entries / calls, costs.wal / calls)) for layout, costs in chosen]
+    return chosen
 
 
 def _left(layout: Layout, chosen: Sequence[tuple[Layout, Cost]]) -> float:
@@ -157,7 +164,7 @@ def _cost(layout: Layout, written: Mapping[Name, Writes], chosen: Sequence[tuple
     return cost(layout.keys, target.table, target.size, written.get(_table(layout), Writes()), others)
 
 
-def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema) -> Iterator[Candidate]:
+def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, calls: int) -> Iterator[Candidate]:
     taken = _names(schema)
     for layout, costs in sorted(chosen, key=lambda each: (-each[0].total, str(_table(each[0])), repr(each[0].keys))):
         target = layout.wishes[0].target
@@ -169,7 +176,7 @@ def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema) -> Iterat
             tuple(layout.times),
             index_size(layout.keys, target.table, target.size),
             _reason(best),
-            Bytes(round(costs.wal)),
+            Bytes(round(costs.wal / calls)),
             tuple(_narrower(target.table, layout.keys)),
         )
 

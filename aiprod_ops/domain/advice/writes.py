@@ -40,10 +40,11 @@ class Writes:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one more index costs all writes of the workload: entries, and bytes of WAL."""
+    """What one more index costs all writes of the workload: entries, bytes of WAL, and updates HOT no longer."""
 
     entries: float = 0.0
     wal: float = 0.0
+    cold: float = 0.0
 
     @property
     def ms(self) -> float:
@@ -79,16 +80,17 @@ def cost(keys: Sequence[Key], table: Table, size: TableSize, written: Writes, ot
     mine = frozenset(_columns([keys], table))
     before = frozenset(_columns(others, table))
     entries, images = float(written.inserts), float(written.inserts)
-    lost = 0.0
+    cold = 0.0
     for columns, calls in sorted(written.updates.items(), key=lambda each: sorted(each[0])):
         if columns & (mine | before):
             entries += calls
         if columns & mine and not columns & before:
-            lost += calls * len(others)
+            cold += calls
         if columns & frozenset(_columns([keys[:1]], table)):
             images += calls
-    wal = entries * (_RECORD + width(keys, size)) + lost * (_RECORD + 16)
-    return Cost(entries + lost, wal + images * _IMAGE * _scatter(keys, table, size))
+    elsewhere = cold * len(others)
+    wal = entries * (_RECORD + width(keys, size)) + elsewhere * (_RECORD + 16)
+    return Cost(entries + elsewhere, wal + images * _IMAGE * _scatter(keys, table, size), cold)
 
 
 def _columns(indexes: Iterable[Sequence[Key]], table: Table) -> Iterable[str]:

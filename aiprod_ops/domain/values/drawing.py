@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from aiprod_ops.domain.values.literals import quote
+from aiprod_ops.domain.values.parts import element, json_key, json_member
 
 #: Where in the histogram one end of a range is taken, by value class: few rows, half of them, nearly all.
 _ONE_SIDED = {">": {"rare": 0.95, "median": 0.50, "common": 0.05}, "<": {"rare": 0.05, "median": 0.50, "common": 0.95}}
@@ -43,9 +44,22 @@ def draw(kind: str, operator: str, column: ColumnValues, *, is_pair: bool = Fals
         ends = _TWO_SIDED if is_pair else _ONE_SIDED
         return quote(_at(_ordered(column), ends[operator][kind]))
     value = _single("common" if operator == "set" else kind, column)
+    if operator.split(" ", 1)[0] in PARTS:
+        return quote(_part(operator, value))
     if operator == "any":
         return quote(_array(value))
     return quote(_pattern(value, kind) if operator == "like" else value)
+
+
+#: Operators of slots that are compared with a part of a value: an array's element, a JSON object's key, its member.
+PARTS = ("element", "key", "member")
+
+
+def _part(operator: str, value: str) -> str:
+    """The part of a real value, or the value itself where it has none."""
+    base, _, key = operator.partition(" ")
+    found = element(value) if base == "element" else json_key(value) if base == "key" else json_member(value, key)
+    return value if found is None else found
 
 
 def _single(kind: str, column: ColumnValues) -> str:

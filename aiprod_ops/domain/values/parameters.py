@@ -63,9 +63,10 @@ def value_sets(
 ) -> tuple[ValueSet, ...] | Missing:
     """Up to three sets of real values, rare, median and common ones, equal sets given once.
 
-    A column's values come from its statistics; LIMIT, OFFSET and what is compared with no column come from the log
-    (the median call). How wide a range is, no statistics tell: its two ends come from the log, if it has them. Where
-    only the log can tell, its fastest, median and slowest call stand for the three.
+    Where several columns are compared, and the log has three different calls, these are whole calls: its fastest,
+    median and slowest. Else a column's values come from its statistics; LIMIT, OFFSET and what is compared with no
+    column come from the log (the median call). How wide a range is, no statistics tell: its two ends come from the log,
+    if it has them. Where only the log can tell, its fastest, median and slowest call stand for the three.
     """
     ordered = sorted(samples, key=lambda each: (each.duration_ms, sorted(each.values.items())))
     sets: dict[tuple[str, ...], ValueSet] = {}
@@ -87,6 +88,8 @@ def _built(
     values: list[str] = []
     sources: set[str] = set()
     drawn = {slot.number: column for slot in wanted if (column := _drawn(slot, wanted, statistics, bool(ordered)))}
+    if _belongs_together(wanted, ordered):
+        drawn = {}
     is_spread = any(slot.table is not None and slot.number not in drawn for slot in wanted)
     among = ordered[(len(ordered) - 1) * (position if is_spread else 1) // 2] if ordered else None
     for slot in wanted:
@@ -99,6 +102,17 @@ def _built(
         else:
             return Missing(_reason(slot))
     return ValueSet(name, tuple(values), " and ".join(sorted(sources, reverse=True)) or "no parameters")
+
+
+def _belongs_together(wanted: Sequence[Slot], ordered: Sequence[Logged]) -> bool:
+    """Whether whole logged calls are to be preferred: values of several columns that are drawn one by one mix.
+
+    Three different calls are needed: fewer do not tell rare from common.
+    """
+    columns = {(slot.table, slot.column) for slot in wanted if slot.table is not None and slot.operator != "set"}
+    calls = {tuple(sorted(each.values.items())) for each in ordered}
+    is_whole = all({slot.number for slot in wanted} <= each.values.keys() for each in ordered)
+    return len(columns) > 1 and len(calls) >= len(KINDS) and is_whole
 
 
 def _drawn(

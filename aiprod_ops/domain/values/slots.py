@@ -5,19 +5,25 @@ from dataclasses import dataclass
 
 from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.sql.conditions import Place, column_text
-from aiprod_ops.domain.sql.scopes import Level, levels, own
+from aiprod_ops.domain.sql.scopes import Level, is_query, levels, own
 from aiprod_ops.domain.sql.trees import Node, kind, names, parse, uncast, walk
 
 _SIMPLE = {"=": "=", "<>": "<>", "<": "<", "<=": "<", ">": ">", ">=": ">", "~~": "like", "~~*": "like"}
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+#: A whole value of the column is a good partner for these. Source: PostgreSQL manual, "Functions and Operators": those
+#: of arrays, ranges, JSON and network addresses.
+_CONTAINING = ("@>", "<@", "&&", "<<", "<<=", ">>", ">>=", "&<", "&>", "-|-")
+_KEYED = ("?", "->", "->>")
+_MEMBERS = ("->", "->>")
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One parameter and what it is compared with.
 
-    `operator` is `=`, `<>`, `<` (also <=), `>` (also >=), `in`, `any` (an array), `like`, `set` (UPDATE …
-    SET), `limit`, `offset` or `other`; the last three have no table and no column.
+    `operator` is `=` (also `@>`, `&&` …), `<>`, `<` (also <=), `>` (also >=), `in`, `any` (an array), `like`,
+    `set` (UPDATE … SET, INSERT), `element` (of an array or a range), `key` or `member` (of JSON; `member x` where the
+    key is known), `limit`, `offset` or `other`; the last three have no table and no column.
     """
 
     number: int
@@ -47,6 +53,9 @@ def slots(text: str, schema: Schema) -> tuple[Slot, ...]:
             relation = level.relations[0]
             _add(found, schema, relation.schema, relation.table, node, column, "set")
     for node in walk(statements):
+        for column, value in _inserted(node, schema):
+            _add(found, schema, node.relation.schemaname or "", node.relation.relname, value, column, "set")
+    for node in walk(statements):
         for name, operator in (("limitCount", "limit"), ("limitOffset", "offset")):
             count = uncast(getattr(node, name, None))
             if kind(count) == "ParamRef":
@@ -58,13 +67,34 @@ def slots(text: str, schema: Schema) -> tuple[Slot, ...]:
 
 
 def _note(found: dict[int, Slot], schema: Schema, level: Level, node: Node, other: Node, operator: str) -> None:
-    """Record what one parameter is compared with, if that is a column (an expression over one has other values)."""
+    """Record what one parameter is compared with, if that is a column, or an expression over one."""
     parameter, place = uncast(node), column_text(level, other)
-    if kind(parameter) != "ParamRef" or place is None or place.is_expression:
+    if kind(parameter) != "ParamRef":
+        return
+    if place is None or place.is_expression:
+        place, operator = _within(level, other, operator)
+    if place is None:
         return
     relation = next((each for each in _around(level, place).relations if each.alias == place.alias), None)
     if relation is not None:
-        _add(found, schema, relation.schema, relation.table, parameter, place.column, operator)
+        _add(found, schema, relation.schema, relation.table, node, place.column, operator)
+
+
+def _within(level: Level, node: Node, operator: str) -> tuple[Place | None, str]:
+    """The one column that an expression is over, and how it is compared: a member of JSON, or like the column itself.
+
+    `lower(name) = $1` and `date_trunc('day', at) = $1` are compared with values of the column: of the right type, and
+    near those that are there.
+    """
+    places = [column_text(level, each) for each in walk(node, is_query) if kind(each) == "ColumnRef"]
+    if len(set(places)) != 1 or places[0] is None:
+        return None, operator
+    inner = uncast(node)
+    if kind(inner) == "A_Expr" and names(inner.name)[-1] in _MEMBERS:
+        known = uncast(inner.rexpr)
+        is_named = kind(known) == "A_Const" and kind(known.val) == "String"
+        return places[0], f"member {known.val.sval}" if is_named else "member"
+    return places[0], operator
 
 
 def _around(level: Level, place: Place) -> Level:
@@ -80,7 +110,14 @@ def _add(
     known = declared.column(column) if declared else None
     parameter = uncast(node)
     if kind(parameter) == "ParamRef" and declared is not None and known is not None:
+        if operator == "=" and known.type.endswith("range") and not _is_cast_to_range(node):
+            operator = "element"
         found.setdefault(parameter.number, Slot(parameter.number, declared.name, column, operator, known.type))
+
+
+def _is_cast_to_range(node: Node) -> bool:
+    """`during @> $1::integer` asks for a point; without a cast the server takes the column's own type."""
+    return kind(node) != "TypeCast" or names(node.typeName.names)[-1].endswith("range")
 
 
 def _assigned(level: Level) -> Iterator[tuple[str, Node]]:
@@ -88,6 +125,18 @@ def _assigned(level: Level) -> Iterator[tuple[str, Node]]:
         for target in level.node.targetList or ():
             if not target.indirection:
                 yield target.name, target.val
+
+
+def _inserted(node: Node, schema: Schema) -> Iterator[tuple[str, Node]]:
+    """(column, value) of INSERT … VALUES; without a list of columns they are the table's, in order."""
+    if kind(node) != "InsertStmt" or kind(node.selectStmt) != "SelectStmt":
+        return
+    columns = [target.name for target in node.cols or ()]
+    if not columns:
+        table = schema.table(node.relation.schemaname or "", node.relation.relname)
+        columns = [column.name for column in table.columns] if table else []
+    for row in node.selectStmt.valuesLists or ():
+        yield from zip(columns, row, strict=False)
 
 
 def _compared(level: Level) -> Iterator[tuple[Node, Node, str]]:
@@ -103,6 +152,7 @@ def _compared(level: Level) -> Iterator[tuple[Node, Node, str]]:
                 yield item, node.lexpr, "in"
         elif shape == "AEXPR_OP_ANY" and name == "=":
             yield node.rexpr, node.lexpr, "any"
+            yield node.lexpr, node.rexpr, "element"
             array = uncast(node.rexpr)
             for item in (array.elements or ()) if kind(array) == "A_ArrayExpr" else ():
                 yield item, node.lexpr, "in"
@@ -115,6 +165,11 @@ def _sides(left: Node, name: str, right: Node) -> Iterator[tuple[Node, Node, str
     if kind(left) == "RowExpr" and kind(right) == "RowExpr":
         for one, other in zip(left.args, right.args, strict=False):
             yield from _sides(one, name, other)
+    elif name in _KEYED and left is not None:
+        yield right, left, "key"
+    elif name in _CONTAINING and left is not None:
+        yield right, left, "="
+        yield left, right, "="
     elif name in _SIMPLE and left is not None:
         yield right, left, _SIMPLE[name]
         if name in _MIRRORED:
