@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from command_line import Bench
 
+from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.domain.catalogue import remains
+from aiprod_ops.domain.catalogue.faults import Level
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.fleet import Fleet
 
@@ -87,3 +90,15 @@ def test_a_standby_that_nobody_configured(bench: Bench, idle: str) -> None:
     found = findings(Bench(one, bench.admin, bench.fleet), "--window", "1s")
     assert found["unused:window"]["status"] == "UNKNOWN"
     assert "standbys stream that no target names" in found["unused:window"]["note"]
+
+
+def test_a_standby_does_not_know_what_is_being_built(bench: Bench, idle: str) -> None:
+    bench.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jobs_idle'::regclass")
+    replica = bench.fleet.replicas[0]
+    with PostgresDatabase(bench.fleet.dsn("aiprod_probe", replica), writes=False, application_name="test") as database:
+        deadline = time.monotonic() + 20
+        while all(index.is_usable for index in database.catalogue().indexes):
+            assert time.monotonic() < deadline
+        (found,) = remains.faults(database.catalogue())
+    assert (found.id, found.level) == ("invalid:standby", Level.UNKNOWN)
+    assert findings(bench)[f"invalid:{idle}"]["status"] == "WARNING"
