@@ -1,14 +1,13 @@
 """Which statement a text is, whatever its values, and how it is shown without them: PostgreSQL's own parser decides."""
 
 import re
-from functools import lru_cache
 from hashlib import blake2b
 
 from pglast.parser import ParseError, fingerprint, normalize, parse_sql_json, scan
 
 MOST_TEXT = 8192  #: characters of a text that are looked at
 MOST_SHAPES = 4096
-_SHORT = 1024
+_SHORT = 1024  # characters of a key; of a longer one the hash is kept
 
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _ALIASED = re.compile(r'"relname":"((?:[^"\\]|\\.)*)"[^{}]*"alias":\{"aliasname"')
@@ -36,6 +35,8 @@ class Shapes:
         found = known.get(text) if is_prepared else None
         if found is None:
             key = text if is_prepared else _key(text)
+            if len(key) > _SHORT:
+                key = blake2b(key.encode("utf-8", "replace"), digest_size=16).hexdigest()
             found = known.get(key)
             if found is None:
                 found = identity(text)
@@ -88,7 +89,6 @@ def _emptied(token: re.Match[str]) -> str:
     return token[1] or "''"
 
 
-@lru_cache(maxsize=MOST_SHAPES)
 def normalised(text: str) -> str:
     """The text with `$1`, `$2`, … for its constants, without comments: no value of a user is in it.
 
