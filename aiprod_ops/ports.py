@@ -104,8 +104,9 @@ class Database(Protocol):
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         """What amcheck finds wrong in these b-trees, one after the other: each is read as a whole."""
 
-    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
-        """What the log tells of these statements since a time; nothing where there is no log."""
+    def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
+        """What the log tells of these statements since a time, and why it could not be read. Where there is no log, or
+        none that this role may read, neither."""
 
     def close(self) -> None:
         """End the session; locks it holds are released."""

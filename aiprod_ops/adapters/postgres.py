@@ -22,7 +22,7 @@ from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Logged, Workload
-from aiprod_ops.errors import Failed, PermissionMissing, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut
 from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
 from aiprod_ops.units import Seconds
 
@@ -125,9 +125,17 @@ class PostgresDatabase:
         log = self._log_files()
         return log_reader.samples(log_reader.calls(log.files, log.database, query_ids), query_ids, most)
 
-    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
-        log = self._log_files()
-        return logged(log.files, log.database, query_ids, since) if query_ids else {}
+    def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
+        """A log that is rotated away while we read it is no reason to lose what the counters told."""
+        if not query_ids:
+            return {}, ""
+        try:
+            log = self._log_files()
+            return logged(log.files, log.database, query_ids, since), ""
+        except (ConfigurationError, Failed, PermissionMissing, TimedOut) as error:
+            return {}, f"{error.message} {error.hint}".strip()
+        except OSError as error:
+            return {}, f"The log {self._log} cannot be read: {error.strerror}"
 
     def catalogue(self) -> Catalogue:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""

@@ -118,12 +118,12 @@ class MemoryDatabase:
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         return self._damage
 
-    def logged(self, query_ids: Sequence[int], since: datetime) -> dict[int, Logged]:
+    def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
         found: dict[int, list[float]] = {}
         for sample in self._logged:
             if sample.query_id in query_ids:
                 found.setdefault(sample.query_id, []).append(sample.duration_ms)
-        return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}
+        return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, ""
 
     def close(self) -> None:
         for key in [key for key, holder in self._locks.items() if holder is self]:

@@ -6,7 +6,7 @@ Source: PostgreSQL manual, amcheck, `bt_index_check`; appendix A: data_corrupted
 from collections.abc import Iterable, Iterator
 
 from aiprod_ops.domain.catalogue.faults import Fault, Level, Rebuild
-from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState
+from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState, listed
 from aiprod_ops.domain.catalogue.inspections import Inspection, readable
 from aiprod_ops.domain.schema import Name
 
@@ -40,6 +40,5 @@ def unread(kind: str, inspection: Inspection) -> Iterator[Fault]:
         note = "; ".join(f"{each.index}: {each.said}" for each in troubles[:5])
         yield Fault(kind, "unread", Level.UNKNOWN, f"{len(troubles)} could not be read: {note}")
     if left := inspection.left_out:
-        names = ", ".join(str(name) for name in left[:5]) + (", …" if len(left) > 5 else "")
-        note = f"{len(left)} indexes are larger than what may be read ({names}): raise it with `--read`"
+        note = f"{len(left)} indexes are larger than what may be read ({listed(left)}): raise it with `--read`"
         yield Fault(kind, "budget", Level.UNKNOWN, note)

@@ -1,10 +1,22 @@
 """What the server's catalogue and statistics say: indexes, foreign keys, sequences, constraints, collations, roles."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from aiprod_ops.domain.catalogue.faults import Existing
 from aiprod_ops.domain.schema import Key, Name
 from aiprod_ops.units import Bytes, Ratio
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first few of many names.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    texts = [str(name) for name in names]
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ NULLs on the partial index is at the most a tenth of the full one.
 from collections.abc import Iterator
 
 from aiprod_ops.domain.catalogue.faults import Fault, Level
-from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState
+from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState, listed
 from aiprod_ops.units import Bytes, Ratio, show
 
 
@@ -18,13 +18,13 @@ def faults(catalogue: Catalogue, share: Ratio, least: Bytes) -> Iterator[Fault]:
     unread = sorted({str(index.table) for index in asked if not index.hides_statistics and _is_outdated(index)})
     if blind:
         note = (
-            f"this role may not read the statistics of the columns of {', '.join(blind)}: "
+            f"this role may not read the statistics of the columns of {listed(blind)}: "
             f"`GRANT pg_read_all_data TO {catalogue.role}`"
         )
         yield Fault("mostly-null", "privilege", Level.UNKNOWN, note)
     if unread:
-        tables = " ".join(f"`ANALYZE {table}`" for table in unread)
-        note = f"{', '.join(unread)} have no statistics, or most rows were written after them: {tables}"
+        tables = " ".join(f"`ANALYZE {table}`" for table in unread[:5])
+        note = f"{listed(unread)} have no statistics, or most rows were written after them: {tables}"
         yield Fault("mostly-null", "statistics", Level.UNKNOWN, note)
     for index in asked:
         if index.leading_nulls is not None and not _is_outdated(index) and index.leading_nulls >= share:

@@ -48,6 +48,8 @@ def _repaired(index: IndexState, beside: list[IndexState], catalogue: Catalogue)
     twin = next((each for each in beside if each.is_usable and _same(each, index)), None)
     if twin is not None and not index.is_needed:
         return f"{note}; {twin.name} is valid and has the same keys", Drop(index.existing)
+    if index.is_unique:
+        note += "; it is unique: as long as keys are doubled a rebuild fails, too"
     return note, Rebuild(index.existing)
 
 

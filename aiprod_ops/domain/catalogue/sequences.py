@@ -6,7 +6,7 @@ Source: PostgreSQL manual, CREATE SEQUENCE (MAXVALUE, CYCLE), "Numeric Types" (t
 from collections.abc import Iterator
 
 from aiprod_ops.domain.catalogue.faults import Fault, Level
-from aiprod_ops.domain.catalogue.indexes import Catalogue, Sequence
+from aiprod_ops.domain.catalogue.indexes import Catalogue, Sequence, listed
 from aiprod_ops.units import Ratio, show
 
 
@@ -14,8 +14,8 @@ def faults(catalogue: Catalogue, warning: Ratio, critical: Ratio) -> Iterator[Fa
     """One for each sequence that has used so much of what it has; one UNKNOWN for all that may not be read."""
     if hidden := [str(sequence.name) for sequence in catalogue.sequences if sequence.is_hidden]:
         note = (
-            f"this role may not read {len(hidden)} sequence{'s' * (len(hidden) > 1)} ({', '.join(hidden[:5])}"
-            f"{', …' if len(hidden) > 5 else ''}): `GRANT pg_read_all_data TO {catalogue.role}`"
+            f"this role may not read {len(hidden)} sequence{'s' * (len(hidden) > 1)} ({listed(hidden)}): "
+            f"`GRANT pg_read_all_data TO {catalogue.role}`"
         )
         yield Fault("sequence", "privilege", Level.UNKNOWN, note)
     for sequence in catalogue.sequences:
@@ -51,8 +51,8 @@ def _share(last: int, first: int, end: int) -> float:
 
 
 def _note(sequence: Sequence, share: float, limit: str) -> str:
-    columns = ", ".join(sequence.columns) or "no column"
+    taken = f", taken by {', '.join(sequence.columns)}" if sequence.columns else ""
     return (
-        f"{show(share, 'ratio')} of {limit} are used (last value {sequence.last:,}; {columns} take values from it); "
-        "at its end every insert fails: give the column and the sequence the type bigint before that, on a copy first"
+        f"{show(share, 'ratio')} of {limit} is used (last value {sequence.last:,}{taken}); at its end every insert "
+        "fails: give the column and the sequence the type bigint before that, on a copy first"
     )

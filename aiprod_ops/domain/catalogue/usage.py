@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from aiprod_ops.domain.catalogue.duplicates import pairs
 from aiprod_ops.domain.catalogue.faults import Drop, Fault, Level
 from aiprod_ops.domain.catalogue.foreign_keys import serves
-from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState
+from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState, listed
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.units import show
 
@@ -189,6 +189,6 @@ def _fault(index: IndexState, now: UsageSnapshot, start: datetime) -> Fault:
 
 def _unknown(indexes: Sequence[IndexState], reasons: Sequence[str]) -> Iterator[Fault]:
     if indexes:
-        names = ", ".join(str(index.name) for index in indexes[:5]) + (", …" if len(indexes) > 5 else "")
+        names = listed(index.name for index in indexes)
         few = f"{len(indexes)} index{'es' * (len(indexes) > 1)} without a scan that is known ({names})"
         yield Fault("unused", "window", Level.UNKNOWN, f"{few}: {'; '.join(reasons)}")
