@@ -93,7 +93,7 @@ def advise(
         written_here = written.get(name, Writes())
         merged = layouts(tables[name], written_here.updated, is_written=name in written)
         found += sorted(merged, key=lambda each: (-each.total, [key.column for key in each.keys]))[:MOST_FOR_TABLE]
-    total = sum(each.total for each in statements)
+    total = math.fsum(each.total for each in statements)
     chosen = _worthwhile(found, written, max(calls, 1), budget, total)
     return Advice(tuple(_candidates(chosen, schema, max(calls, 1))), unread)
 
