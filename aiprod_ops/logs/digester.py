@@ -19,6 +19,7 @@ MOST_STATEMENTS = 1000
 _MOST_APPLICATIONS = 200
 _OTHERS = "(others)"
 _OURS = "aiprod-ops"
+_OUR_COMMENT = "/* aiprod-ops"
 _GROUP = itemgetter(*(Call._fields.index(name) for name in ("database", "application", "query_id")))
 
 _TEXT: Final = 4  # of a Call
@@ -135,16 +136,23 @@ class Digester:
 
     def _group(self, database: str, application: str, query_id: int, calls: list[Call]) -> None:
         if query_id:
-            figures = self._held((database, query_id), calls[0][_TEXT], is_servers=True)
-            self._count(application, len(calls), *figures.add(calls))
+            self._same((database, query_id), application, calls, is_servers=True)
             return
         same: defaultdict[int, list[Call]] = defaultdict(list)
         identity = self._shapes.identity
         for call in calls:
             same[identity(call[_TEXT])].append(call)
         for number, members in same.items():
-            figures = self._held((database, number), members[0][_TEXT])
-            self._count(application, len(members), *figures.add(members))
+            self._same((database, number), application, members)
+
+    def _same(self, key: Key, application: str, calls: list[Call], *, is_servers: bool = False) -> None:
+        """Count calls of one statement by one application."""
+        text = calls[0][_TEXT]
+        if _OUR_COMMENT in text:  # where the log does not name applications
+            self.left_out.ours += len(calls)
+            return
+        prepared, total_us = self._held(key, text, is_servers=is_servers).add(calls)
+        self._count(application, len(calls), prepared, total_us)
 
     def _held(self, key: Key, text: str, *, is_servers: bool = False) -> Figures:
         figures = self._figures.get(key)

@@ -306,6 +306,10 @@ def test_databases_and_ourselves_are_left_out() -> None:
     made = digester(jsonlog([*CALLS, ours]), database="shop")
     assert (made.digest().calls, made.left_out.elsewhere, made.left_out.ours) == (7, 1, 1)
     assert digester(stderr([ours, CALLS[0]], "%m [%p] "), database="shop").left_out.nameless == 2
+    probe = replace(ours, text="SELECT /* aiprod-ops: what it is */ 1")
+    for query_id in (0, 5):
+        made = digester(stderr([replace(probe, query_id=query_id), CALLS[0]], "%m [%p] "))
+        assert (made.digest().calls, made.left_out.ours) == (1, 1)
 
 
 def test_no_value_is_shown() -> None:
