@@ -66,6 +66,7 @@ class Params:
     read: Bytes = api.promise("indexes.read")  #: index pages to read, once for bloat and once for damage
     sequence: Ratio = api.promise("indexes.sequence_warning")  #: share of a sequence, or of its column's type, in use
     sequence_end: Ratio = api.promise("indexes.sequence_critical")  #: the same, before it is critical
+    only: str = ""  #: kinds of faults to look at, separated by commas; all by default
     most: int = 20  #: statements that are replayed on the copy, largest total time first
     patience: Seconds = Seconds(300)  #: how long an action may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for an action
@@ -104,6 +105,7 @@ book = api.Runbook(
         api.rebuild_index,
     ),
     examines=True,
+    drill_with={"only": "duplicate"},
 )
 
 
@@ -146,9 +148,10 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
         sequence_critical=params.sequence_end,
     )
     found = api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds)
-    if facts.migrated is None:
-        return found
-    return [*found, *api.drift(facts.migrated, facts.schema, facts.catalogue.version)]
+    if facts.migrated is not None:
+        found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
+    only = {kind.strip() for kind in params.only.split(",") if kind.strip()}
+    return [fault for fault in found if not only or fault.kind in only]
 
 
 def _summary(facts: Facts) -> Finding:

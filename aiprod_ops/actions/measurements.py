@@ -16,6 +16,7 @@ from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.domain.values import parameters
 from aiprod_ops.domain.values.drawing import is_drawable
+from aiprod_ops.domain.values.fresh import fresh
 from aiprod_ops.domain.values.parameters import ColumnValues, Logged, Missing, Slot, ValueSet
 from aiprod_ops.errors import Failed, OpsError, PermissionMissing, TimedOut
 from aiprod_ops.ports import Database
@@ -104,7 +105,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
         if isinstance(sets, Missing):
             notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
             continue
-        text = parameters.repaired(statement.text)
+        text, sets = parameters.repaired(statement.text), fresh(sets, slots[statement.query_id], schema)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
     return found, notes
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aiprod_ops.actions.index_builds import index_size
-from aiprod_ops.actions.measurements import Case, Measured, buffers_of, explained
+from aiprod_ops.actions.measurements import LONGEST, Case, Measured, buffers_of, explained
 from aiprod_ops.domain.schema import Index, Name, Schema, Table
 from aiprod_ops.domain.sql.writes import written
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import Failed, TimedOut
 from aiprod_ops.ports import Database
-from aiprod_ops.units import Bytes, Seconds, show
+from aiprod_ops.units import Bytes, show
 
 _HOT = """
 select coalesce(sum(n_tup_upd), 0)::float8 as updated, coalesce(sum(n_tup_hot_upd), 0)::float8 as hot
@@ -146,7 +146,7 @@ def _without(database: Database, name: Name | None) -> Iterator[None]:
     database.query("begin")
     try:
         if name is not None:
-            database.execute("drop index {name}", names={"name": name}, timeout=Seconds(30))
+            database.execute("drop index {name}", names={"name": name}, timeout=LONGEST)
         yield
     finally:
         database.query("rollback")

@@ -178,7 +178,8 @@ class Session:
     def _rows(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
         connection = self._connected()
         with connection.begin():
-            self._limit(connection, timeout)
+            if not statement.startswith("rollback"):  # a failed transaction takes no SET, only its end
+                self._limit(connection, timeout)
             text = self._quoted(statement, names, has_values=bool(values))
             result = connection.exec_driver_sql(text, dict(values) or None)
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
