@@ -81,6 +81,7 @@ class Facts:
     usual: Window | None
     texts: dict[int, str]
     logged: dict[int, Logged]
+    unlogged: str  #: why the log could not be read
     examples: tuple[Sample, ...]
 
 
@@ -107,7 +108,7 @@ def facts(ctx: Context, params: Params) -> Facts:
     window = api.delta(before, seen) if before else api.since_reset(seen)
     listed = _listed(window, params)
     usual = _usual(ctx, before) if before else None
-    facts = Facts(seen, window, _basis(before, window, params), usual, ctx.db.texts(listed), {}, ())
+    facts = Facts(seen, window, _basis(before, window, params), usual, ctx.db.texts(listed), {}, "", ())
     return _with_log(ctx, facts, params)
 
 
@@ -143,7 +144,7 @@ def _logged(ctx: Context, seen: StatementsSnapshot, params: Params) -> Facts:
     begins = seen.taken - timedelta(seconds=workload.window)
     window = Window(begins, seen.taken, found, frozenset(), frozenset(found), 0, is_reset=True)
     texts = {each.query_id: each.text for each in workload.statements}
-    facts = Facts(seen, window, "in the server's log, where only slow calls are", None, texts, {}, ())
+    facts = Facts(seen, window, "in the server's log, where only slow calls are", None, texts, {}, "", ())
     return _with_log(ctx, facts, params)
 
 
@@ -151,7 +152,8 @@ def _with_log(ctx: Context, facts: Facts, params: Params) -> Facts:
     """The facts with what the log says of the statements that are listed."""
     listed = _listed(facts.window, params)
     examples = ctx.db.samples(listed, 1) if params.show_parameters else ()
-    return replace(facts, logged=ctx.db.logged(listed, facts.window.begins), examples=tuple(examples))
+    logged, unlogged = ctx.db.logged(listed, facts.window.begins)
+    return replace(facts, logged=logged, unlogged=unlogged, examples=tuple(examples))
 
 
 def _listed(window: Window, params: Params) -> list[int]:
@@ -265,7 +267,7 @@ def _examples(facts: Facts, params: Params) -> Iterator[Finding]:
 
 def _blind(facts: Facts, params: Params) -> Iterator[Finding]:
     """What is missing makes the check UNKNOWN, not OK."""
-    for missing in facts.seen.missing:
+    for missing in (*facts.seen.missing, *filter(None, [facts.unlogged])):
         yield Finding("not everything could be read", None, note=missing)
     window = facts.window
     if _is_unread(facts.seen):

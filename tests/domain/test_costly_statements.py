@@ -39,7 +39,7 @@ def facts(
     entries = tuple(Entry(query_id, 1, None, True, each) for query_id, each in seen.statements.items())
     snapshot = StatementsSnapshot(DAWN + HOUR, DAWN, DAWN, 0, entries, missing=missing)
     texts = {query_id: f"SELECT {query_id}" for query_id in seen.statements}
-    return SLOW.Facts(snapshot, seen, "since the check", usual, texts, {}, tuple(examples))
+    return SLOW.Facts(snapshot, seen, "since the check", usual, texts, {}, "", tuple(examples))
 
 
 def judged(given: Any, **changes: Any) -> list[Finding]:
@@ -166,6 +166,8 @@ def test_the_log_adds_the_slow_end_and_the_plan() -> None:
     assert [found[f"statement:{n}"].columns["p95 logged"] for n in (7, 8)] == ["88.0 ms", "–"]
     assert "hunter2" not in repr(found)
     assert "hunter2" in by_id(judged(given, show_parameters=True))["plan:7"].note
+    torn = judged(replace(given, unlogged="The log x cannot be read"))
+    assert [each.note for each in torn if each.status is Status.UNKNOWN] == ["The log x cannot be read"]
     assert "p95 logged" not in by_id(judged(facts(window({7: spent(9, 1.0)}))))["statement:7"].columns
 
 

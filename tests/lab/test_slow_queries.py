@@ -186,6 +186,15 @@ def test_the_log_adds_the_slow_end_of_the_calls_and_their_plans(bench: Bench) ->
     assert "Seq Scan on jobs" in bench.run("check", BOOK, *NOW, "--show-parameters").out
 
 
+def test_a_log_that_cannot_be_read_leaves_the_counters(bench: Bench) -> None:
+    call(bench, COUNT, 3)
+    look(bench)
+    call(bench, COUNT, 5)
+    done, found = look(bench, *NOW, *LOOSE, "--log", "/nowhere/at/all")
+    assert row(found, "count(*) FROM jobs")["columns"]["calls"] == "5"
+    assert (done.exit, "/nowhere/at/all" in done.out) == (3, True), done.said
+
+
 def test_two_checks_at_once(bench: Bench) -> None:
     both = [bench.start("check", BOOK, "-o", "json", *NOW) for _ in range(2)]
     for going in both:
