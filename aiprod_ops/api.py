@@ -30,6 +30,7 @@ from aiprod_ops.actions.measurements import (
     tables_of,
 )
 from aiprod_ops.actions.migrated import migrated
+from aiprod_ops.actions.plan_flips import Flip, closed, flips, flips_among
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
@@ -55,13 +56,13 @@ from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 __all__ = [
     "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build", "Bytes",
     "Candidate", "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate",
-    "Existing", "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated",
+    "Existing", "Fault", "Finding", "Flip", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated",
     "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample",
     "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
     "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases",
-    "choices", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "exists", "gain", "index_bloat", "index_damage", "index_faults", "index_size", "index_usage",
-    "invariants", "is_built", "is_worse", "measure", "migrated", "promise", "read_snapshot", "ready_to_build",
-    "rebuild_index", "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset",
-    "still_unused", "subjects", "tables_of", "try_repairs",
+    "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
+    "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage", "index_faults",
+    "index_size", "index_usage", "invariants", "is_built", "is_worse", "measure", "migrated", "promise",
+    "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs", "restore_index", "restoring",
+    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs",
 ]  # fmt: skip

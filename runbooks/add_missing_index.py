@@ -55,6 +55,8 @@ class Params:
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
+    size: Bytes = Bytes(2**40)  #: bytes that new indexes may take together, as estimated
+    wal: Bytes = Bytes(1536)  #: WAL that they may add to a statement that writes, on average, as estimated
     most: int = 20  #: statements that are measured on the copy, largest total time first
 
 
@@ -93,19 +95,20 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         for missing in facts.workload.missing:
             yield Finding("statements", None, note=missing)
         return
-    advice = api.advise(_costly(facts.workload, params), facts.schema, facts.sizes)
+    advice = _advice(facts, params)
     helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
     yield Finding(
         "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
         note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help",
     )  # fmt: skip
-    unread = dict(advice.unread)
+    unread, declined = dict(advice.unread), dict(advice.declined)
     bare = _without_secondary(facts.schema)
     for statement in _costly(facts.workload, params):
         index = helped.get(statement.query_id)
         is_served = not index and bool(api.advise([statement], bare, facts.sizes).candidates)
         reason = "its index is there" if is_served else "no index helps: check slow-queries"
+        reason = declined.get(statement.query_id, reason)
         found = _finding(
             statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index)
         )
@@ -164,6 +167,13 @@ def _costly(workload: Workload, params: Params) -> list[Statement]:
     return [s for s in workload.statements if s.mean >= params.objective or workload.load(s) >= params.load]
 
 
+def _advice(facts: Facts, params: Params) -> api.Advice:
+    """For the costly statements; all others tell what an index costs."""
+    budget = api.Budget(params.size, params.wal)
+    costly, everything = _costly(facts.workload, params), facts.workload.statements
+    return api.advise(costly, facts.schema, facts.sizes, workload=everything, budget=budget)
+
+
 @book.plan
 def plan(facts: Facts, params: Params) -> Iterator[Action]:
     """One index for each candidate; an INVALID one of the same name is removed first.
@@ -172,7 +182,7 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
     """
     _refuse_blindness(facts)
     texts = {statement.query_id: statement.text for statement in facts.workload.statements}
-    for candidate in api.advise(_costly(facts.workload, params), facts.schema, facts.sizes).candidates:
+    for candidate in _advice(facts, params).candidates:
         index = candidate.index
         table = facts.schema.table(index.table.schema, index.table.name)
         served = tuple((query_id, texts[query_id]) for query_id in candidate.serves)
@@ -210,6 +220,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     found, notes = api.subjects(copy.source, _around(copy, builds, params), copy.source.schema())
     wanted = api.cases(found)
     before, trouble = api.measure(copy.db, wanted, copy.context.report)
+    flipped = api.flips_among(copy.db, wanted, before)
     copy.context.report("building the indexes on the copy")
     copy.apply(plan.actions)
     after, more = api.measure(copy.db, wanted, copy.context.report)
@@ -229,9 +240,19 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
         best = max((api.gain(before[n], after[n]) for n in users), default=0.0)
         if best < params.min_gain:
             refused[name] = _too_little(best, params.min_gain)
-    notes += _costs(wanted, before, after)
+    notes += [*_flips(flipped, api.flips_among(copy.db, wanted, after)), *_costs(wanted, before, after)]
     notes += [*trouble, *more, *_sizes(copy, [a for name, a in builds.items() if name not in refused])]
     return Proof(tuple(api.compared(wanted, before, after)), refused, tuple(sorted(set(notes))))
+
+
+def _flips(before: Sequence[api.Flip], after: Sequence[api.Flip]) -> Iterator[str]:
+    """Statements that become slow once their client prepares them: which ones the indexes close, which are left."""
+    left = {flip.statement.query_id for flip in after}
+    for flip in (*after, *(each for each in before if each.statement.query_id not in left)):
+        figures = f"{flip.custom_buffers.median:,.0f} → {flip.generic_buffers.median:,.0f}"
+        state = "plan flip" if flip.statement.query_id in left else "plan flip closed by these indexes"
+        taken = "" if flip.is_taken else "; the server stays with custom plans"
+        yield f"{state}: {flip.statement.text[:80]}: {figures} buffers with a generic plan{taken}"
 
 
 def _costs(

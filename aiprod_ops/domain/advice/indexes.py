@@ -61,10 +61,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Candidates, largest total time served first; `unread` holds (query id, reason) of what could not be judged."""
+    """Candidates, largest total time served first; `unread` holds (query id, reason) of what could not be judged.
+
+    `declined` holds (query id, reason) of statements that an index would help, but not for what it costs.
+    """
 
     candidates: tuple[Candidate, ...] = ()
     unread: tuple[tuple[int, str], ...] = ()
+    declined: tuple[tuple[int, str], ...] = ()
 
 
 def advise(
@@ -94,8 +98,10 @@ def advise(
         merged = layouts(tables[name], written_here.updated, is_written=name in written)
         found += sorted(merged, key=lambda each: (-each.total, [key.column for key in each.keys]))[:MOST_FOR_TABLE]
     total = math.fsum(each.total for each in statements)
-    chosen = _worthwhile(found, written, max(calls, 1), budget, total)
-    return Advice(tuple(_candidates(chosen, schema, max(calls, 1))), unread)
+    chosen, declined = _worthwhile(found, written, max(calls, 1), budget, total)
+    candidates = tuple(_candidates(chosen, schema, max(calls, 1)))
+    helped = {query_id for each in candidates for query_id in each.serves}
+    return Advice(candidates, unread, tuple(sorted((n, why) for n, why in declined.items() if n not in helped)))
 
 
 def _wishes(
@@ -129,22 +135,43 @@ def _is_served(table: Table, need: Need, size: TableSize) -> bool:
 
 def _worthwhile(
     found: Sequence[Layout], written: Mapping[Name, Writes], calls: int, budget: Budget, total: float
-) -> list[tuple[Layout, Cost]]:
-    """Those that pay, most time saved for what they cost first, while the budget lasts. A need is counted once."""
+) -> tuple[list[tuple[Layout, Cost]], dict[int, str]]:
+    """Those that pay, most time saved for what they cost first, while the budget lasts; and why the others do not.
+
+    A need is counted once: an index saves what none of those chosen before it does.
+    """
     chosen: list[tuple[Layout, Cost]] = []
+    declined: dict[int, str] = {}
     waiting = sorted(found, key=lambda each: repr(each.keys))
-    size, wal = 0.0, 0.0
+    spent = Budget(0.0, 0.0)
     while waiting:
         priced = [(each, _left(each, chosen), _cost(each, written, chosen)) for each in waiting]
         layout, saved, costs = max(priced, key=lambda each: (each[1] / (1.0 + each[2].ms), repr(each[0].keys)))
         waiting.remove(layout)
-        more = index_size(layout.keys, layout.wishes[0].target.table, layout.wishes[0].target.size)
-        is_within = size + more <= budget.size and (wal + costs.wal) / calls <= budget.wal
-        least = max(WORTH * costs.ms, HOT_SHARE * total if costs.cold else 0.0)
-        if is_within and saved and saved >= least:
+        size = index_size(layout.keys, layout.wishes[0].target.table, layout.wishes[0].target.size)
+        asked = Budget(spent.size + size, spent.wal + costs.wal / calls)
+        trouble = _trouble(saved, costs, asked, budget, total)
+        if not trouble:
             chosen.append((layout, costs))
-            size, wal = size + more, wal + costs.wal
-    return chosen
+            spent = asked
+        elif saved:
+            declined |= dict.fromkeys(
+                layout.times, f"an index on ({', '.join(k.column for k in layout.keys)}) {trouble}"
+            )
+    return chosen, declined
+
+
+def _trouble(saved: float, costs: Cost, asked: Budget, budget: Budget, total: float) -> str:
+    """Why an index is not worth its cost, in words that follow its name; empty where it is."""
+    if asked.size > budget.size:
+        return f"takes more than the {show(budget.size, 'B')} that are allowed"
+    if asked.wal > budget.wal:
+        return f"writes more WAL than the {show(budget.wal, 'B')} a write that are allowed"
+    if costs.cold and saved < HOT_SHARE * total:
+        return f"takes HOT from {costs.cold:,.0f} updates and saves {saved / max(total, 1e-9):.1%} of the time"
+    if saved < WORTH * costs.ms or not saved:
+        return f"saves {show(saved, 'ms')} and costs about {show(costs.ms, 'ms')} of writing"
+    return ""
 
 
 def _left(layout: Layout, chosen: Sequence[tuple[Layout, Cost]]) -> float:
