@@ -117,6 +117,18 @@ def test_old_snapshots_are_thinned_to_one_a_day_and_end(bench: Bench) -> None:
     assert kept.last("nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("since", "hours"),
+    [(timedelta(hours=-1), [0, 5, 10]), (timedelta(hours=5), [0, 5, 10]), (timedelta(hours=7), [5, 10]),
+     (timedelta(hours=99), [10])],
+)  # fmt: skip
+def test_a_window_begins_with_the_last_snapshot_before_it(bench: Bench, since: timedelta, hours: list[int]) -> None:
+    kept = History(bench.store, "lab", timedelta(days=30))
+    for each in (0, 5, 10):
+        kept.keep("lamps", DAWN + timedelta(hours=each), each)
+    assert [snapshot.value for snapshot in kept.all("lamps", since=DAWN + since)] == hours
+
+
 def test_an_altered_snapshot_counts_for_nothing_and_is_named(bench: Bench, entry: Entry) -> None:
     look(bench, entry)
     assert history.faults(bench.store) == []
