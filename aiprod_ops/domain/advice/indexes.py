@@ -170,7 +170,7 @@ def _trouble(saved: float, costs: Cost, asked: Budget, budget: Budget, total: fl
     if costs.cold and saved < HOT_SHARE * total:
         return f"takes HOT from {costs.cold:,.0f} updates and saves {saved / max(total, 1e-9):.1%} of the time"
     if saved < WORTH * costs.ms or not saved:
-        return f"saves {show(saved, 'ms')} and costs about {show(costs.ms, 'ms')} of writing"
+        return f"saves {show(saved, 'ms')}, less than {WORTH:g} × the {show(costs.ms, 'ms')} that its writes may cost"
     return ""
 
 
