@@ -138,7 +138,7 @@ def _buildable(indexes: Sequence[str]) -> list[str]:
 
 
 def _postgres_mcp(place: trials.Place, workload: Sequence[Any]) -> Advised:
-    """In an environment of its own, over its library. Its answer depends on the hash seed: the first seed's is tried."""
+    """In an environment of its own, over its library. The hash seed decides its answer: the first is tried."""
     name = "postgres-mcp 0.3.0"
     try:
         python = _environment()
