@@ -5,6 +5,7 @@ is measured is real. Only the statements whose plans used it can gain by it; eac
 Source: PostgreSQL manual, "Heap-Only Tuples (HOT)"; EXPLAIN (WAL).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,25 +14,20 @@ from typing import Any
 from aiprod_ops.actions.index_builds import index_size
 from aiprod_ops.actions.measurements import LONGEST, Case, Measured, buffers_of, explained
 from aiprod_ops.domain.schema import Index, Name, Schema, Table
-from aiprod_ops.domain.sql.writes import written
-from aiprod_ops.domain.statements import Workload
+from aiprod_ops.domain.sql.trees import Unreadable
+from aiprod_ops.domain.sql.writes import writes, written
+from aiprod_ops.domain.statements import Statement, Workload
 from aiprod_ops.errors import Failed, TimedOut
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, show
-
-_HOT = """
-select coalesce(sum(n_tup_upd), 0)::float8 as updated, coalesce(sum(n_tup_hot_upd), 0)::float8 as hot
-from pg_stat_xact_user_tables where relid = to_regclass(%(table)s)
-/* aiprod-ops: updates of this transaction */
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
     """What one index saves and costs. Rates are a minute's, weighted by how often each statement was called.
 
-    `saved` are buffers by kind of plan, `wal` bytes, `hot` the share of HOT updates with the index and without it
-    (None where nothing is updated), `statements` how many used it. An index that keeps rows unique is not left out.
+    `saved` are buffers by kind of plan, `wal` bytes, `hot` the share of updates that can be HOT without the index and
+    with it (None where nothing is updated), `statements` how many used it. One that keeps rows unique is not left out.
     """
 
     name: Name
@@ -45,7 +41,7 @@ class Worth:
     @property
     def columns(self) -> dict[str, str]:
         """Cells for the table people see."""
-        hot = "-" if self.hot is None else f"{self.hot[1]:.0%} → {self.hot[0]:.0%}"
+        hot = "-" if self.hot is None else f"{self.hot[0]:.0%} → {self.hot[1]:.0%}"
         return {
             "index": str(self.name),
             "size": show(self.size, "B"),
@@ -77,23 +73,23 @@ def worth(
     rates = {each.query_id: each.calls / minutes for each in workload.statements}
     found: list[Worth] = []
     for table in schema.tables:
-        writes = [n for n, case in enumerate(wanted) if table.name in written(case.subject.statement.text, schema)]
-        with_all = {n: figures for n in writes if (figures := _written(database, table, wanted[n])) is not None}
+        changing = [n for n, case in enumerate(wanted) if table.name in written(case.subject.statement.text, schema)]
+        with_all = {n: wal for n in changing if (wal := _written(database, wanted[n])) is not None}
         for index in sorted(table.indexes, key=lambda each: each.name):
             if index.is_valid and index.is_ready:
                 report(f"what {index.name} is worth")
-                found.append(_of(database, table, index, wanted, measured, rates, with_all))
+                found.append(_of(database, index, wanted, measured, rates, with_all, _hot(table, index, workload)))
     return sorted(found, key=lambda each: (-max(each.saved.values(), default=0.0), str(each.name)))
 
 
 def _of(
     database: Database,
-    table: Table,
     index: Index,
     wanted: Sequence[Case],
     measured: Mapping[int, Measured],
     rates: Mapping[int, float],
-    with_all: "Mapping[int, _Written]",
+    with_all: Mapping[int, float],
+    hot: tuple[float, float] | None,
 ) -> Worth:
     size = index_size(database, index.name)
     users = [n for n in measured if index.name.name in measured[n].indexes]
@@ -101,7 +97,7 @@ def _of(
     if index.is_unique or index.constraint:
         return Worth(index.name, size, statements, {}, 0.0, None, "unique rows")
     saved: dict[str, list[float]] = {}
-    wal, hot_with, hot_without, updated = 0.0, 0.0, 0.0, 0.0
+    wal = 0.0
     with _without(database, index.name):
         for number in users:
             case = wanted[number]
@@ -112,16 +108,43 @@ def _of(
             saved.setdefault(case.plan, []).append(lost * share)
     for number, before in with_all.items():
         case = wanted[number]
-        after = _written(database, table, case, without=index.name)
-        if after is None:
-            continue
-        share = rates.get(case.subject.statement.query_id, 0.0) / _sets(wanted, case)
-        if case.plan == "custom":  # the plan of a write by key is the same; counting both would count it twice
-            wal += (before.wal - after.wal) * share
-            hot_with, hot_without = hot_with + before.hot * share, hot_without + after.hot * share
-            updated += before.updated * share
-    hot = (hot_with / updated, hot_without / updated) if updated else None
-    return Worth(index.name, size, statements, {plan: sum(each) for plan, each in saved.items()}, wal, hot)
+        after = _written(database, case, without=index.name)
+        if after is not None and case.plan == "custom":  # a write by key has one plan: both would count it twice
+            wal += (before - after) * rates.get(case.subject.statement.query_id, 0.0) / _sets(wanted, case)
+    return Worth(index.name, size, statements, {plan: sum(each) for plan, each in saved.items()}, max(0.0, wal), hot)
+
+
+def _hot(table: Table, index: Index, workload: Workload) -> tuple[float, float] | None:
+    """The share of the workload's updates of a table that touch no indexed column: without this index, and with it.
+
+    Room on the page decides, too; that moves from call to call. Source: PostgreSQL manual, "Heap-Only Tuples (HOT)":
+    an update is HOT only when it "does not modify any columns referenced by the table's indexes".
+    """
+    others = [each for each in table.indexes if each is not index]
+    updated = free = left = 0.0
+    for statement in workload.statements:
+        for columns in _updates(statement, table):
+            updated += statement.calls
+            is_free = not any(_mentions(other, columns) for other in others)
+            free += statement.calls * is_free
+            left += statement.calls * (is_free and not _mentions(index, columns))
+    return (free / updated, left / updated) if updated else None
+
+
+def _updates(statement: Statement, table: Table) -> Iterator[tuple[str, ...]]:
+    try:
+        found = writes(statement.text)
+    except Unreadable:
+        return
+    for write in found:
+        if write.kind == "update" and write.table == table.name.name and write.schema in ("", table.name.schema):
+            yield write.columns
+
+
+def _mentions(index: Index, columns: Sequence[str]) -> bool:
+    """Whether keys, INCLUDE or predicate name one of the columns; BRIN only sums them up and does not count."""
+    body = index.definition.partition(" USING ")[2]
+    return index.method != "brin" and any(re.search(rf"\b{re.escape(column)}\b", body) for column in columns)
 
 
 def _sets(wanted: Sequence[Case], case: Case) -> int:
@@ -152,28 +175,20 @@ def _without(database: Database, name: Name | None) -> Iterator[None]:
         database.query("rollback")
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What one execution of a write cost: WAL bytes without page images, rows updated, and how many of them HOT."""
+def _written(database: Database, case: Case, without: Name | None = None) -> float | None:
+    """WAL bytes of one write, rolled back; run twice, because the first one pays for pages that were not touched yet.
 
-    wal: float
-    updated: float
-    hot: float
-
-
-def _written(database: Database, table: Table, case: Case, without: Name | None = None) -> _Written | None:
-    """Run a write and roll it back; twice, because the first one pays for pages that were not touched yet."""
+    None where it cannot be run.
+    """
     inside = replace(case, subject=replace(case.subject, is_write=False))  # our transaction rolls it back
-    figures = None
+    wal = None
     for _ in range(2):
         try:
             with _without(database, without):
-                plan = explained(database, inside, analyze=True)["Plan"]
-                row = database.query(_HOT, {"table": str(table.name)})[0]
+                wal = _wal(explained(database, inside, analyze=True)["Plan"])
         except (Failed, TimedOut):
             return None
-        figures = _Written(_wal(plan), row["updated"], row["hot"])
-    return figures
+    return wal
 
 
 def _wal(node: Mapping[str, Any]) -> float:
