@@ -142,8 +142,8 @@ def _worthwhile(
     """
     chosen: list[tuple[Layout, Cost]] = []
     declined: dict[int, str] = {}
-    waiting = sorted(found, key=lambda each: repr(each.keys))
     spent = Budget(0.0, 0.0)
+    waiting, late = sorted(found, key=lambda each: repr(each.keys)), list[Layout]()
     while waiting:
         priced = [(each, _left(each, chosen), _cost(each, written, chosen)) for each in waiting]
         layout, saved, costs = max(priced, key=lambda each: (each[1] / (1.0 + each[2].ms), repr(each[0].keys)))
@@ -153,11 +153,11 @@ def _worthwhile(
         trouble = _trouble(saved, costs, asked, budget, total)
         if not trouble:
             chosen.append((layout, costs))
-            spent = asked
+            waiting, late, spent = waiting + late, [], asked  # HOT that is lost once costs the next one nothing
         elif saved:
-            declined |= dict.fromkeys(
-                layout.times, f"an index on ({', '.join(k.column for k in layout.keys)}) {trouble}"
-            )
+            late.append(layout)
+            columns = ", ".join(key.column for key in layout.keys)
+            declined |= dict.fromkeys(layout.times, f"an index on ({columns}) {trouble}")
     return chosen, declined
 
 
