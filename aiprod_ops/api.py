@@ -34,6 +34,7 @@ from aiprod_ops.actions.plan_flips import Flip, closed, flips, flips_among
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
+from aiprod_ops.actions.sieve import unwanted
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import Existing, Fault
@@ -64,5 +65,5 @@ __all__ = [
     "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage", "index_faults",
     "index_size", "index_usage", "invariants", "is_built", "is_worse", "measure", "migrated", "promise",
     "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs", "restore_index", "restoring",
-    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs",
+    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs", "unwanted",
 ]  # fmt: skip

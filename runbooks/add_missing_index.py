@@ -100,7 +100,9 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
     yield Finding(
         "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
-        note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help",
+        note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
+        + "".join(f"; {each.index.name.name} makes {_list(each.replaces)} needless"
+                  for each in advice.candidates if each.replaces),
     )  # fmt: skip
     unread, declined = dict(advice.unread), dict(advice.declined)
     bare = _without_secondary(facts.schema)
@@ -156,6 +158,10 @@ def _without_secondary(schema: Schema) -> Schema:
     """The schema with nothing but unique indexes: what helps there and not here is served already."""
     tables = (replace(t, indexes=tuple(i for i in t.indexes if i.is_unique)) for t in schema.tables)
     return replace(schema, tables=tuple(tables))
+
+
+def _list(names: Sequence[Name]) -> str:
+    return " and ".join(name.name for name in names)
 
 
 def _keys(index: api.NewIndex) -> str:
@@ -221,10 +227,11 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     wanted = api.cases(found)
     before, trouble = api.measure(copy.db, wanted, copy.context.report)
     flipped = api.flips_among(copy.db, wanted, before)
+    unwanted = api.unwanted(copy.db, {name: api.build_of(action) for name, action in builds.items()}, found)
+    refused = dict.fromkeys(sorted(unwanted), "no plan takes it, not even a hypothetical one (HypoPG on the copy)")
     copy.context.report("building the indexes on the copy")
-    copy.apply(plan.actions)
+    copy.apply([action for action in plan.actions if action.name not in refused])
     after, more = api.measure(copy.db, wanted, copy.context.report)
-    refused: dict[str, str] = {}
     while True:
         standing = builds.keys() - refused.keys()
         verdict = _worst(wanted, before, after, standing) or _outdone(wanted, after, standing, builds)
