@@ -112,9 +112,9 @@ def _seconds(step: Callable[[Any, dict[str, Any]], object], database: Any, known
 
 @contextmanager
 def _databases() -> Iterator[dict[str, Any]]:
-    from aiprod_ops.adapters.instance import PostgresServer
-    from aiprod_ops.adapters.postgres import PostgresDatabase
-    from aiprod_ops.adapters.programs import find, reachable
+    from aiprod_ops.adapters.local.instance import PostgresServer
+    from aiprod_ops.adapters.local.programs import find, reachable
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
 
     with tempfile.TemporaryDirectory(prefix="aiprod-") as name:
         folder = Path(name)

@@ -18,8 +18,8 @@ EARNS = 1.2  # times more buffers in some case without it: then an index earns i
 def run() -> None:
     from aiprod_ops import config
     from aiprod_ops.actions import measurements
-    from aiprod_ops.adapters.local import LocalPlatform
-    from aiprod_ops.adapters.postgres import PostgresDatabase
+    from aiprod_ops.adapters.local.platform import LocalPlatform
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
     from aiprod_ops.lab import workload
 
     with lab(ROWS, workload=False) as made:

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2.extensions import make_dsn
 
 from aiprod_ops.actions import measurements
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.lab.data import Scale
 from aiprod_ops.units import Seconds
 from benchmarks import job_life

@@ -84,14 +84,14 @@ def target_of(settings: Settings, where: Where) -> Target:
 
 
 def _dsn_name(dsn: str) -> str:
-    from aiprod_ops.adapters.postgres_dsn import target
+    from aiprod_ops.adapters.postgres.dsn import target
 
     parts = target(dsn, "probe").parameters
     return f"{parts.get('dbname', '')}@{parts.get('host', 'local')}:{parts.get('port', '5432')}"
 
 
 def _connect(target: Target, identity: str, name: str) -> Database:
-    from aiprod_ops.adapters.postgres import PostgresDatabase
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
 
     dsn = target.dsn(identity)
     learn(dsn)
@@ -105,8 +105,8 @@ def _replicas(target: Target) -> dict[str, Database]:
 
 
 def _platform(settings: Settings, target: Target) -> Platform:
-    from aiprod_ops.adapters.local import LocalPlatform
-    from aiprod_ops.adapters.postgres import PostgresDatabase
+    from aiprod_ops.adapters.local.platform import LocalPlatform
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
 
     if target.platform != "local":
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there is: local")
@@ -122,7 +122,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
 
 
 def _database(target: Target) -> str:
-    from aiprod_ops.adapters.postgres_dsn import target as read
+    from aiprod_ops.adapters.postgres.dsn import target as read
 
     return str(read(target.dsn("probe"), "probe").parameters.get("dbname", ""))
 

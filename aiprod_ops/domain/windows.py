@@ -45,8 +45,9 @@ def delta(before: StatementsSnapshot, after: StatementsSnapshot) -> Window:
     """What happened from one snapshot to the other, `after` being complete.
 
     If all counters were reset meanwhile (or another server answers: each keeps its own), the window begins there. No
-    figure is negative or more than what happened; where it may be less the statement is in `lower`. One thing cannot be
-    seen before version 1.11: an entry that was reset alone and has outgrown its old figures since.
+    figure is negative or more than what happened; where it may be less the statement is in `lower`. Two things leave no
+    trace: an entry that was new in the window and was reset alone in it, and before version 1.11 one that was reset
+    alone and has outgrown its old figures since.
     """
     if before.since != after.since:
         return since_reset(after)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.local import processes
 from aiprod_ops.domain.findings import Status
 from aiprod_ops.domain.plans import Draft
 from aiprod_ops.domain.runs import Record

@@ -15,8 +15,8 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.errors import Failed, Refused
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.fleet import Fleet

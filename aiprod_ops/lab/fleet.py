@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.programs import Programs, complaint, find, reachable
-from aiprod_ops.adapters.unprivileged import Way
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
+from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab import postgres, redis

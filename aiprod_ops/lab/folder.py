@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aiprod_ops import config
-from aiprod_ops.adapters import processes
+from aiprod_ops.adapters.local import processes
 from aiprod_ops.errors import Held, Refused
 
 MARKER = "aiprod-lab.json"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Self
 
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.config import Settings
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import workload

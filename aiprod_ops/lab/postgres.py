@@ -15,9 +15,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection, encrypt_password
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.programs import complaint
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import complaint
 from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab.data import TABLES, Scale

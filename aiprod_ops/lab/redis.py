@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.programs import complaint
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.programs import complaint
 from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.units import Seconds

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiprod_ops.adapters.instance import PostgresServer
+from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.errors import Failed
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import postgres

@@ -12,9 +12,9 @@ from typing import Protocol
 import pytest
 from memory_database import SLEEP, Answer, MemoryDatabase
 
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState
 from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Index, Key, Name, Schema, Table, TableSize

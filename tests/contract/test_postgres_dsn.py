@@ -4,8 +4,8 @@ import traceback
 
 import pytest
 
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.postgres_dsn import target
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
+from aiprod_ops.adapters.postgres.dsn import target
 from aiprod_ops.errors import ConfigurationError, OpsError, Unreachable
 from aiprod_ops.units import Seconds
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from aiprod_ops.adapters.postgres_failed_builds import failed_builds
-from aiprod_ops.adapters.postgres_log import LogFile
+from aiprod_ops.adapters.postgres.failed_builds import failed_builds
+from aiprod_ops.adapters.postgres.log import LogFile
 from aiprod_ops.domain.catalogue.indexes import FailedBuild
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aiprod_ops.adapters import postgres_indexes
+from aiprod_ops.adapters.postgres import indexes
 from aiprod_ops.domain.catalogue.indexes import IndexState
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ def read(builds: list[Row], now: list[Row]) -> tuple[tuple[IndexState, ...], lis
         asked.append(name)
         return answers.get(name, [])
 
-    return postgres_indexes.catalogue(query, lambda: ((), "")).indexes, asked
+    return indexes.catalogue(query, lambda: ((), "")).indexes, asked
 
 
 def test_builds_are_read_after_the_indexes_and_before_their_validity() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_ops.adapters.postgres_log import (
+from aiprod_ops.adapters.postgres.log import (
     LogFile,
     call,
     calls,

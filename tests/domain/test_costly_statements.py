@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiprod_ops.adapters.postgres_statements import columns
+from aiprod_ops.adapters.postgres.statements import columns
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.findings import Finding, Status, worst
 from aiprod_ops.domain.schema import Name, Schema

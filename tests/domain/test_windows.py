@@ -140,6 +140,7 @@ class Server:
     evictions: int = 0
     entries: dict[tuple[int, int], Entry] = field(default_factory=dict)
     truth: list[tuple[datetime, int, int]] = field(default_factory=list)
+    forgotten: set[int] = field(default_factory=set)
 
     def call(self, query_id: int, user: int, times: int) -> None:
         key = (query_id, user)
@@ -160,6 +161,7 @@ class Server:
     def forget(self, query_id: int) -> None:
         """`pg_stat_statements_reset(0, 0, query_id)`"""
         self.entries = {key: each for key, each in self.entries.items() if each.query_id != query_id}
+        self.forgotten.add(query_id)
 
     def seen(self) -> StatementsSnapshot:
         since, evictions = (self.since, self.evictions) if self.tells_resets else (None, None)
@@ -202,7 +204,8 @@ def test_a_figure_is_the_truth_or_says_that_it_is_a_lower_bound(
         assert all(min(counters) >= 0 for counters in window.statements.values())
         assert all(n <= truth.get(query_id, 0) for query_id, n in calls(window).items())
         assert all(c.total <= truth.get(query_id, 0) for query_id, c in window.statements.items())
-        known = {query_id: n for query_id, n in truth.items() if query_id not in window.lower}
-        told = {query_id: n for query_id, n in calls(window).items() if query_id not in window.lower}
+        untold = window.lower | (server.forgotten - {entry.query_id for entry in before.entries})
+        known = {query_id: n for query_id, n in truth.items() if query_id not in untold}
+        told = {query_id: n for query_id, n in calls(window).items() if query_id not in untold}
         gone = {query_id for query_id in known.keys() - told.keys() if window.evicted != 0}
         assert told == {query_id: n for query_id, n in known.items() if query_id not in gone}

@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg2
 
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.fleet import Fleet

@@ -170,8 +170,8 @@ def test_each_missing_privilege_is_named_with_the_sql_that_grants_it(stranger: B
 
 def _restart(bench: Bench) -> None:
     data = Path(bench.sql("SHOW data_directory")[0][0])
-    from aiprod_ops.adapters.instance import PostgresServer
-    from aiprod_ops.adapters.programs import find, reachable
+    from aiprod_ops.adapters.local.instance import PostgresServer
+    from aiprod_ops.adapters.local.programs import find, reachable
 
     server = PostgresServer(reachable(find(), data.parent), data, data.parent / "s", 5432, data.parent / "server.log")
     server.stop("fast")

@@ -16,8 +16,8 @@ import psycopg2
 import pytest
 from click.testing import CliRunner
 
-from aiprod_ops.adapters import processes, programs
-from aiprod_ops.adapters.unprivileged import Way
+from aiprod_ops.adapters.local import processes, programs
+from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.cli.lab import lab_command
 from aiprod_ops.errors import ConfigurationError, Failed, Held, Refused
 from aiprod_ops.lab import data, faults, postgres, status, workload

@@ -14,9 +14,9 @@ import msgspec
 import psycopg2
 import pytest
 
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.catalogue import bloat, damage
 from aiprod_ops.domain.catalogue.faults import Drop, Fault, Level, Rebuild
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds

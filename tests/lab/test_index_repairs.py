@@ -13,8 +13,8 @@ from command_line import lone_server, short_folder, until
 from aiprod_ops.actions import index_repairs as repairs
 from aiprod_ops.adapters.clock import SystemClock
 from aiprod_ops.adapters.files import FolderStore
-from aiprod_ops.adapters.local import LocalPlatform
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.local.platform import LocalPlatform
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.config import Promises, Target
 from aiprod_ops.domain.catalogue.faults import Existing
 from aiprod_ops.domain.schema import Name
@@ -54,9 +54,7 @@ def dsn() -> Iterator[str]:
 @pytest.fixture
 def context(dsn: str, tmp_path: Path) -> Iterator[Context]:
     with PostgresDatabase(dsn, writes=True, application_name="aiprod-ops 2-test") as database:
-        platform = LocalPlatform(
-            dsn, tmp_path, lambda each: PostgresDatabase(each, writes=True, application_name="")
-        )
+        platform = LocalPlatform(dsn, tmp_path, lambda each: PostgresDatabase(each, writes=True, application_name=""))
         history = History(FolderStore(tmp_path), "here", timedelta(days=1))
         yield Context(
             database, Target("here", dsn), platform, SystemClock(), Promises({}, "test"), lambda _: None, history

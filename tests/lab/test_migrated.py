@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from aiprod_ops import api
-from aiprod_ops.adapters import processes, scratch
 from aiprod_ops.adapters.files import FolderStore
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.local import LocalPlatform
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.programs import find
+from aiprod_ops.adapters.local import processes, scratch
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.platform import LocalPlatform
+from aiprod_ops.adapters.local.programs import find
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.config import Promises, Target
 from aiprod_ops.domain.catalogue.faults import Fault, Level, Restore
 from aiprod_ops.engine.history import History
@@ -416,8 +416,8 @@ def test_a_check_that_was_killed_leaves_nothing_after_the_next(bench: Bench, tem
     bench.revision("003", "002", "os.chdir('/'); time.sleep(600)")
     script = (
         "import sys; from datetime import date; from pathlib import Path\n"
-        "from aiprod_ops.adapters import migrations\n"
-        "from aiprod_ops.adapters.postgres import PostgresDatabase\n"
+        "from aiprod_ops.adapters.local import migrations\n"
+        "from aiprod_ops.adapters.postgres.database import PostgresDatabase\n"
         "from aiprod_ops.ports import Migrations\n"
         "connect = lambda dsn: PostgresDatabase(dsn, writes=True, application_name='test')\n"
         "wanted = Migrations(sys.argv[1], 'shop', (), (), {}, date(2026, 1, 1))\n"
@@ -440,7 +440,7 @@ def _migrating(folder: Path) -> list[str]:
     import psutil
 
     lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if "aiprod_ops.adapters.migrating" in line and str(folder) in line]
+    return [line for line in lines if "aiprod_ops.adapters.local.migrating" in line and str(folder) in line]
 
 
 def _wait(condition: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from command_line import lone_server, short_folder
 
 from aiprod_ops.actions import measurements
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.lab import postgres
 from aiprod_ops.units import Milliseconds

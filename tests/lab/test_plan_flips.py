@@ -6,7 +6,7 @@ import pytest
 from command_line import lone_server, short_folder
 
 from aiprod_ops.actions import measurements, plan_flips
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.advice.indexes import NewIndex, advise
 from aiprod_ops.domain.findings import Status
 from aiprod_ops.domain.schema import Key, Name
@@ -26,7 +26,11 @@ create index jobs_created_at on jobs (created_at);
 vacuum analyze jobs;
 """
 PICK = Statement(
-    7, "select id from jobs where status = $1 order by created_at limit 10", 500, Milliseconds(5000.0), Milliseconds(10.0)
+    7,
+    "select id from jobs where status = $1 order by created_at limit 10",
+    500,
+    Milliseconds(5000.0),
+    Milliseconds(10.0),
 )
 
 

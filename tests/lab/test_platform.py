@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.local import LocalPlatform, _without_password
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.local.platform import LocalPlatform, _without_password, processes
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import faults, postgres
 from aiprod_ops.lab.fleet import Fleet
@@ -93,7 +92,8 @@ def test_a_killed_base_backup_leaves_nothing(fleet: Fleet, platform: LocalPlatfo
     def kill_soon(text: str) -> None:
         if text.startswith("base backup"):
             script = (
-                "import sys, time, os, signal; from pathlib import Path; from aiprod_ops.adapters import processes\n"
+                "import sys, time, os, signal; from pathlib import Path\n"
+                "from aiprod_ops.adapters.local import processes\n"
                 "while not (found := [p for p in processes.below(Path(sys.argv[1])) if p.name == 'pg_basebackup']):\n"
                 "    time.sleep(0.005)\n"
                 "os.kill(found[0].pid, signal.SIGKILL)\n"
@@ -110,8 +110,8 @@ def test_a_killed_base_backup_leaves_nothing(fleet: Fleet, platform: LocalPlatfo
 
 def test_a_copy_whose_owner_was_killed_is_swept(fleet: Fleet, platform: LocalPlatform) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from aiprod_ops.adapters.local import LocalPlatform\n"
-        "from aiprod_ops.adapters.postgres import PostgresDatabase\n"
+        "import sys, time; from pathlib import Path; from aiprod_ops.adapters.local.platform import LocalPlatform\n"
+        "from aiprod_ops.adapters.postgres.database import PostgresDatabase\n"
         "connect = lambda dsn: PostgresDatabase(dsn, writes=True, application_name='test')\n"
         "with LocalPlatform(sys.argv[1], Path(sys.argv[2]), connect).copy('run-5'):\n"
         "    time.sleep(60)\n"

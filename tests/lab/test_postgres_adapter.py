@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.schema import Column, Key, Name
 from aiprod_ops.errors import (
     Cancelled,

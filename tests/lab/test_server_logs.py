@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from aiprod_ops.adapters.instance import PostgresServer
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
 from aiprod_ops.adapters.log_files import Following, digest_of
-from aiprod_ops.adapters.programs import find, reachable
 from aiprod_ops.logs.digester import Wanted
 from aiprod_ops.logs.digests import Digest
 

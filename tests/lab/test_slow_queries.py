@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from command_line import Bench, Done, configured, lab, lone_server, session_of, short_folder
 
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.postgres import PostgresDatabase
-from aiprod_ops.adapters.programs import find, reachable
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.counters import NOT_SHOWN, StatementsSnapshot
 
 pytestmark = pytest.mark.lab

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from command_line import Bench
 
-from aiprod_ops.adapters.postgres import PostgresDatabase
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.catalogue import remains
 from aiprod_ops.domain.catalogue.faults import Level
 from aiprod_ops.lab import postgres

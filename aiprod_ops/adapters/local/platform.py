@@ -11,11 +11,11 @@ from pathlib import Path
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from aiprod_ops.adapters import migrations as scripts
-from aiprod_ops.adapters import processes, scratch
-from aiprod_ops.adapters.instance import PostgresServer, socket_folder
-from aiprod_ops.adapters.local_source import Source, read_source
-from aiprod_ops.adapters.programs import Programs, find, reachable
+from aiprod_ops.adapters.local import migrations as scripts
+from aiprod_ops.adapters.local import processes, scratch
+from aiprod_ops.adapters.local.instance import PostgresServer, socket_folder
+from aiprod_ops.adapters.local.programs import Programs, find, reachable
+from aiprod_ops.adapters.local.source import Source, read_source
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show

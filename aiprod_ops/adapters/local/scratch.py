@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer, fits
-from aiprod_ops.adapters.programs import Programs, reachable
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer, fits
+from aiprod_ops.adapters.local.programs import Programs, reachable
 from aiprod_ops.errors import ConfigurationError, Failed, TimedOut
 
 PREFIX = "aiprod-scratch-"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SERVERS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_verifybackup", "pg_waldump", "redis-server")
 OURS = (
     "aiprod_ops.lab",
-    "aiprod_ops.adapters.migrating",
+    "aiprod_ops.adapters.local.migrating",
     "unprivileged.py",
 )  #: in the command line of a Python process that we started
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiprod_ops.adapters.postgres_catalog import Query
-from aiprod_ops.adapters.postgres_log import LogFile
+from aiprod_ops.adapters.postgres.catalog import Query
+from aiprod_ops.adapters.postgres.log import LogFile
 from aiprod_ops.errors import Failed
 
 

@@ -26,7 +26,7 @@ class Query(Protocol):
 @cache
 def statement(name: str) -> str:
     """The statement `sql/NAME.sql` without the comment lines that describe it."""
-    text = resources.files("aiprod_ops.adapters").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    text = resources.files("aiprod_ops.adapters.postgres").joinpath("sql", f"{name}.sql").read_text("utf-8")
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiprod_ops.adapters import postgres_catalog as catalog
-from aiprod_ops.adapters import postgres_indexes as indexes
-from aiprod_ops.adapters import postgres_log as log_reader
-from aiprod_ops.adapters import postgres_pages as pages
-from aiprod_ops.adapters import postgres_statements as statistics
-from aiprod_ops.adapters.postgres_dsn import target
-from aiprod_ops.adapters.postgres_failed_builds import failed_builds
-from aiprod_ops.adapters.postgres_logged import logged
-from aiprod_ops.adapters.postgres_server_log import ServerLog, server_log
-from aiprod_ops.adapters.postgres_session import Session
+from aiprod_ops.adapters.postgres import catalog as catalog
+from aiprod_ops.adapters.postgres import indexes as indexes
+from aiprod_ops.adapters.postgres import log as log_reader
+from aiprod_ops.adapters.postgres import pages as pages
+from aiprod_ops.adapters.postgres import statements as statistics
+from aiprod_ops.adapters.postgres.dsn import target
+from aiprod_ops.adapters.postgres.failed_builds import failed_builds
+from aiprod_ops.adapters.postgres.logged import logged
+from aiprod_ops.adapters.postgres.server_log import ServerLog, server_log
+from aiprod_ops.adapters.postgres.session import Session
 from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage

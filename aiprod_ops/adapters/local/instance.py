@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.programs import Programs, complaint
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.programs import Programs, complaint
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import Seconds
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.unprivileged import Way, command, hand_over, way
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.unprivileged import Way, command, hand_over, way
 from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.units import Seconds
 

@@ -1,4 +1,4 @@
-"""The process in which the migrations run: `python -P -m aiprod_ops.adapters.migrating FOLDER REPORT DSN SECONDS`.
+"""The process in which the migrations run: `python -P -m …local.migrating FOLDER REPORT DSN SECONDS`.
 
 Migrations are somebody's program. They get a process of their own with a clean environment (the caller's doing), no
 network but sockets in files where Linux lets us take it away, an alarm that ends it whatever it does, and a thread

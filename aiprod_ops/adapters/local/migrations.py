@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from aiprod_ops.adapters import processes
-from aiprod_ops.adapters.instance import PostgresServer
-from aiprod_ops.adapters.postgres_catalog import statement
-from aiprod_ops.adapters.programs import complaint, find
-from aiprod_ops.adapters.scratch import scratch
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import complaint, find
+from aiprod_ops.adapters.local.scratch import scratch
+from aiprod_ops.adapters.postgres.catalog import statement
 from aiprod_ops.domain.catalogue.drift import Migrated, Step
 from aiprod_ops.domain.plans import digest
 from aiprod_ops.domain.schema import Name
@@ -153,7 +153,7 @@ def _migrate(server: PostgresServer, migrations: Migrations, timeout: Seconds) -
     env = {"PATH": os.defpath, "HOME": str(home), "TMPDIR": str(home), "PYTHONUSERBASE": base}
     try:
         done = processes.run(
-            [sys.executable, "-P", "-m", "aiprod_ops.adapters.migrating", *arguments],
+            [sys.executable, "-P", "-m", "aiprod_ops.adapters.local.migrating", *arguments],
             cwd=home,
             env=env,
             timeout=Seconds(timeout + 5),

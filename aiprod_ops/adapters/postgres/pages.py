@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aiprod_ops.adapters.postgres_catalog import Query
-from aiprod_ops.adapters.postgres_indexes import extension
+from aiprod_ops.adapters.postgres.catalog import Query
+from aiprod_ops.adapters.postgres.indexes import extension
 from aiprod_ops.domain.catalogue.inspections import Inspection, Tree, Trouble
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Cancelled, Failed, PermissionMissing, TimedOut

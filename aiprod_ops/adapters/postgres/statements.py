@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from aiprod_ops.adapters.postgres_catalog import Query, Row
+from aiprod_ops.adapters.postgres.catalog import Query, Row
 from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot, summed_up
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.domain.statements import Workload

@@ -22,8 +22,8 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from aiprod_ops.adapters.postgres_dsn import EXAMPLE, Target
-from aiprod_ops.adapters.postgres_errors import Ending, connection_error, malformed, statement_error
+from aiprod_ops.adapters.postgres.dsn import EXAMPLE, Target
+from aiprod_ops.adapters.postgres.errors import Ending, connection_error, malformed, statement_error
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import ConfigurationError, OpsError, Unreachable
 from aiprod_ops.ports import Names, Values

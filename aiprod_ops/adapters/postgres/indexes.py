@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from aiprod_ops.adapters.postgres_catalog import Query
+from aiprod_ops.adapters.postgres.catalog import Query
 from aiprod_ops.domain.catalogue import indexes as values
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Extension, FailedBuild, IndexState
 from aiprod_ops.domain.catalogue.usage import NodeUsage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from aiprod_ops.adapters.postgres_dsn import EXAMPLE, Target
+from aiprod_ops.adapters.postgres.dsn import EXAMPLE, Target
 from aiprod_ops.errors import (
     Cancelled,
     ConfigurationError,

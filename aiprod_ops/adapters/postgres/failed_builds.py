@@ -12,7 +12,7 @@ import pglast
 from pglast import ast
 from pglast.parser import ParseError
 
-from aiprod_ops.adapters.postgres_log import LogFile, lines
+from aiprod_ops.adapters.postgres.log import LogFile, lines
 from aiprod_ops.domain.catalogue.indexes import FailedBuild
 
 _BUILDS = re.compile(rb"(?i)create\s+(?:unique\s+)?index|(?:re|drop\s+)index")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from aiprod_ops.adapters.postgres_log import CHUNK, MOST_READ, LogFile
+from aiprod_ops.adapters.postgres.log import CHUNK, MOST_READ, LogFile
 from aiprod_ops.domain.statements import Logged
 from aiprod_ops.logs.digester import Digester, Wanted
 from aiprod_ops.logs.formats import LogReader
