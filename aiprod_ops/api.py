@@ -14,7 +14,7 @@ from aiprod_ops.actions.index_builds import (
     invariants,
     is_built,
 )
-from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage
+from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index, restoring
 from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.measurements import (
@@ -30,7 +30,7 @@ from aiprod_ops.actions.measurements import (
     tables_of,
 )
 from aiprod_ops.actions.migrated import migrated
-from aiprod_ops.actions.plan_flips import Flip, closed, flips, flips_among
+from aiprod_ops.actions.plan_flips import Flip, closed, flips, flips_among, keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
@@ -41,6 +41,7 @@ from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.judgement import faults as index_faults
+from aiprod_ops.domain.catalogue.narrow import faults as narrow_indexes
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.findings import Finding, Status
@@ -63,7 +64,8 @@ __all__ = [
     "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases",
     "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
     "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage", "index_faults",
-    "index_size", "index_usage", "invariants", "is_built", "is_worse", "measure", "migrated", "promise",
-    "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs", "restore_index", "restoring",
-    "revision_of", "show", "since_reset", "still_unused", "subjects", "tables_of", "try_repairs", "unwanted",
+    "index_size", "index_usage", "invariants", "is_built", "is_worse", "keep_flips", "known_flips", "measure",
+    "migrated", "narrow_indexes", "promise", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
+    "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset", "still_unused",
+    "subjects", "tables_of", "try_repairs", "unwanted",
 ]  # fmt: skip

@@ -69,6 +69,8 @@ def show(value: float, unit: str) -> str:
         return f"{value:.0f} B"
     if unit == "ratio":
         return f"{_three(value * 100)} %"
+    if unit == "grade":
+        return ""  # of a state: its name says it
     if unit == "×":
         return f"{_three(value)} ×"
     text = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else _three(value)

@@ -1,9 +1,10 @@
 """Repair indexes that are broken, useless or missing, and see what else is about to fail in the schema.
 
 Found are indexes that a failed build left INVALID or not ready, with who left them, and what REINDEX and DROP INDEX
-left half done; duplicates, exact or as a prefix, DESC or with INCLUDE; indexes that no query used on any node for 30
-days; foreign keys without an index on the referencing side; indexes that hold mostly NULLs; bloat; damage; collations
-that changed their version; sequences near their end; and constraints that are NOT VALID.
+left half done; duplicates, exact or as a prefix, DESC or with INCLUDE; indexes that a wider one would replace; indexes
+that no query used on any node for 30 days; foreign keys without an index on the referencing side; indexes that hold
+mostly NULLs; bloat; damage; collations that changed their version; sequences near their end; and constraints that are
+NOT VALID. Statements whose generic plan is far worse than a custom one are known from the last proof.
 
 What the migrations declare is compared with what is there. They are run to their head on an empty server of our own,
 because nothing else tells what they do.
@@ -52,6 +53,7 @@ from aiprod_ops.api import (
     Seconds,
     TableSize,
     UsageSnapshot,
+    Workload,
 )
 
 
@@ -84,6 +86,8 @@ class Facts:
     catalogue: Moving[Catalogue]
     migrated: Moving[api.Migrated | None]
     sizes: Moving[dict[str, TableSize]]
+    workload: Moving[Workload]
+    flips: Moving[tuple[Finding, ...]]
     usage: Moving[tuple[UsageSnapshot, ...]]
     pages: Moving[Inspection]
     checked: Moving[Inspection]
@@ -121,6 +125,8 @@ def facts(ctx: Context, params: Params) -> Facts:
         catalogue,
         api.migrated(ctx) if has_migrations else None,
         ctx.db.sizes(),
+        ctx.db.workload(),
+        api.known_flips(ctx),
         api.index_usage(ctx, params.window),
         api.index_bloat(ctx, catalogue, params.least, params.read),
         api.index_damage(ctx, catalogue, params.read),
@@ -135,6 +141,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield from api.drift_scope(facts.migrated, facts.schema, facts.catalogue.version)
     for fault in faults(facts, params):
         yield fault.finding
+    yield from facts.flips
 
 
 def faults(facts: Facts, params: Params) -> list[api.Fault]:
@@ -150,6 +157,7 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
     found = api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds)
     if facts.migrated is not None:
         found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
+    found += api.narrow_indexes(facts.catalogue, facts.workload, facts.schema, facts.sizes)
     only = {kind.strip() for kind in params.only.split(",") if kind.strip()}
     return [fault for fault in found if not only or fault.kind in only]
 
@@ -184,8 +192,13 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     """Do it on the copy; refuse what makes a statement worse, and what gives back too little."""
-    workload, schema = copy.source.workload(), copy.source.schema()
-    return api.try_repairs(copy, plan, workload, schema, most=params.most, least_gain=params.bloat)
+    api.read_copy(copy.context, params.least)
+    source = copy.source
+    trial = api.try_repairs(
+        copy, plan, source.workload(), source.schema(), source.sizes(), most=params.most, least_gain=params.bloat
+    )
+    api.keep_flips(copy.context, trial.flips)
+    return trial.proof
 
 
 @book.guard

@@ -11,9 +11,11 @@ from aiprod_ops.domain.catalogue.inspections import Inspection, within
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import OpsError
-from aiprod_ops.units import Bytes, Seconds
+from aiprod_ops.units import Bytes, Seconds, seconds
 
 USAGE = "index-usage"  #: the name of the snapshots in the target's history
+_BLOAT, _DAMAGE = "bloat-on-copy", "damage-on-copy"
+_ALL = Bytes(1 << 62)
 
 
 def index_usage(ctx: Context, window: Seconds) -> tuple[UsageSnapshot, ...]:
@@ -38,7 +40,8 @@ def index_bloat(ctx: Context, catalogue: Catalogue, least: Bytes, budget: Bytes)
         return Inspection()
     chosen, left_out = within(bloat.order(catalogue.indexes, least), budget)
     ctx.report(f"reading {len(chosen)} indexes for bloat")
-    return replace(ctx.db.bloat([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
+    read = replace(ctx.db.bloat([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
+    return _with_copy(ctx, read, _BLOAT)
 
 
 def index_damage(ctx: Context, catalogue: Catalogue, budget: Bytes) -> Inspection:
@@ -47,4 +50,34 @@ def index_damage(ctx: Context, catalogue: Catalogue, budget: Bytes) -> Inspectio
         return Inspection()
     chosen, left_out = within(damage.order(catalogue.indexes), budget)
     ctx.report(f"looking for damage in {len(chosen)} indexes")
-    return replace(ctx.db.damage([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
+    read = replace(ctx.db.damage([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
+    return _with_copy(ctx, read, _DAMAGE)
+
+
+def read_copy(ctx: Context, least: Bytes) -> None:
+    """Read all indexes of a copy, whatever their size, and keep what was seen for the checks that may not read so much.
+
+    A copy is made page by page: what is bloated or damaged there is so on the target.
+    """
+    catalogue, now = ctx.db.catalogue(), ctx.clock.now()
+    for name, read in (
+        (_BLOAT, index_bloat(ctx, catalogue, least, _ALL)),
+        (_DAMAGE, index_damage(ctx, catalogue, _ALL)),
+    ):
+        ctx.history.keep(name, now, read)
+
+
+def _with_copy(ctx: Context, read: Inspection, name: str) -> Inspection:
+    """With what a copy told of the indexes that were left out, where that is not older than a proof may be."""
+    last = ctx.history.last(name) if read.left_out else None
+    if last is None or ctx.clock.now() - last.taken > timedelta(seconds=seconds(ctx.promises.get("evidence.max_age"))):
+        return read
+    known: Inspection = msgspec.convert(last.value, Inspection)
+    unknown = {*known.left_out, *(trouble.index for trouble in known.troubles if not trouble.is_damage)}
+    left = {name for name in read.left_out if name not in unknown}
+    return replace(
+        read,
+        trees={**{key: tree for key, tree in known.trees.items() if key in {str(name) for name in left}}, **read.trees},
+        troubles=(*read.troubles, *(each for each in known.troubles if each.index in left)),
+        left_out=tuple(name for name in read.left_out if name not in left),
+    )

@@ -2,15 +2,18 @@
 what became worse by it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from aiprod_ops.actions.index_builds import Build, index_size
 from aiprod_ops.actions.measurements import Case, Measured, cases, compared, is_worse, measure, subjects, tables_of
+from aiprod_ops.actions.plan_flips import Flip, closed, flips_among
 from aiprod_ops.actions.worth import worth
+from aiprod_ops.domain.advice.indexes import advise
 from aiprod_ops.domain.catalogue.faults import Existing
 from aiprod_ops.domain.plans import Plan
 from aiprod_ops.domain.proofs import Proof, Sampled
-from aiprod_ops.domain.schema import Name, Schema
+from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.sql.trees import Unreadable
 from aiprod_ops.domain.sql.writes import written
 from aiprod_ops.domain.statements import Statement, Workload
@@ -26,7 +29,18 @@ _REMOVE = "remove-index"
 MORE_BUFFERS, FEW_BUFFERS = 1.2, 10
 
 
-def try_repairs(copy: Copy, plan: Plan, workload: Workload, schema: Schema, *, most: int, least_gain: float) -> Proof:
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the copy said: the proof, and the plan flips that are there with the repairs done."""
+
+    proof: Proof
+    flips: tuple[Flip, ...]
+
+
+def try_repairs(
+    copy: Copy, plan: Plan, workload: Workload, schema: Schema, sizes: Mapping[str, TableSize], *, most: int,
+    least_gain: float,
+) -> Trial:  # fmt: skip
     """Do each action on the copy and measure what it does to the `most` statements with the largest total time.
 
     Refused is what fails, what makes a statement worse, a removal when nothing could be replayed, and a rebuild that
@@ -38,7 +52,7 @@ def try_repairs(copy: Copy, plan: Plan, workload: Workload, schema: Schema, *, m
     wanted = cases(found)
     before, trouble = measure(copy.db, wanted, copy.context.report)
     values = worth(copy.db, _touched(schema, wanted, names.values()), wanted, before, workload, copy.context.report)
-    sizes = {name: index_size(copy.db, index) for name, index in names.items()}
+    was = {name: index_size(copy.db, index) for name, index in names.items()}
     refused = _applied(copy, plan)
     refused |= _unproven(plan, before, refused)
     _take_back(copy, plan, refused)
@@ -50,16 +64,29 @@ def try_repairs(copy: Copy, plan: Plan, workload: Workload, schema: Schema, *, m
         after, _ = measure(copy.db, wanted, copy.context.report)
     for action in plan.actions:
         if action.kind == "rebuild-index" and action.name not in refused:
-            now, then = index_size(copy.db, names[action.name]), sizes[action.name]
+            now, then = index_size(copy.db, names[action.name]), was[action.name]
             told = f"{action.name}: {show(then, 'B')} → {show(now, 'B')}"
             if action.answers.startswith("bloat:") and now > (1 - least_gain) * then:
                 refused[action.name] = f"a rebuild gives back too little: {told}; {least_gain:.0%} is asked for"
             else:
                 notes.append(f"rebuilt on the copy: {told}")
-    return Proof(
+    flipped = flips_among(copy.db, wanted, after, _preparing(copy, replayed))
+    if flipped:
+        copy.context.report(f"looking for what closes {len(flipped)} plan flips")
+        candidates = advise([flip.statement for flip in flipped], copy.db.schema(), sizes).candidates
+        flipped = closed(copy.db, flipped, found, [candidate.index for candidate in candidates])
+    proof = Proof(
         tuple(compared(wanted, before, after)), refused, tuple(sorted({*notes, *trouble, *more})),
         tuple(each.columns for each in values),
     )  # fmt: skip
+    return Trial(proof, tuple(flipped))
+
+
+def _preparing(copy: Copy, statements: Sequence[Statement]) -> dict[int, tuple[str, ...]]:
+    """Which applications prepare a statement, as far as the log of the last day tells."""
+    since = copy.context.clock.now() - timedelta(days=1)
+    known, _ = copy.source.logged([each.query_id for each in statements], since)
+    return {query_id: logged.clients for query_id, logged in known.items()}
 
 
 def _index(subject: Build | Existing) -> Name:

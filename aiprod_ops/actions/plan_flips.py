@@ -7,6 +7,9 @@ Source: PostgreSQL manual, PREPARE ("Notes"); measured: 0.5 → 520 ms at the el
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import msgspec
 
 from aiprod_ops.actions.index_builds import Build, creation
 from aiprod_ops.actions.measurements import (
@@ -23,8 +26,9 @@ from aiprod_ops.domain.advice.coverage import NewIndex
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.proofs import Sampled
 from aiprod_ops.domain.statements import Statement
+from aiprod_ops.engine.runbook import Context
 from aiprod_ops.ports import Database
-from aiprod_ops.units import Seconds, show
+from aiprod_ops.units import Seconds, seconds, show
 
 #: A generic plan that reads so many times as much as a custom one is a flip.
 FLIP = 10.0
@@ -157,7 +161,8 @@ def _is_closed(database: Database, subject: Subject, index: NewIndex) -> bool:
 
 
 def finding(flip: Flip) -> Finding:
-    """For people: how many times worse, for whom, and what closes it. CRITICAL where the server would take the plan."""
+    """For people: how many times worse, for whom, and what closes it. A WARNING where the server would take the plan,
+    CRITICAL where somebody is known to prepare the statement, too."""
     closes = f"closed by {flip.closed_by}" if flip.closed_by else "no index tried closes it"
     who = f"prepared by {', '.join(flip.clients)}" if flip.clients else "nobody knows which clients prepare it"
     times = f"{show(flip.custom_ms.median, 'ms')} → {show(flip.generic_ms.median, 'ms')}"
@@ -166,9 +171,27 @@ def finding(flip: Flip) -> Finding:
         "times more buffers with the generic plan",
         flip.ratio,
         "×",
-        warn=FLIP,
-        crit=FLIP if flip.is_taken else None,
+        warn=FLIP if flip.is_taken else None,
+        crit=FLIP if flip.is_taken and flip.clients else None,
         note=f"{times} for {flip.values} values; {taken}; {who}; {closes}",
         columns={"statement": flip.statement.text},
         id=f"flip:{flip.statement.query_id}",
     )
+
+
+_FLIPS = "plan-flips"  #: name in the history
+
+
+def keep_flips(context: Context, found: Iterable[Flip]) -> None:
+    """Keep what a copy told, for the checks: they only read, and cannot measure."""
+    now = context.clock.now()
+    kept = [replace(each, note=f"{each.note}; measured on a copy on {now:%Y-%m-%d}") for each in map(finding, found)]
+    context.history.keep(_FLIPS, now, kept)
+
+
+def known_flips(context: Context) -> tuple[Finding, ...]:
+    """The flips of the last proof, where that is not older than a proof may be."""
+    last, age = context.history.last(_FLIPS), seconds(context.promises.get("evidence.max_age"))
+    if last is None or context.clock.now() - last.taken > timedelta(seconds=age):
+        return ()
+    return msgspec.convert(last.value, tuple[Finding, ...])

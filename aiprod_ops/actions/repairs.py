@@ -13,7 +13,7 @@ from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.coverage import NewIndex, exists, name_for
 from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.catalogue.faults import Build as Missing
-from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, Repair, Restore
+from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, Repair, Restore, Widen
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action, Estimate, Plan
@@ -21,8 +21,9 @@ from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.units import Bytes, Seconds
 
+Single = Missing | Restore | Rebuild | Drop
 #: What is missing comes first, what is removed last: nothing is without an index in between.
-_ORDER: tuple[type[Repair], ...] = (Missing, Restore, Rebuild, Drop)
+_ORDER: tuple[type[Single], ...] = (Missing, Restore, Rebuild, Drop)
 _EMPTY = TableSize(0.0, 0, Bytes(0), {})
 _QUICK = Estimate(Seconds(1))
 
@@ -48,13 +49,21 @@ def repairs(
     what was repaired meanwhile is not planned.
     """
     made = _Repairs({table.name: table for table in schema.tables}, schema, filenodes, sizes, usage)
-    wanted = [(fault, fault.repair) for fault in faults if fault.repair is not None and made.is_due(fault.repair)]
-    chosen: dict[object, tuple[Fault, Repair]] = {}
+    parts = [(fault, repair) for fault in faults for repair in _parts(fault.repair)]
+    wanted = [(fault, repair) for fault, repair in parts if made.is_due(repair)]
+    chosen: dict[object, tuple[Fault, Single]] = {}
     for fault, repair in sorted(wanted, key=lambda pair: (-_ORDER.index(type(pair[1])), pair[0].id)):
         about = (repair.table, repair.keys) if isinstance(repair, Missing) else repair.index.name
         chosen.setdefault(about, (fault, repair))
     for fault, repair in sorted(chosen.values(), key=lambda pair: (_ORDER.index(type(pair[1])), pair[0].id)):
         yield made.action(fault, repair)
+
+
+def _parts(repair: Repair | None) -> list[Single]:
+    """A wider index is built, then the narrow one goes: two actions."""
+    if isinstance(repair, Widen):
+        return [Missing(repair.index.table, repair.keys), Drop(repair.index)]
+    return [] if repair is None else [repair]
 
 
 class _Repairs:
@@ -73,7 +82,7 @@ class _Repairs:
         self._taken = {index.name.name for table in schema.tables for index in table.indexes}
         self._taken |= {name.name for name in (*schema.taken, *tables)}
 
-    def is_due(self, repair: Repair) -> bool:
+    def is_due(self, repair: Single) -> bool:
         """Whether the schema is still as the fault says."""
         table = self._tables.get(repair.table if isinstance(repair, Missing) else repair.index.table)
         if table is None:
@@ -87,7 +96,7 @@ class _Repairs:
             return False
         return not isinstance(repair, Rebuild) or self._filenodes.get(str(there.name)) == repair.index.filenode
 
-    def action(self, fault: Fault, repair: Repair) -> Action:
+    def action(self, fault: Fault, repair: Single) -> Action:
         if isinstance(repair, Missing):
             return self._build(fault, repair)
         index = replace(repair.index, revision=self._revision)

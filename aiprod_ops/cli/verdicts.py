@@ -61,7 +61,9 @@ def _text(result: Checked, target: str, *, ids: bool) -> None:
         else:
             for finding in findings:
                 note = (f" ({said})" if (said := _said(finding)) else "") + (f" [{finding.id}]" if ids else "")
-                say(f"  {_colored(finding.status)}  {finding.metric}: {finding.shown}{note}")
+                say(
+                    f"  {_colored(finding.status)}  {finding.metric}{f': {finding.shown}' if finding.shown else ''}{note}"
+                )
     if line := _compared(result):
         say(f"  {line}")
 

@@ -43,9 +43,11 @@ class Workload:
 @dataclass(frozen=True, slots=True)
 class Logged:
     """What the log tells of a statement: calls over `log_min_duration_statement`, and the plan of the slowest one that
-    auto_explain logged. The plan holds users' data: it is shown to those who ask, and never stored.
+    auto_explain logged. The plan holds users' data: it is shown to those who ask, and never stored. `clients` are the
+    applications that prepare it: a generic plan is a matter for them.
     """
 
     calls: int
     p95: Milliseconds
     plan: str = ""
+    clients: tuple[str, ...] = ()

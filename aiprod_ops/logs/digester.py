@@ -151,7 +151,10 @@ class Digester:
         if _OUR_COMMENT in text:  # where the log does not name applications
             self.left_out.ours += len(calls)
             return
-        prepared, total_us = self._held(key, text, is_servers=is_servers).add(calls)
+        figures = self._held(key, text, is_servers=is_servers)
+        prepared, total_us = figures.add(calls)
+        if prepared:
+            figures.prepared_by(application)
         self._count(application, len(calls), prepared, total_us)
 
     def _held(self, key: Key, text: str, *, is_servers: bool = False) -> Figures:
@@ -199,6 +202,7 @@ class Digester:
             text=shapes.normalised(figures.text),
             calls=figures.calls,
             prepared=figures.prepared,
+            clients=tuple(sorted(figures.clients)),
             total=Milliseconds(total),
             mean=Milliseconds(total / figures.calls if figures.calls else 0.0),
             p50=Milliseconds(quantiles[0]),

@@ -26,8 +26,8 @@ class Row:
     """One statement of one database. Quantiles are within 1 %.
 
     `query_id` is the server's where `is_servers`, else one of our own. `prepared` counts the calls of named prepared
-    statements, which may change over to a generic plan. `plan` is that of the slowest call that logged one, with its
-    values.
+    statements, which may change over to a generic plan; `clients` are the applications that make them (10 at the most).
+    `plan` is that of the slowest call that logged one, with its values.
     """
 
     query_id: int
@@ -36,6 +36,7 @@ class Row:
     text: str
     calls: int
     prepared: int
+    clients: tuple[str, ...]
     total: Milliseconds
     mean: Milliseconds
     p50: Milliseconds

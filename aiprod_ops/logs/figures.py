@@ -9,12 +9,13 @@ from aiprod_ops.logs.histograms import Histogram
 from aiprod_ops.logs.shapes import MOST_TEXT
 
 MOST_PLAN = 16_384  #: characters
+MOST_CLIENTS = 10
 
 
 class Figures:
     """Counts, times in whole microseconds (so that no order of adding changes a sum), quantiles, examples, a plan."""
 
-    __slots__ = ("calls", "examples", "first", "histogram", "last", "max_ms", "plan", "plan_ms", "prepared",
+    __slots__ = ("calls", "clients", "examples", "first", "histogram", "last", "max_ms", "plan", "plan_ms", "prepared",
                  "spilled", "spills", "text", "total_us")  # fmt: skip
 
     def __init__(self, text: str) -> None:
@@ -24,6 +25,7 @@ class Figures:
         self.first = self.last = self.plan = ""
         self.histogram = Histogram()
         self.examples = Examples()
+        self.clients: set[str] = set()
 
     def add(self, calls: Sequence[Call]) -> tuple[int, int]:
         """Count calls; answers how many of them were prepared, and their time in microseconds."""
@@ -39,6 +41,11 @@ class Figures:
         self.histogram.add(durations)
         self.examples.add(stamps, durations, texts, details)
         return prepared, total_us
+
+    def prepared_by(self, application: str) -> None:
+        """Remember who prepares it."""
+        if len(self.clients) < MOST_CLIENTS:
+            self.clients.add(application)
 
     def explain(self, plan: Plan) -> None:
         """Keep the plan of the slowest call that has one."""

@@ -20,7 +20,7 @@ def logged(files: Sequence[LogFile], database: str, query_ids: Collection[int], 
         digester.add(reader.end())
     rows = digester.digest().rows
     return {
-        row.query_id: Logged(row.calls, row.p95, row.plan)
+        row.query_id: Logged(row.calls, row.p95, row.plan, row.clients)
         for row in rows
         if row.is_servers and row.query_id in query_ids and (row.calls or row.plan)
     }

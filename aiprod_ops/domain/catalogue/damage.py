@@ -40,5 +40,8 @@ def unread(kind: str, inspection: Inspection) -> Iterator[Fault]:
         note = "; ".join(f"{each.index}: {each.said}" for each in troubles[:5])
         yield Fault(kind, "unread", Level.UNKNOWN, f"{len(troubles)} could not be read: {note}")
     if left := inspection.left_out:
-        note = f"{len(left)} indexes are larger than what may be read ({listed(left)}): raise it with `--read`"
+        note = (
+            f"{len(left)} indexes are larger than what may be read ({listed(left)}): read them on a copy with "
+            "`aiprod-ops prove verify-indexes`, or raise `--read`"
+        )
         yield Fault(kind, "budget", Level.UNKNOWN, note)

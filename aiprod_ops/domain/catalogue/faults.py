@@ -52,7 +52,15 @@ class Restore:
     index: Existing
 
 
-Repair = Drop | Rebuild | Build | Restore
+@dataclass(frozen=True, slots=True)
+class Widen:
+    """A wider index in the place of one whose keys it begins with: the wide one is built, then the narrow one goes."""
+
+    index: Existing
+    keys: tuple[Key, ...]
+
+
+Repair = Drop | Rebuild | Build | Restore | Widen
 
 
 class Level(StrEnum):
@@ -89,4 +97,4 @@ class Fault:
         if self.level is Level.UNKNOWN:
             return Finding(metric, None, note=self.note, id=self.id)
         grade = 2.0 if self.level is Level.CRITICAL else 1.0
-        return Finding(metric, grade, "", warn=1, crit=2, note=self.note, id=self.id)
+        return Finding(metric, grade, "grade", warn=1, crit=2, note=self.note, id=self.id)
