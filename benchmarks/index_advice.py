@@ -48,8 +48,8 @@ class Advised:
 
 def run() -> None:
     from aiprod_ops import config
-    from aiprod_ops.adapters.local import LocalPlatform
-    from aiprod_ops.adapters.postgres import PostgresDatabase
+    from aiprod_ops.adapters.local.platform import LocalPlatform
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
 
     programs = POSTGRES_15 if (POSTGRES_15 / "postgres").is_file() else None
     with lab(int(os.environ.get("BENCH_ROWS", ROWS)), workload=False, postgres_bin=programs, name="advice") as made:
