@@ -61,9 +61,8 @@ def _text(result: Checked, target: str, *, ids: bool) -> None:
         else:
             for finding in findings:
                 note = (f" ({said})" if (said := _said(finding)) else "") + (f" [{finding.id}]" if ids else "")
-                say(
-                    f"  {_colored(finding.status)}  {finding.metric}{f': {finding.shown}' if finding.shown else ''}{note}"
-                )
+                value = f": {finding.shown}" if finding.shown else ""
+                say(f"  {_colored(finding.status)}  {finding.metric}{value}{note}")
     if line := _compared(result):
         say(f"  {line}")
 

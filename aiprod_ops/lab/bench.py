@@ -155,9 +155,11 @@ class Bench:
         """What the actor has done until now, by statement."""
         return traces.acts(self.lab, "aiprod_actor")
 
-    def require_same(self, before: traces.Look, after: str, *, worked: bool = False) -> None:
-        """Nothing on the server has changed since. `worked`: but for what the lab's application did meanwhile."""
-        changes = before.changes(traces.look(self.lab), ("rows written", "statistics") if worked else ())
+    def require_same(self, before: traces.Look, after: str, *, worked: bool = False, restored: bool = False) -> None:
+        """Nothing on the server has changed since. `worked`: but for what the lab's application did meanwhile;
+        `restored`: an index that came back is in another file."""
+        but = (*(("rows written", "statistics") if worked else ()), *(("files of indexes",) if restored else ()))
+        changes = before.changes(traces.look(self.lab), but)
         require(not changes, f"{after} changed {'; '.join(changes)}")
 
     def require_undone(self, draft: Draft, after: str) -> None:

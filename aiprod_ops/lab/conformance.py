@@ -106,7 +106,7 @@ def undo_restores(bench: Bench) -> str:
         undo = undo_draft(bench.world, bench.entry, Journal.of(bench.world.store, bench.world.context.clock, run))
         bench.expect(0, "rollback", run, "--apply", undo.digest)
         bench.require_undone(draft, "the rollback")
-        bench.require_same(before, "applying and rolling back")
+        bench.require_same(before, "applying and rolling back", restored=True)
         bench.expect(Exit.REFUSED, "rollback", bench.runs("rollback")[-1])
     return "the same plan follows from the facts again, and the server looks as before"
 

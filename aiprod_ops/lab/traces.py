@@ -10,16 +10,20 @@ from aiprod_ops.lab.fleet import Fleet
 #: What → one text. Neither WAL nor transaction numbers: autovacuum moves them on a quiet server, too.
 _LOOKS = {
     "relations": """
-        select string_agg(concat_ws(' ', n.nspname, c.relname, c.relkind, c.relfilenode, c.relowner, c.relacl,
+        select string_agg(concat_ws(' ', n.nspname, c.relname, c.relkind,
+                                    case when c.relkind <> 'i' then c.relfilenode end, c.relowner, c.relacl,
                                     c.reloptions), ';' order by n.nspname, c.relname)
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where n.nspname <> 'pg_toast' and not starts_with(n.nspname, 'pg_t')""",
+    "files of indexes": """
+        select string_agg(concat_ws(' ', relname, relfilenode), ';' order by relname, oid) from pg_class
+        where relkind = 'i' and oid >= 16384""",
     "columns": """
         select string_agg(concat_ws(' ', attrelid::regclass, attname, atttypid, atttypmod, attnotnull, attoptions,
-                                    attstattarget), ';' order by attrelid, attnum)
+                                    attstattarget), ';' order by attrelid::regclass::text, attnum)
         from pg_attribute where attrelid >= 16384 and attnum > 0""",
     "indexes": """
-        select string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisvalid, indisready), ';' order by indexrelid)
+        select string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisvalid, indisready), ';' order by indexrelid::regclass::text)
         from pg_index where indrelid >= 16384""",
     "constraints": """
         select string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), ';' order by oid) from pg_constraint""",

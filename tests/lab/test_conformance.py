@@ -21,10 +21,11 @@ from aiprod_ops.pages.sources import site
 
 pytestmark = pytest.mark.lab
 STRANGERS = site() / "examples"
-BOOKS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",))
+BOOKS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",), ("verify-indexes",))
 MEANINGLESS = {
     "terminate-idle-sessions": {"undo", "killed-while-proving"},  # irreversible, and no copy would tell anything
     "add-missing-index": set(),
+    "verify-indexes": set(),
 }
 SILENT = '''"""A runbook that only checks, and that nobody can provoke."""
 
