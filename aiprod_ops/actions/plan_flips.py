@@ -129,7 +129,7 @@ def _ratio(custom: Sampled, generic: Sampled) -> float:
 def closed(
     database: Database, found: Sequence[Flip], subjects: Iterable[Subject], candidates: Iterable[NewIndex]
 ) -> list[Flip]:
-    """The flips with the first of the candidates on their table that closes each, tried by a real build on the copy.
+    """The flips with the first of the candidates that closes each, tried by a real build on the copy.
 
     What was built is dropped again.
     """

@@ -86,6 +86,23 @@ def test_changes() -> None:
     assert changes(PICK) == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        (MONTH, ("created_at", "preset")),
+        ("SELECT j.preset AS kind FROM jobs j WHERE status = $1 ORDER BY kind", ("preset", "status")),
+        ("SELECT * FROM jobs", None),
+        ("SELECT j.* FROM jobs j", None),
+        ("SELECT row_to_json(jobs) FROM jobs", None),
+        ("SELECT id FROM jobs FOR UPDATE", None),
+        (MOVE, None),
+    ],
+)
+def test_which_columns_a_statement_reads(text: str, reads: tuple[str, ...] | None) -> None:
+    (access,) = read(text, SCHEMA).accesses
+    assert access.reads == reads
+
+
 def test_writes_are_counted_by_what_they_set() -> None:
     found, calls = writes([*WRITTEN, statement(1, PICK), statement(2, "UPDATE nowhere SET a = 1")], SCHEMA)
     assert found == {
