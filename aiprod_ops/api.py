@@ -41,6 +41,7 @@ from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.judgement import faults as index_faults
+from aiprod_ops.domain.catalogue.judgement import ordered
 from aiprod_ops.domain.catalogue.narrow import faults as narrow_indexes
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
@@ -65,7 +66,7 @@ __all__ = [
     "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
     "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage", "index_faults",
     "index_size", "index_usage", "invariants", "is_built", "is_worse", "keep_flips", "known_flips", "measure",
-    "migrated", "narrow_indexes", "promise", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
-    "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset", "still_unused",
-    "subjects", "tables_of", "try_repairs", "unwanted",
+    "migrated", "narrow_indexes", "ordered", "promise", "read_copy", "read_snapshot", "ready_to_build",
+    "rebuild_index", "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset",
+    "still_unused", "subjects", "tables_of", "try_repairs", "unwanted",
 ]  # fmt: skip

@@ -159,7 +159,7 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
         found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
     found += api.narrow_indexes(facts.catalogue, facts.workload, facts.schema, facts.sizes)
     only = {kind.strip() for kind in params.only.split(",") if kind.strip()}
-    return [fault for fault in found if not only or fault.kind in only]
+    return api.ordered(fault for fault in found if not only or fault.kind in only)
 
 
 def _summary(facts: Facts) -> Finding:

@@ -105,7 +105,7 @@ class Run:
                 return self.journal.write("outcome", step=step, state=State.UNCHANGED)
             if done is None:
                 return self._abandon(f"whether {action.name} is done cannot be seen with the actor's role")
-            kind.check(self._acting, subject)
+            self._check_needs(action)
         except Held as error:
             return self._abandon(error.message, Exit.HELD)
         except OpsError as error:
@@ -113,6 +113,11 @@ class Run:
             return self._abandon(f"{error.message}. {error.hint}".strip(". "), before_acting(error))
         self.journal.write("intended", step=step, action=action.name, token=self._token)
         return self._do(step)
+
+    def _check_needs(self, action: Action) -> None:
+        """Before the first action, the needs of all: a privilege that the last one lacks must not undo the others."""
+        for each in (action,) if self._progress.touched else self.plan.actions:
+            self.book.kinds[each.kind].check(self._acting, self._subject(each))
 
     def _refusal(self) -> str:
         """Why acting is refused right now: a plan that is stale, or a guard; empty when nothing speaks against it."""

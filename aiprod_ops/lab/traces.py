@@ -23,7 +23,8 @@ _LOOKS = {
                                     attstattarget), ';' order by attrelid::regclass::text, attnum)
         from pg_attribute where attrelid >= 16384 and attnum > 0""",
     "indexes": """
-        select string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisvalid, indisready), ';' order by indexrelid::regclass::text)
+        select string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisvalid, indisready), ';'
+                          order by indexrelid::regclass::text)
         from pg_index where indrelid >= 16384""",
     "constraints": """
         select string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), ';' order by oid) from pg_constraint""",

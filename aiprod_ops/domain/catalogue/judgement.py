@@ -1,6 +1,6 @@
 """All that is wrong with a database's indexes, sequences and constraints, from what was read of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aiprod_ops.domain.catalogue import (
     bloat,
@@ -29,10 +29,7 @@ def faults(
     checked: Inspection,
     thresholds: Thresholds,
 ) -> list[Fault]:
-    """Sorted by level (worst first), kind and subject: the same facts always give the same list.
-
-    `snapshots` are oldest first, the last one of now; `read` is what pgstatindex told, `checked` what amcheck did.
-    """
+    """In order. `snapshots` are oldest first, the last one of now; `read` is what pgstatindex told, `checked` what amcheck did."""
     found = [
         *remains.faults(catalogue),
         *duplicates.faults(catalogue.indexes),
@@ -46,6 +43,11 @@ def faults(
         *constraints.faults(catalogue.unvalidated),
         *_blind(catalogue),
     ]
+    return ordered(found)
+
+
+def ordered(found: Iterable[Fault]) -> list[Fault]:
+    """The worst first, then by kind and subject: the same faults always stand in the same order."""
     return sorted(found, key=lambda fault: (_ORDER[fault.level], fault.kind, fault.subject))
 
 

@@ -37,4 +37,6 @@ def _is_key(slot: Slot, schema: Schema) -> bool:
         return False
     table = schema.table(slot.table.schema, slot.table.name)
     indexes = table.indexes if table else ()
-    return any(index.is_unique and slot.column == key.column for index in indexes for key in index.keys)
+    return any(
+        index.is_unique and index.is_valid and slot.column == key.column for index in indexes for key in index.keys
+    )
