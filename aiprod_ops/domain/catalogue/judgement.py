@@ -29,7 +29,8 @@ def faults(
     checked: Inspection,
     thresholds: Thresholds,
 ) -> list[Fault]:
-    """In order. `snapshots` are oldest first, the last one of now; `read` is what pgstatindex told, `checked` what amcheck did."""
+    """In order. `snapshots` are oldest first, the last one of now; `read` is what pgstatindex told, `checked` what
+    amcheck did."""
     found = [
         *remains.faults(catalogue),
         *duplicates.faults(catalogue.indexes),
