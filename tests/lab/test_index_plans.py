@@ -118,18 +118,23 @@ def test_an_index_that_is_used_after_all_stays(bench: Bench) -> None:
 
 
 def test_all_is_proven_and_repaired_but_what_cannot_be(bench: Bench) -> None:
+    check(bench)  # sees that one of them was used
+    time.sleep(1.2)  # and this is not in the window any more
     plan = bench.run("plan", BOOK, *OPTIONS, "-o", "json")
     proof = bench.run("prove", BOOK, "--plan", plan.json()["digest"], "-o", "json", timeout_s=300)
     assert proof.exit == 10, proof.said
     body = proof.json()
-    assert body["refused"].keys() == {"never"}, body["refused"]
-    assert "could not create unique index" in body["refused"]["never"]
+    refused = body["refused"]
+    # Whether the wide index is as good for each statement as the narrow one was is a matter of a few buffers here.
+    assert refused.keys() - {"narrow"} == {"never", "idle"}, refused
+    assert "SELECT count(*) FROM jobs WHERE language = $1” worse" in refused["idle"]
+    assert "could not create unique index" in refused["never"]
     assert any(note.startswith("rebuilt on the copy: bloated") for note in body["notes"]), body["notes"]
     assert {"public.narrow", "public.twin_a", "public.jobs_pkey"} <= {row["index"] for row in body["worth"]}
     done = bench.run("run", BOOK, "--apply", body["proves"], timeout_s=300)
     assert done.exit == 0, done.said
     left = {name for name in bench.indexes() if not name.startswith("idx_jobs_status_created_at")}
-    assert left == {"twin_a", "never", "idx_jobs_user_id"}
+    assert left == {"twin_a", "idx_jobs_user_id", *refused}
     assert set(bench.indexes("ledger")) == {"bloated"}
     (written,) = bench.fleet.migrations.glob("*_add_*.py")
     text = written.read_text()
