@@ -46,7 +46,17 @@ def _summary(world: Any, run: str) -> Iterator[str]:
         for action in record.body.get("actions", []):
             yield f"{action['state']:<12} {action['kind']} {action['name']}"
         for name, place in record.body.get("files", {}).items():
-            there = world.store.where(place) if place.startswith("runs/") else place
+            there = _there(world, place)
             yield f"{'written':<12} {name}: {there}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return
+
+
+def _there(world: Any, place: str) -> str:
+    """Where a person finds a file that evidence names: in the target's migrations, or in the store."""
+    from aiprod_ops.cli.world import DELIVERED
+
+    folder = world.context.target.migrations
+    if place.startswith(DELIVERED) and folder:
+        return f"{folder}/{place.removeprefix(DELIVERED)}"
+    return str(world.store.where(place))

@@ -22,6 +22,9 @@ from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Platform, Store
 
 
+DELIVERED = "migrations/"  #: a place in the target's migrations folder, as evidence tells it
+
+
 def version() -> str:
     """The installed version."""
     return metadata.version("aiprod-ops")
@@ -169,9 +172,11 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
 
 
 def _deliver(target: Target, name: str, text: str) -> str:
-    """Put a verified run's file into the target's migrations folder; answers where it is, or nothing."""
+    """Put a verified run's file into the target's migrations folder; answers its place there, or nothing.
+
+    The folder's own path is no matter for the evidence: it is another one on each machine.
+    """
     if not target.migrations:
         return ""
-    path = Path(target.migrations) / name
-    path.write_text(text)
-    return str(path)
+    (Path(target.migrations) / name).write_text(text)
+    return f"{DELIVERED}{name}"
