@@ -21,7 +21,6 @@ from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Platform, Store
 
-
 DELIVERED = "migrations/"  #: a place in the target's migrations folder, as evidence tells it
 
 
