@@ -37,7 +37,7 @@ from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.actions.sieve import unwanted
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise, exists
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
-from aiprod_ops.domain.catalogue.faults import Existing, Fault
+from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.judgement import faults as index_faults
@@ -57,16 +57,16 @@ from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build", "Bytes",
-    "Candidate", "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate",
-    "Existing", "Fault", "Finding", "Flip", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured", "Migrated",
-    "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample",
-    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
-    "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "cases",
-    "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage", "index_faults",
-    "index_size", "index_usage", "invariants", "is_built", "is_worse", "keep_flips", "known_flips", "measure",
-    "migrated", "narrow_indexes", "ordered", "promise", "read_copy", "read_snapshot", "ready_to_build",
+    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build",
+    "Bytes", "Candidate", "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared",
+    "Estimate", "Existing", "Fault", "Finding", "Flip", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured",
+    "Migrated", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused",
+    "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table",
+    "TableSize", "Thresholds", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate",
+    "build_of", "cases", "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope",
+    "drop_index", "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage",
+    "index_faults", "index_size", "index_usage", "invariants", "is_built", "is_worse", "keep_flips", "known_flips",
+    "measure", "migrated", "narrow_indexes", "ordered", "promise", "read_copy", "read_snapshot", "ready_to_build",
     "rebuild_index", "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset",
     "still_unused", "subjects", "tables_of", "try_repairs", "unwanted",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ Source: PostgreSQL manual, "Routine Reindexing"; CREATE INDEX, "Building Indexes
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiprod_ops import api
@@ -75,6 +75,14 @@ class Params:
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while acting
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when an action starts
 
+    def __post_init__(self) -> None:
+        if unknown := self.kinds - set(api.KINDS):
+            raise ValueError(f"--only knows no {', '.join(sorted(unknown))}; it knows {', '.join(api.KINDS)}")
+
+    @property
+    def kinds(self) -> set[str]:
+        return {kind.strip() for kind in self.only.split(",") if kind.strip()}
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -84,13 +92,13 @@ class Facts:
     filenodes: dict[str, int]
     is_standby: bool
     catalogue: Moving[Catalogue]
-    migrated: Moving[api.Migrated | None]
-    sizes: Moving[dict[str, TableSize]]
-    workload: Moving[Workload]
-    flips: Moving[tuple[Finding, ...]]
-    usage: Moving[tuple[UsageSnapshot, ...]]
-    pages: Moving[Inspection]
-    checked: Moving[Inspection]
+    migrated: Moving[api.Migrated | None] = None
+    sizes: Moving[dict[str, TableSize]] = field(default_factory=dict)
+    workload: Moving[Workload] = Workload((), Seconds(0), api.Milliseconds(0))  # noqa: RUF009 - frozen
+    flips: Moving[tuple[Finding, ...]] = ()
+    usage: Moving[tuple[UsageSnapshot, ...]] = ()
+    pages: Moving[Inspection] = field(default_factory=Inspection)
+    checked: Moving[Inspection] = field(default_factory=Inspection)
 
 
 book = api.Runbook(
@@ -117,19 +125,19 @@ book = api.Runbook(
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs `pg_monitor`; `pg_read_all_data` for NULLs and sequences; the extensions pgstattuple and amcheck."""
     catalogue, schema = ctx.db.catalogue(), ctx.db.schema()
-    has_migrations = bool(ctx.target.migrations or schema.revision)
-    return Facts(
-        schema,
-        {str(index.name): index.filenode for index in catalogue.indexes},
-        catalogue.is_standby,
-        catalogue,
-        api.migrated(ctx) if has_migrations else None,
-        ctx.db.sizes(),
-        ctx.db.workload(),
-        api.known_flips(ctx),
-        api.index_usage(ctx, params.window),
-        api.index_bloat(ctx, catalogue, params.least, params.read),
-        api.index_damage(ctx, catalogue, params.read),
+    filenodes = {str(index.name): index.filenode for index in catalogue.indexes}
+    stable = Facts(schema, filenodes, catalogue.is_standby, catalogue)
+    if not ctx.wants_moving:
+        return stable
+    return replace(
+        stable,
+        migrated=api.migrated(ctx) if ctx.target.migrations or schema.revision else None,
+        sizes=ctx.db.sizes(),
+        workload=ctx.db.workload(),
+        flips=api.known_flips(ctx),
+        usage=api.index_usage(ctx, params.window),
+        pages=api.index_bloat(ctx, catalogue, params.least, params.read),
+        checked=api.index_damage(ctx, catalogue, params.read),
     )
 
 
@@ -158,8 +166,7 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
     if facts.migrated is not None:
         found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
     found += api.narrow_indexes(facts.catalogue, facts.workload, facts.schema, facts.sizes)
-    only = {kind.strip() for kind in params.only.split(",") if kind.strip()}
-    return api.ordered(fault for fault in found if not only or fault.kind in only)
+    return api.ordered(fault for fault in found if not params.kinds or fault.kind in params.kinds)
 
 
 def _summary(facts: Facts) -> Finding:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -82,7 +82,7 @@ def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> P
     It has the original's digest if and only if nothing that the plan rests on has changed.
     """
     book = entry.book
-    stable, _ = book.split(_facts(entry, context, params))
+    stable, _ = book.split(_facts(entry, replace(context, wants_moving=False), params))
     return _plan(entry, context, params, book.join(stable, original.moving), original.plan.without)
 
 

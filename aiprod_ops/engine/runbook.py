@@ -30,6 +30,7 @@ class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
     `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only.
+    Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
     db: Database
@@ -41,6 +42,7 @@ class Context:
     history: History
     replicas: Mapping[str, Database] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
+    wants_moving: bool = True
 
 
 @dataclass(frozen=True)

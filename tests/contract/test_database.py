@@ -269,7 +269,6 @@ def test_the_catalogue_tells_what_needs_an_index(probe: Database) -> None:
     assert catalogue == probe.catalogue()
     (index,) = catalogue.indexes
     assert (index.table, index.keys, index.is_needed, index.is_usable) == (JOBS, (Key("id"),), True, True)
-    assert catalogue.definitions == {str(index.name): index.definition}
 
 
 def test_usage_counts_what_is_not_unique(probe: Database) -> None:

@@ -5,7 +5,7 @@ Source: PostgreSQL manual, amcheck, `bt_index_check`; appendix A: data_corrupted
 
 from collections.abc import Iterable, Iterator
 
-from aiprod_ops.domain.catalogue.faults import Fault, Level, Rebuild
+from aiprod_ops.domain.catalogue.faults import Fault, Kind, Level, Rebuild
 from aiprod_ops.domain.catalogue.indexes import Catalogue, IndexState, listed
 from aiprod_ops.domain.catalogue.inspections import Inspection, readable
 from aiprod_ops.domain.schema import Name
@@ -34,7 +34,7 @@ def faults(catalogue: Catalogue, checked: Inspection, read: Inspection) -> Itera
     yield from unread("damage", checked)
 
 
-def unread(kind: str, inspection: Inspection) -> Iterator[Fault]:
+def unread(kind: Kind, inspection: Inspection) -> Iterator[Fault]:
     """One UNKNOWN for all indexes that could not be read, one for those that the budget left out."""
     if troubles := [each for each in inspection.troubles if not each.is_damage]:
         note = "; ".join(f"{each.index}: {each.said}" for each in troubles[:5])

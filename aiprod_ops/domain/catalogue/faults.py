@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, get_args
 
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.schema import Key, Name
@@ -63,6 +64,14 @@ class Widen:
 Repair = Drop | Rebuild | Build | Restore | Widen
 
 
+#: Every kind of fault that there is.
+Kind = Literal[
+    "bloat", "collation", "damage", "different", "drift", "duplicate", "foreign-key", "invalid", "missing",
+    "mostly-null", "narrow", "not-valid", "remains", "renamed", "sequence", "statistics", "undeclared", "unused",
+]  # fmt: skip
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
 class Level(StrEnum):
     """How bad a fault is: it waits for a working day, it costs or threatens now, or nobody can tell."""
 
@@ -73,13 +82,13 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong. `kind` (`invalid`, `duplicate`, `unused`, …) and `subject` make its stable id.
+    """One thing that is wrong. `kind` and `subject` make its stable id.
 
     `note` says what was seen and why it matters; of an UNKNOWN one what would let us see, with the SQL in backticks.
     Without a repair it ends with what a person has to do.
     """
 
-    kind: str
+    kind: Kind
     subject: str
     level: Level
     note: str

@@ -179,11 +179,6 @@ class Catalogue:
     failed_builds: tuple[FailedBuild, ...] = ()
     log_missing: str = ""  #: why the log could not tell who left an index, if it was asked
 
-    @property
-    def definitions(self) -> dict[str, str]:
-        """What is declared, by index: it stays when data move. One that is being built is not there yet."""
-        return {str(index.name): index.definition for index in self.indexes if not index.building}
-
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
