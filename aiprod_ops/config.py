@@ -177,7 +177,11 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     if not table.get("probe"):
         raise ConfigurationError(f"{path}: target {name!r} has no `probe` DSN", hint='add probe = "postgresql://…"')
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    plain |= {key: str(path.parent / plain[key]) for key in _PATHS if plain.get(key)}
     return Target(name=name, **plain)
+
+
+_PATHS = ("postgres_bin", "data_directory", "copies", "log", "migrations")  #: relative to the file that names them
 
 
 _WAIVER = {"finding": str, "until": date, "reason": str}

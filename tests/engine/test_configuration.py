@@ -1,0 +1,39 @@
+"""The configuration: what it names, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from aiprod_ops.config import load
+from aiprod_ops.errors import ConfigurationError
+
+TARGET = '[targets.here]\nprobe = "postgresql://monitor@db/app"\n'
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "ops.toml"
+    file.write_text(f'{TARGET}migrations = "versions"\nlog = "/var/log/postgresql"\n')
+    target = load(str(file), {}).target("here")
+    assert (target.migrations, target.log, target.copies) == (str(tmp_path / "versions"), "/var/log/postgresql", "")
+
+
+def test_a_service_file_needs_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "service.toml").write_text('[database]\nstatement_mean = "1 s"\n')
+    file = tmp_path / "ops.toml"
+    file.write_text(f'service = "service.toml"\n{TARGET}')
+    promises = load(str(file), {}).promises
+    assert (promises.get("database.statement_mean"), promises.get("evidence.history")) == ("1 s", "400 d")
+    with pytest.raises(ConfigurationError, match=r"service\.toml has no value for 'database\.nothing'"):
+        promises.get("database.nothing")
+
+
+@pytest.mark.parametrize(
+    "waiver",
+    ['finding = "a"', 'finding = "a"\nuntil = 2027-01-01', 'finding = "a"\nuntil = "soon"\nreason = "b"',
+     'finding = ""\nuntil = 2027-01-01\nreason = "b"', 'finding = "a"\nuntil = 2027-01-01\nreason = "b"\nwhy = "c"'],
+)  # fmt: skip
+def test_a_waiver_without_an_end_or_a_reason_is_refused(tmp_path: Path, waiver: str) -> None:
+    file = tmp_path / "ops.toml"
+    file.write_text(f"{TARGET}\n[[waivers]]\n{waiver}\n")
+    with pytest.raises(ConfigurationError, match="a waiver has"):
+        load(str(file), {})
