@@ -7,7 +7,8 @@ mostly NULLs; bloat; damage; collations that changed their version; sequences ne
 NOT VALID. Statements whose generic plan is far worse than a custom one are known from the last proof.
 
 What the migrations declare is compared with what is there. They are run to their head on an empty server of our own,
-because nothing else tells what they do.
+because nothing else tells what they do: without our environment and without a network, but as the user who checks. They
+are your own programs; a folder that you do not trust must not be named as `migrations`.
 
 An index is left alone while somebody builds, rebuilds or drops it, and when something other than queries needs it: a
 constraint, a foreign key, the replica identity, CLUSTER. Of a pair of duplicates one always stays, and is not called
@@ -68,7 +69,7 @@ class Params:
     read: Bytes = api.promise("indexes.read")  #: index pages to read, once for bloat and once for damage
     sequence: Ratio = api.promise("indexes.sequence_warning")  #: share of a sequence, or of its column's type, in use
     sequence_end: Ratio = api.promise("indexes.sequence_critical")  #: the same, before it is critical
-    only: str = ""  #: kinds of faults to look at, separated by commas; all by default
+    only: str = ""  #: kinds of faults to look at, as `duplicate,bloat`; all by default
     most: int = 20  #: statements that are replayed on the copy, largest total time first
     patience: Seconds = Seconds(300)  #: how long an action may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for an action
@@ -78,6 +79,10 @@ class Params:
     def __post_init__(self) -> None:
         if unknown := self.kinds - set(api.KINDS):
             raise ValueError(f"--only knows no {', '.join(sorted(unknown))}; it knows {', '.join(api.KINDS)}")
+
+    def looks_at(self, *kinds: str) -> bool:
+        """Whether one of these kinds was asked for."""
+        return not self.kinds or bool(self.kinds & set(kinds))
 
     @property
     def kinds(self) -> set[str]:
@@ -121,6 +126,9 @@ book = api.Runbook(
 )
 
 
+_DRIFT = ("different", "drift", "missing", "renamed", "undeclared")
+
+
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs `pg_monitor`; `pg_read_all_data` for NULLs and sequences; the extensions pgstattuple and amcheck."""
@@ -129,15 +137,16 @@ def facts(ctx: Context, params: Params) -> Facts:
     stable = Facts(schema, filenodes, catalogue.is_standby, catalogue)
     if not ctx.wants_moving:
         return stable
+    has_migrations = bool(ctx.target.migrations or schema.revision)
     return replace(
         stable,
-        migrated=api.migrated(ctx) if ctx.target.migrations or schema.revision else None,
+        migrated=api.migrated(ctx) if params.looks_at(*_DRIFT) and has_migrations else None,
         sizes=ctx.db.sizes(),
         workload=ctx.db.workload(),
         flips=api.known_flips(ctx),
         usage=api.index_usage(ctx, params.window),
-        pages=api.index_bloat(ctx, catalogue, params.least, params.read),
-        checked=api.index_damage(ctx, catalogue, params.read),
+        pages=api.index_bloat(ctx, catalogue, params.least, params.read) if params.looks_at("bloat") else Inspection(),
+        checked=api.index_damage(ctx, catalogue, params.read) if params.looks_at("damage") else Inspection(),
     )
 
 
@@ -166,7 +175,7 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
     if facts.migrated is not None:
         found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
     found += api.narrow_indexes(facts.catalogue, facts.workload, facts.schema, facts.sizes)
-    return api.ordered(fault for fault in found if not params.kinds or fault.kind in params.kinds)
+    return api.ordered(fault for fault in found if params.looks_at(fault.kind))
 
 
 def _summary(facts: Facts) -> Finding:

@@ -5,6 +5,7 @@ Source: PostgreSQL manual, REINDEX, "Rebuilding Indexes Concurrently"; DROP INDE
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from aiprod_ops.actions.index_builds import amount_of, may_build, plain, remove
@@ -137,11 +138,23 @@ def is_removed(context: Context, index: Existing) -> bool:
 
 @remove_index.does
 def remove_it(context: Context, index: Existing) -> None:
-    """Remove it without blocking writers; raises Failed when it is being built, or is not what was planned for."""
+    """Remove it without blocking writers; raises Failed when it is being built, is not what was planned for, or when
+    the index that does its work is not there any more."""
     state = _found(context, index)
     if state is not None:
         _ours(state, index)
+        _look_for_keeper(context, index)
         remove(context, index.name)
+
+
+def _look_for_keeper(context: Context, index: Existing) -> None:
+    if index.keeper is None:
+        return
+    state = _found(context, replace(index, name=index.keeper))
+    if state is None or not state["is_valid"] or state["is_building"]:
+        raise Failed(f"{index.keeper}, which does the work of {index.name}, is not there any more", hint="plan again")
+    if index.keeper_definition not in ("", state["definition"]):
+        raise Failed(f"{index.keeper} does not do the work of {index.name} any more: {state['definition']}")
 
 
 @restore_index.shows

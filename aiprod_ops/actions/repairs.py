@@ -17,7 +17,7 @@ from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, R
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action, Estimate, Plan
-from aiprod_ops.domain.schema import Name, Schema, Table, TableSize
+from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.units import Bytes, Seconds
 
@@ -62,7 +62,7 @@ def repairs(
 def _parts(repair: Repair | None) -> list[Single]:
     """A wider index is built, then the narrow one goes: two actions."""
     if isinstance(repair, Widen):
-        return [Missing(repair.index.table, repair.keys), Drop(repair.index)]
+        return [Missing(repair.index.table, repair.keys), Drop(repair.index, instead=repair.keys)]
     return [] if repair is None else [repair]
 
 
@@ -79,6 +79,7 @@ class _Repairs:
     ) -> None:
         self._tables, self._filenodes, self._sizes, self._usage = tables, filenodes, sizes, usage
         self._revision = schema.revision
+        self._built: dict[tuple[Name, tuple[Key, ...]], Name] = {}
         self._taken = {index.name.name for table in schema.tables for index in table.indexes}
         self._taken |= {name.name for name in (*schema.taken, *tables)}
 
@@ -109,7 +110,8 @@ class _Repairs:
             case Rebuild():
                 same = "it is the same index, written anew: there is nothing to take back"
                 return rebuild_index(index, irreversible=same, estimate=self._estimate(index), **details)
-            case Drop() if self._is_valid(index):
+            case Drop(instead=keys) if self._is_valid(index):
+                index = replace(index, keeper=self._built.get((index.table, keys), index.keeper))
                 undo = restore_index(index, name=index.name.name)
                 return remove_index(index, undo=undo, estimate=_QUICK, **details)
         gone = "an INVALID index serves nobody and costs every write"
@@ -119,6 +121,7 @@ class _Repairs:
         table, size = self._tables[repair.table], self._sizes.get(str(repair.table), _EMPTY)
         name = name_for(table, repair.keys, self._taken)
         self._taken.add(name.name)
+        self._built[repair.table, repair.keys] = name
         index = NewIndex(name, table.name, repair.keys)
         return create_index(
             Build(index, revision=self._revision), basis=Basis(table, {}), undo=drop_index(Build(index)), lock=LOCK,

@@ -26,7 +26,7 @@ def check_command(words: tuple[str, ...], all_of_them: bool, ids: bool, output: 
     What is new or gone is told since the last check of the same target. A runbook's own options are listed by
     `aiprod-ops explain ID`. Exit code: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    from aiprod_ops.cli import problems, verdicts
+    from aiprod_ops.cli import problems, render, verdicts
     from aiprod_ops.cli.world import entries_of, open_world
     from aiprod_ops.domain.findings import Finding
     from aiprod_ops.engine import registry
@@ -56,7 +56,7 @@ def check_command(words: tuple[str, ...], all_of_them: bool, ids: bool, output: 
         worst = max(results, key=lambda result: result.status.severity)
         book = entries[worst.runbook].book
         step = "plan" if "plan" in book.phases else "explain"
-        click.echo(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
+        render.say(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from aiprod_ops.domain.findings import Finding, Status, waived, worst
-from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical
+from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical, digest
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import Broken, Failed, NotApproved, Refused, TimedOut, UsageError
@@ -42,7 +42,9 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     now = context.clock.now()
     facts = book.phases["facts"](context, params)
     findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
-    name = f"findings.{entry.id}"
+    # Who looks, and at what, decides what can be seen: only checks that are alike tell what is new and what is gone.
+    alike = digest([context.target.probe, msgspec.to_builtins(params)])[:8]
+    name = f"findings.{entry.id}.{alike}"
     before = context.history.last(name)
     faults = {finding.id: finding.judged.name for finding in findings if finding.judged is not Status.OK}
     try:
@@ -54,8 +56,15 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     if before is None:
         return Checked(entry.id, tuple(findings))
     known = dict(before.value)
-    new, gone = sorted(faults.keys() - known.keys()), sorted(known.keys() - faults.keys())
+    blind = {_kind(finding.id) for finding in findings if finding.judged is Status.UNKNOWN}
+    new = sorted(faults.keys() - known.keys())
+    gone = sorted(each for each in known.keys() - faults.keys() if _kind(each) not in blind)
     return Checked(entry.id, tuple(findings), before.taken, tuple(new), tuple(gone))
+
+
+def _kind(finding: str) -> str:
+    """What an id is of: `unused` of `unused:public.idx`. Where that is UNKNOWN now, nothing of it is gone."""
+    return finding.partition(":")[0]
 
 
 def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iterable[str] = ()) -> Draft:

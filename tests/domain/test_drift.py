@@ -148,7 +148,7 @@ def test_an_index_that_a_later_revision_drops() -> None:
     assert faults["undeclared:public.old"].startswith("revision 003, which drops it, has not run here")
     [after] = drift(migrated, schema(A, B, C, old), V18)
     assert "CREATE INDEX IF NOT EXISTS old ON public.jobs" in after.note
-    assert '`DROP INDEX CONCURRENTLY "public"."old";`' in after.note
+    assert "another finding says that it can go" in after.note
 
 
 def test_branches_are_followed_to_their_roots() -> None:

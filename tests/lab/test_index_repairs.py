@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,6 @@ def test_the_remains_of_other_indexes_are_not_ours(context: Context) -> None:
 
 
 def _rebuild(context: Context, victim: PostgresDatabase, index: Existing, failed: list[BaseException]) -> None:
-    from dataclasses import replace
-
     try:
         repairs.rebuild(replace(context, db=victim), index)
     except (Failed, Unreachable) as error:
@@ -199,3 +198,20 @@ class writer(reader):  # noqa: N801
     """Somebody who may have written to it."""
 
     lock = "ROW EXCLUSIVE"
+
+
+def test_what_another_index_does_the_work_of_goes_only_while_that_is_there(context: Context) -> None:
+    """Somebody drops the keeper between the plan and the apply, or makes another index of its name."""
+    wide = made(context, "wide")
+    narrow = replace(made(context, "plain"), keeper=wide.name, keeper_definition=wide.definition)
+    repairs.remove_it(context, wide)
+    with pytest.raises(Failed, match=r"wide, which does the work of .*plain, is not there any more"):
+        repairs.remove_it(context, narrow)
+    context.db.execute("create index wide on {table} (note)", names={"table": narrow.table})
+    with pytest.raises(Failed, match=r"wide does not do the work of .*plain any more: CREATE INDEX wide"):
+        repairs.remove_it(context, narrow)
+    assert len(rows(context, "plain")) == 1
+    context.db.execute("drop index {name}", names={"name": wide.name})
+    repairs.restore(context, wide)
+    repairs.remove_it(context, narrow)
+    assert repairs.is_removed(context, narrow)

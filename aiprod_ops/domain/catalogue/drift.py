@@ -260,7 +260,7 @@ def _decide(index: Index) -> str:
         drop = f"ALTER TABLE {_sql(index.table)} DROP CONSTRAINT {_sql(index.constraint)}"
         return f"It belongs to a constraint: write a migration that adds it, or remove it: `{drop};`"
     keep = re.sub(r"(CREATE (?:UNIQUE )?INDEX )", r"\1IF NOT EXISTS ", index.definition, count=1)
-    return f"Write a migration with `{keep};`, or remove it: `DROP INDEX CONCURRENTLY {_sql(index.name)};`"
+    return f"Write a migration with `{keep};`, unless another finding says that it can go"
 
 
 def _sql(name: Name | str) -> str:

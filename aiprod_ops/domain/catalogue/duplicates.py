@@ -20,7 +20,8 @@ def faults(indexes: Iterable[IndexState]) -> Iterator[Fault]:
         note = f"it has {same} {keeper.name}, which does its work; {show(index.size, 'B')} to write for nothing"
         if index.is_partitioned:
             note += "; a partitioned index is dropped under an exclusive lock only: `DROP INDEX …` in a quiet hour"
-        repair = None if index.is_partitioned else Drop(index.existing)
+        goes = replace(index.existing, keeper=keeper.name, keeper_definition=keeper.definition)
+        repair = None if index.is_partitioned else Drop(goes)
         yield Fault("duplicate", str(index.name), Level.WARNING, note, repair)
 
 

@@ -14,6 +14,8 @@ class Existing:
     """An index as it stands: `definition` is what `pg_get_indexdef` prints, `filenode` the file it is in now.
 
     A rebuild gives it another file, so the filenode tells whether it took place. `revision` is the schema's in Alembic.
+    `keeper` is the index that does its work, with its definition where that is known: as long as it is not there and
+    valid this one is not removed.
     """
 
     name: Name
@@ -22,13 +24,17 @@ class Existing:
     filenode: int = 0
     size: Bytes = Bytes(0)
     revision: str = ""
+    keeper: Name | None = None
+    keeper_definition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Remove the index; its definition is kept, so that it can come back."""
+    """Remove the index; its definition is kept, so that it can come back. `instead` are the keys of the one that is
+    built in its place."""
 
     index: Existing
+    instead: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,11 @@ def _share(last: int, first: int, end: int) -> float:
 
 def _note(sequence: Sequence, share: float, limit: str) -> str:
     taken = f", taken by {', '.join(sequence.columns)}" if sequence.columns else ""
-    return (
-        f"{show(share, 'ratio')} of {limit} is used (last value {sequence.last:,}{taken}); at its end every insert "
-        "fails: give the column and the sequence the type bigint before that, on a copy first"
-    )
+    end = "MAXVALUE" if sequence.increment > 0 else "MINVALUE"
+    helps = f"`ALTER SEQUENCE … NO {end}` moves its end"
+    if sequence.columns:
+        helps = "give the column and the sequence the type bigint before that, on a copy first"
+        if limit == "the sequence":
+            helps += f", or move its end: `ALTER SEQUENCE … {end} …`"
+    used = f"{show(share, 'ratio')} of {limit} is used (last value {sequence.last:,}{taken})"
+    return f"{used}; at its end every insert fails: {helps}"
