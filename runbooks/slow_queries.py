@@ -131,7 +131,7 @@ def _usual(ctx: Context, before: StatementsSnapshot) -> Window:
 def _basis(before: StatementsSnapshot | None, window: Window, params: Params) -> str:
     reset = f"since the counters were reset at {window.begins:%Y-%m-%d %H:%M} UTC"
     if before is None:
-        return f"{reset}: no earlier check is kept to compare with"
+        return f"{reset}: no check that is {api.show(params.least, 's')} old or older is kept to compare with"
     if window.is_reset:
         return f"{reset}, or another server answers than at the last check"
     return "just now" if params.over else f"since the check at {window.begins:%Y-%m-%d %H:%M} UTC"

@@ -171,7 +171,10 @@ def faults(facts: Facts, params: Params) -> list[api.Fault]:
         sequence_warning=params.sequence,
         sequence_critical=params.sequence_end,
     )
-    found = api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds)
+    declared = (
+        {index.name for table in facts.migrated.schema.tables for index in table.indexes} if facts.migrated else ()
+    )
+    found = api.index_faults(facts.catalogue, facts.usage, facts.pages, facts.checked, thresholds, declared)
     if facts.migrated is not None:
         found += api.drift(facts.migrated, facts.schema, facts.catalogue.version)
     found += api.narrow_indexes(facts.catalogue, facts.workload, facts.schema, facts.sizes)

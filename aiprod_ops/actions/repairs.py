@@ -55,8 +55,22 @@ def repairs(
     for fault, repair in sorted(wanted, key=lambda pair: (-_ORDER.index(type(pair[1])), pair[0].id)):
         about = (repair.table, repair.keys) if isinstance(repair, Missing) else repair.index.name
         chosen.setdefault(about, (fault, repair))
+    coming = [repair for _, repair in chosen.values()]
     for fault, repair in sorted(chosen.values(), key=lambda pair: (_ORDER.index(type(pair[1])), pair[0].id)):
-        yield made.action(fault, repair)
+        if not (isinstance(repair, Missing) and any(_begins_with(other, repair) for other in coming)):
+            yield made.action(fault, repair)
+
+
+def _begins_with(other: Single, missing: Missing) -> bool:
+    """Whether another index of the same plan has the missing one's keys first: then both would be one too many."""
+    columns = [key.column for key in missing.keys]
+    if isinstance(other, Missing):
+        theirs = [key.column for key in other.keys]
+        return other.table == missing.table and len(theirs) > len(columns) and theirs[: len(columns)] == columns
+    if not isinstance(other, Restore) or other.index.table != missing.table or " WHERE " in other.index.definition:
+        return False
+    keys = other.index.definition.partition(" USING btree (")[2].rstrip(")").split(", ")
+    return keys[: len(columns)] == columns
 
 
 def _parts(repair: Repair | None) -> list[Single]:

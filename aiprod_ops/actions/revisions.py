@@ -1,7 +1,11 @@
 """The Alembic revision of indexes that were built or removed, so that schema and migrations do not drift apart."""
 
-from collections.abc import Mapping, Sequence
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from aiprod_ops.domain.schema import Name
 
@@ -94,3 +98,37 @@ def alembic_revision(
 def _rows(declared: Sequence[Declared]) -> str:
     rows = "".join(f"    ({each.name.schema!r}, {each.name.name!r}, {each.statement!r}),\n" for each in declared)
     return f"[\n{rows}]" if rows else "[]"
+
+
+def following(text: str, others: Iterable[str]) -> str:
+    """A revision that comes after the heads of the others, so that two in a row do not make two heads.
+
+    The others are read, not run: `revision` and `down_revision` have to be literals. Where none can be read the text
+    stays as it is.
+    """
+    known: set[Any] = set()
+    before: set[Any] = set()
+    for other in others:
+        named = dict(_literals(other))
+        known.add(named.get("revision"))
+        down = named.get("down_revision")
+        before.update(down if isinstance(down, list | tuple) else (down,))
+    heads = sorted(str(head) for head in known - before - {None})
+    down = heads[0] if len(heads) == 1 else tuple(heads)
+    return _DOWN.sub(f"down_revision = {down!r}", text, count=1) if heads else text
+
+
+_DOWN = re.compile(r"^down_revision = .*$", re.MULTILINE)
+
+
+def _literals(text: str) -> Iterator[tuple[str, Any]]:
+    """Names that a module gives a literal at its top; nothing of a text that is no Python."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return
+    for node in body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and node.value is not None:
+            with suppress(ValueError):
+                yield target.id, ast.literal_eval(node.value)

@@ -48,6 +48,7 @@ def _summary(world: Any, run: str) -> Iterator[str]:
         for name, place in record.body.get("files", {}).items():
             there = _there(world, place)
             yield f"{'written':<12} {name}: {there}"
+            yield f"{'':<12} `alembic upgrade head` records it, and changes nothing here"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return
 

@@ -126,9 +126,20 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
         render.say(f"  note: {note}")
     for name, reason in sorted(proven.proof.refused.items()):
         render.say(f"  REFUSED {name}: {reason}")
-    verdict = "PROVEN" if not proven.proof.refused else "PROVEN IN PART" if proven.draft else "DISPROVED"
+    nothing = proven.draft is not None and not proven.draft.plan.actions
+    verdict = (
+        "EXAMINED, nothing is planned"
+        if nothing
+        else "PROVEN"
+        if not proven.proof.refused
+        else "PROVEN IN PART"
+        if proven.draft
+        else "DISPROVED"
+    )
     render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
-    if proven.draft and proven.draft.plan.actions:
+    if not proven.draft:
+        render.say(f"next: mend what was refused, then aiprod-ops plan {entry.id}{repeated(where)}")
+    elif not nothing:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])
 

@@ -136,6 +136,7 @@ def comparisons(found: Sequence[Comparison], *, every: bool) -> None:
         say("  " + line)
     if len(shown) < len(cases):
         say(f"  Shown are the values that gained least, median (range) of n runs; all {len(cases)} cases: --every")
+        say("  Where the generic plan is the custom one, it is run once and stands in both rows")
 
 
 def _case(units: Sequence[Comparison]) -> dict[str, str]:

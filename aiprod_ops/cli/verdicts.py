@@ -87,15 +87,26 @@ def _colored(status: Status) -> str:
 
 def _nagios(results: Sequence[Checked], status: Status) -> str:
     """One line and performance data. Source: Monitoring Plugins Development Guidelines, "Performance data"."""
-    findings = [finding for result in results for finding in result.findings]
-    leading = max(findings, key=lambda f: f.status.severity, default=None)
-    text = f"{leading.metric}: {leading.note or leading.shown}" if leading else "nothing was checked"
+    many = len(results) > 1
     data = " ".join(
-        f"'{_flat(f.id)}'={f.value:g}{f.unit if f.unit in ('s', 'ms', 'B') else ''};{_edge(f.warn)};{_edge(f.crit)}"
-        for f in findings
+        f"'{_flat(f'{result.runbook} {f.id}' if many else f.id)}'={f.value:g}"
+        f"{f.unit if f.unit in ('s', 'ms', 'B') else ''};{_edge(f.warn)};{_edge(f.crit)}"
+        for result in results
+        for f in result.findings
         if f.value is not None
     )
+    bad = [result for result in results if result.status is not Status.OK] or list(results[:1])
+    text = "; ".join(_leading(result, many=many) for result in bad)
     return f"{status.name} - {_flat(text)} | {data}"
+
+
+def _leading(result: Checked, *, many: bool) -> str:
+    """The worst finding of a check, with its figure."""
+    worst_one = max(result.findings, key=lambda f: f.status.severity, default=None)
+    if worst_one is None:
+        return "nothing was checked"
+    told = ", ".join(part for part in (worst_one.shown, worst_one.note) if part)
+    return f"{f'{result.runbook}: ' if many else ''}{worst_one.metric}: {told}"
 
 
 def _flat(text: str) -> str:

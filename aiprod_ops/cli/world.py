@@ -175,7 +175,11 @@ def _deliver(target: Target, name: str, text: str) -> str:
 
     The folder's own path is no matter for the evidence: it is another one on each machine.
     """
+    from aiprod_ops.actions.revisions import following
+
     if not target.migrations:
         return ""
-    (Path(target.migrations) / name).write_text(text)
+    folder = Path(target.migrations)
+    others = [path.read_text() for path in sorted(folder.glob("*.py")) if path.name != name]
+    (folder / name).write_text(following(text, others))
     return f"{DELIVERED}{name}"

@@ -4,7 +4,7 @@ Source: PostgreSQL manual, "Multicolumn Indexes" (leading columns), "Indexes and
 way), "Index-Only Scans and Covering Indexes" (INCLUDE), "Unique Indexes".
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from aiprod_ops.domain.catalogue.faults import Drop, Fault, Level
@@ -13,9 +13,9 @@ from aiprod_ops.domain.schema import Key, Name
 from aiprod_ops.units import show
 
 
-def faults(indexes: Iterable[IndexState]) -> Iterator[Fault]:
-    """One for each index that can go; what does its work stays."""
-    for index, keeper in pairs(indexes):
+def faults(indexes: Iterable[IndexState], declared: Collection[Name] = ()) -> Iterator[Fault]:
+    """One for each index that can go; what does its work stays. `declared` are those that the migrations know."""
+    for index, keeper in pairs(indexes, declared):
         same = "the same keys as" if len(index.keys) == len(keeper.keys) else "a prefix of the keys of"
         note = f"it has {same} {keeper.name}, which does its work; {show(index.size, 'B')} to write for nothing"
         if index.is_partitioned:
@@ -25,33 +25,36 @@ def faults(indexes: Iterable[IndexState]) -> Iterator[Fault]:
         yield Fault("duplicate", str(index.name), Level.WARNING, note, repair)
 
 
-def pairs(indexes: Iterable[IndexState]) -> list[tuple[IndexState, IndexState]]:
+def pairs(indexes: Iterable[IndexState], declared: Collection[Name] = ()) -> list[tuple[IndexState, IndexState]]:
     """Each index that can go, with one that stays and does its work; sorted by name.
 
     "Does the work of" is transitive, so that every chain ends in an index which stays; of those that do each other's
-    work the first by name stays.
+    work a declared one stays, else the first by name.
     """
     tables: dict[Name, list[IndexState]] = {}
     for index in indexes:
         if index.is_usable and not index.building:
             tables.setdefault(index.table, []).append(index)
-    found = [pair for beside in tables.values() if len(beside) > 1 for pair in _of_table(beside)]
+    found = [pair for beside in tables.values() if len(beside) > 1 for pair in _of_table(beside, declared)]
     return sorted(found, key=lambda pair: pair[0].name)
 
 
-def _of_table(beside: list[IndexState]) -> Iterator[tuple[IndexState, IndexState]]:
+def _of_table(beside: list[IndexState], declared: Collection[Name]) -> Iterator[tuple[IndexState, IndexState]]:
+    def rank(index: IndexState) -> tuple[bool, Name]:
+        return index.name not in declared, index.name
+
     able: Mapping[Name, list[IndexState]] = {
         index.name: [other for other in beside if other is not index and covers(other, index)] for index in beside
     }
     going = {
         index.name
         for index in beside
-        if any(index not in able[other.name] or other.name < index.name for other in able[index.name])
+        if any(index not in able[other.name] or rank(other) < rank(index) for other in able[index.name])
     }
     for index in beside:
         if index.name in going:
             stays = [other for other in able[index.name] if other.name not in going]
-            yield index, min(stays, key=lambda other: (len(other.keys), other.name))
+            yield index, min(stays, key=lambda other: (len(other.keys), *rank(other)))
 
 
 def covers(other: IndexState, index: IndexState) -> bool:

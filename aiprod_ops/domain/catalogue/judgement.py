@@ -1,6 +1,6 @@
 """All that is wrong with a database's indexes, sequences and constraints, from what was read of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from aiprod_ops.domain.catalogue import (
     bloat,
@@ -18,6 +18,7 @@ from aiprod_ops.domain.catalogue.faults import Fault, Level
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
+from aiprod_ops.domain.schema import Name
 
 _ORDER = {Level.CRITICAL: 0, Level.WARNING: 1, Level.UNKNOWN: 2}
 
@@ -28,12 +29,13 @@ def faults(
     read: Inspection,
     checked: Inspection,
     thresholds: Thresholds,
+    declared: Collection[Name] = (),
 ) -> list[Fault]:
     """In order. `snapshots` are oldest first, the last one of now; `read` is what pgstatindex told, `checked` what
-    amcheck did."""
+    amcheck did; `declared` are the indexes that the migrations know."""
     found = [
         *remains.faults(catalogue),
-        *duplicates.faults(catalogue.indexes),
+        *duplicates.faults(catalogue.indexes, declared),
         *usage.faults(catalogue, snapshots, thresholds.window),
         *foreign_keys.faults(catalogue.foreign_keys, catalogue.indexes),
         *nulls.faults(catalogue, thresholds.nulls, thresholds.least),

@@ -49,7 +49,11 @@ def _repaired(index: IndexState, beside: list[IndexState], catalogue: Catalogue)
     if twin is not None and not index.is_needed:
         return f"{note}; {twin.name} is valid and has the same keys", Drop(index.existing)
     if index.is_unique:
-        note += "; it is unique: as long as keys are doubled a rebuild fails, too"
+        name = ".".join('"' + part.replace('"', '""') + '"' for part in (index.name.schema, index.name.name))
+        note += (
+            "; it is unique: as long as keys are doubled a rebuild fails, too. Remove the doubles first, or give it up: "
+            f"`DROP INDEX CONCURRENTLY {name};`"
+        )
     return note, Rebuild(index.existing)
 
 
