@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,18 +43,24 @@ def digest_of(places: Sequence[str | Path], wanted: Wanted = EVERYTHING, reads: 
     """
     digester = Digester(wanted)
     files = find(places)
-    known = [add(digester, blocks(file, digester), reads) for file in files]
+    known = [add(digester, file, reads) for file in files]
     if not digester.calls:
-        raise absence.why(digester, named(files), is_known=any(known))
+        raise absence.why(digester, named(files), reads.format, is_known=any(known))
     return digester.digest()
 
 
-def add(digester: Digester, found: Iterable[bytes], reads: Reads) -> bool:
+def add(digester: Digester, file: str | Path, reads: Reads) -> bool:
     """Read one log; whether it is one of PostgreSQL's."""
     reader = LogReader(digester.reading, reads.format, reads.prefix)
-    for block in found:
+    for block in blocks(file, digester):
         digester.add(reader.read(block))
+    return _end(digester, reader, named([file]))
+
+
+def _end(digester: Digester, reader: LogReader, name: str) -> bool:
     digester.add(reader.end())
+    if unread := reader.unread(name):
+        digester.reading.unread_files.append(unread)
     return bool(reader.found)
 
 
@@ -187,7 +193,7 @@ class Following:
         self._place, self._reads = place, reads
         self._is_known = False
         for earlier in find([place])[:-1] if place.is_dir() else []:
-            self._is_known |= add(self._digester, blocks(earlier, self._digester), reads)
+            self._is_known |= add(self._digester, earlier, reads)
         self._blocks = follow(place)
         self._begin()
 
@@ -195,8 +201,7 @@ class Following:
         """Read what is there, at the most a block; whether there was anything."""
         block = next(self._blocks)
         if block is None:
-            self._digester.add(self._reader.end())
-            self._is_known |= bool(self._reader.found)
+            self._end()
             self._begin()
         else:
             self._digester.add(self._reader.read(block) if block else self._reader.settle())
@@ -209,11 +214,13 @@ class Following:
     def end(self) -> Digest:
         """The digest of all that was read. Raises the error that says why when there is no call in it."""
         self._blocks.close()
-        self._digester.add(self._reader.end())
+        self._end()
         if not self._digester.calls:
-            is_known = self._is_known or bool(self._reader.found)
-            raise absence.why(self._digester, str(self._place), is_known=is_known)
+            raise absence.why(self._digester, str(self._place), self._reads.format, is_known=self._is_known)
         return self._digester.digest()
+
+    def _end(self) -> None:
+        self._is_known |= _end(self._digester, self._reader, str(self._place))
 
     def _begin(self) -> None:
         self._reader = LogReader(self._digester.reading, self._reads.format, self._reads.prefix)

@@ -156,20 +156,22 @@ def _data(digest: "Digest", rows: Sequence["Row"]) -> dict[str, object]:
 
 
 def _lines(digest: "Digest", rows: Sequence["Row"]) -> list[str]:
-    from aiprod_ops.cli.render import counted, table
+    from aiprod_ops.cli.render import table
+    from aiprod_ops.logs.digests import counted
     from aiprod_ops.units import show
 
     window = f"{_time(digest.first)} to {_time(digest.last)} UTC" if digest.first else "nothing yet"
     unread = f", {show(digest.unread / digest.size, 'ratio')} of it unread" if digest.unread else ""
+    calls, statements = counted(digest.calls, "call"), counted(len(digest.rows), "statement")
     lines = [
-        f"{digest.calls:,} calls of {counted(len(digest.rows), 'statement')}, {show(digest.total, 'ms')} in all",
+        f"{calls} of {statements}, {show(digest.total, 'ms')} in all",
         f"{window} ({show(digest.window, 's')}), {show(digest.size, 'B')} read{unread}",
         *(f"note: {note}" for note in digest.notes),
         "",
         *(f"  {line}" for line in table(_table(digest, rows), widest=54)),
     ]
     if digest.others_calls:
-        lines += ["", f"  others: {digest.others_calls:,} calls, {show(digest.others_total, 'ms')}"]
+        lines += ["", f"  others: {counted(digest.others_calls, 'call')}, {show(digest.others_total, 'ms')}"]
     return [*lines, "", *(f"  {line}" for line in table(_applications(digest)))]
 
 

@@ -16,6 +16,8 @@ from aiprod_ops.logs.stderr import Stderr
 
 _BETWEEN = re.compile(r"[\s,\[\]\0]*")
 _OBJECT_LINE = re.compile(r"\n([ \t]*)\{")
+#: Fields of a LogEntry; an object without any of them is something else.
+_FIELDS = frozenset(("textPayload", "jsonPayload", "protoPayload", "logName", "insertId", "receiveTimestamp"))
 _SAMPLE = 200  # texts that the prefix and the order are told from
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -26,7 +28,7 @@ class Cloud:
     def __init__(self, reading: Reading, prefix: str = "") -> None:
         self._reading = reading
         self._prefix = prefix
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
         self._sessions = Sessions(reading)
         self._held: list[tuple[str, str]] = []  # timestamp and text, until the prefix is known
@@ -58,22 +60,21 @@ class Cloud:
             if position >= len(text):
                 break
             try:
-                found, position = _DECODER.raw_decode(text, position)
+                found, end = _DECODER.raw_decode(text, position)
             except (json.JSONDecodeError, RecursionError):
-                end = _next_object(text, position)
-                if end is None and not is_last and len(text) - position < LONGEST:
+                after = _next_object(text, position)
+                if after is None and not is_last and len(text) - position < LONGEST:
                     break
-                end = len(text) if end is None else end
-                self._reading.leave_out(text[position:end].encode("utf-8", "replace"))
-                position = end
-            else:
+                found, end = None, len(text) if after is None else after
+            if isinstance(found, dict) and not _FIELDS.isdisjoint(found):
                 self._entry(found, batch)
+            else:
+                self._reading.leave_out(text[position:end].encode("utf-8", "replace"))
+            position = end
         self._rest = text[position:]
         return batch
 
-    def _entry(self, found: Any, batch: Batch) -> None:
-        if not isinstance(found, dict):
-            return
+    def _entry(self, found: dict[str, Any], batch: Batch) -> None:
         stamp, text, fields = found.get("timestamp", ""), found.get("textPayload"), found.get("jsonPayload")
         if isinstance(text, str):
             self._text(str(stamp), text, batch)

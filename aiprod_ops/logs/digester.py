@@ -8,15 +8,16 @@ from operator import itemgetter
 from typing import Final
 
 from aiprod_ops.logs import plans, shapes
-from aiprod_ops.logs.digests import Application, Digest, Example, Row
-from aiprod_ops.logs.entries import Batch, Call, Reading, Spill
+from aiprod_ops.logs.digests import Application, Digest, Example, Row, counted
+from aiprod_ops.logs.entries import Batch, Call, Reading, Spill, Unread
 from aiprod_ops.logs.figures import Figures
 from aiprod_ops.logs.parameters import parameters
 from aiprod_ops.logs.stamps import instant, second, unknown_zone
-from aiprod_ops.units import Bytes, Milliseconds
+from aiprod_ops.units import Bytes, Milliseconds, show
 
 MOST_STATEMENTS = 1000
 _MOST_APPLICATIONS = 200
+_MOST_UNREAD = 5  # files that are named
 _OTHERS = "(others)"
 _OURS = "aiprod-ops"
 _OUR_COMMENT = "/* aiprod-ops"
@@ -225,17 +226,27 @@ class Digester:
     def _notes(self, stamp: str) -> Iterable[str]:
         reading = self.reading
         if reading.unread_lines:
-            yield f"{reading.unread_lines:,} lines could not be read: torn, too long, of another kind or prefix"
+            lines = counted(reading.unread_lines, "line")
+            yield f"{lines} could not be read: torn, too long, of another kind or prefix"
+        yield from map(_unread, reading.unread_files[:_MOST_UNREAD])
+        if (further := len(reading.unread_files) - _MOST_UNREAD) > 0:
+            yield f"nothing of {counted(further, 'further file')} could be read"
         if reading.cut_files:
-            yield f"{reading.cut_files:,} compressed files end in the middle"
+            yield f"{counted(reading.cut_files, 'compressed file ends', 'compressed files end')} in the middle"
         if reading.textless:
-            yield f"{reading.textless:,} durations stand without a statement (log_duration without log_statement)"
+            stand = counted(reading.textless, "duration stands", "durations stand")
+            yield f"{stand} without a statement (log_duration without log_statement)"
         if self._dropped:
             yield f"too many different statements: {self._dropped:,} that cost little are only in the others"
         if self.left_out.ours:
-            yield f"{self.left_out.ours:,} calls of aiprod-ops itself are left out"
+            yield f"{counted(self.left_out.ours, 'call')} of aiprod-ops itself left out"
         if zone := unknown_zone(stamp):
             yield f"times are as the log writes them ({zone})"
+
+
+def _unread(file: Unread) -> str:
+    looks = f"; it looks like {file.looks}" if file.looks else ""
+    return f"nothing of {file.name} could be read: all {show(file.size_bytes, 'B')} are unread{looks}"
 
 
 def _examples(figures: Figures, median: float) -> Iterable[Example]:

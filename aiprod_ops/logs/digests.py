@@ -93,6 +93,15 @@ class Digest:
         return replace(self, rows=rows)
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number and what it counts; `more` is the plural where it is not formed with an s.
+
+    >>> counted(1, "line"), counted(2000, "line"), counted(2, "entry", "entries")
+    ('1 line', '2,000 lines', '2 entries')
+    """
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def workload(digest: Digest, missing: tuple[str, ...] = ()) -> Workload:
     """The digest as a workload. Its figures are lower bounds, for only slow calls are logged."""
     statements = tuple(

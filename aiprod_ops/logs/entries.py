@@ -76,6 +76,15 @@ class Spill(NamedTuple):
     query_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A log in which not one entry could be read. `looks` is the format it seems to have; empty where none fits."""
+
+    name: str
+    size_bytes: int
+    looks: str
+
+
 @dataclass(slots=True)
 class Reading:
     """How much was read, and what was not understood. `entries` are PostgreSQL's, whatever they say."""
@@ -89,6 +98,7 @@ class Reading:
     textless: int = 0  #: durations whose statement nobody logged
     plans: int = 0
     cut_files: int = 0  #: compressed, and not whole
+    unread_files: list[Unread] = field(default_factory=list)
 
     def leave_out(self, line: bytes) -> None:
         """Count a line that nobody understands; an empty one is none."""

@@ -8,16 +8,17 @@ from aiprod_ops.errors import UsageError
 from aiprod_ops.logs import prefixes
 from aiprod_ops.logs.cloud import Cloud
 from aiprod_ops.logs.csvlog import CsvLog
-from aiprod_ops.logs.entries import Batch, Reading
+from aiprod_ops.logs.entries import Batch, Reading, Unread
 from aiprod_ops.logs.jsonlog import JsonLog
 from aiprod_ops.logs.stderr import Stderr
 
 FORMATS = ("auto", "stderr", "csvlog", "jsonlog", "cloud")
 HEAD = 256 * 1024  #: bytes that a format is told from
 _LINES = 400
+_BOM = b"\xef\xbb\xbf"
 _CSV = re.compile(r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [^,\s]+,(?:"[^"]*"|),(?:"[^"]*"|),\d+,', re.MULTILINE)
 _CLOUD = re.compile(r'"(?:textPayload|jsonPayload|logName|insertId|receiveTimestamp|protoPayload)"\s*:')
-_JSON = re.compile(r'^\{"timestamp":"', re.MULTILINE)
+_JSON = re.compile(r'^\{[ \t]*"timestamp"[ \t]*:[ \t]*"', re.MULTILINE)
 
 
 class Reader(Protocol):
@@ -37,11 +38,12 @@ class LogReader:
 
     def __init__(self, reading: Reading, format: str = "auto", prefix: str = "") -> None:  # noqa: A002 the option's name
         self.found = ""
-        self._head = b""  # until the format is known
+        self._head = b""  # all of it until the format is known
         self._reading = reading
         self._format = format
         self._prefix = prefix
         self._reader: Reader | None = None
+        self._size, self._entries, self._cut_files = reading.size_bytes, reading.entries, reading.cut_files
 
     def read(self, block: bytes) -> Batch:
         """What this block tells."""
@@ -65,12 +67,18 @@ class LogReader:
 
     def _begin(self, reader: Reader | None = None) -> Batch:
         self._reader = reader or self._made() or _Unknown(self._reading)
-        head, self._head = self._head, b""
+        head, self._head = self._head.removeprefix(_BOM), self._head[:HEAD]
         return self._reader.read(head)
 
+    def unread(self, name: str) -> Unread | None:
+        """What to say of a log that has ended and gave not one entry; None of any other, and of an empty one."""
+        reading, size = self._reading, self._reading.size_bytes - self._size
+        if reading.entries > self._entries or not (size or reading.cut_files > self._cut_files):
+            return None
+        return Unread(name, size, _format("\n".join(self._lines()), ""))
+
     def _made(self) -> Reader | None:
-        # Decided by the same bytes, however the blocks are cut.
-        lines = self._head[:HEAD].lstrip(b"\xef\xbb\xbf\0 \r\n").decode("utf-8", "replace").splitlines()
+        lines = self._lines()
         self.found = self._format if self._format != "auto" else _format("\n".join(lines), self._prefix)
         if self.found != "stderr":
             made: dict[str, Callable[[], Reader]] = {
@@ -87,6 +95,10 @@ class LogReader:
             return Stderr(self._reading, prefix)
         except ValueError as error:
             raise UsageError(f"--prefix {prefix!r}: {error}", hint="give it as log_line_prefix says it") from error
+
+    def _lines(self) -> list[str]:
+        # The same bytes, however the blocks are cut.
+        return self._head[:HEAD].lstrip(_BOM + b"\0 \r\n").decode("utf-8", "replace").splitlines()
 
 
 class _Unknown:

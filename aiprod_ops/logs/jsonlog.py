@@ -4,6 +4,7 @@ Source: PostgreSQL manual, "Using JSON-Format Log Output". msgspec decodes a who
 of the keys that are wanted; only a block with a damaged line is read line by line.
 """
 
+import re
 from typing import cast
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from aiprod_ops.logs.entries import CALL, Batch, Call, Entry, Reading, Sessions
 from aiprod_ops.logs.lines import Lines
 
-_START = b'{"timestamp":"'
+_START = re.compile(rb'\{\s*"timestamp"\s*:\s*"')
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -71,11 +72,11 @@ class JsonLog:
         try:
             return [_DECODER.decode(line.decode("utf-8", "replace").encode())]
         except msgspec.DecodeError:
-            torn, start, rest = line.rpartition(_START)
-            if not torn:
+            start = max((found.start() for found in _START.finditer(line)), default=0)
+            if not start:
                 self._reading.leave_out(line)
                 return []
-            return [*self._damaged(torn), *self._damaged(start + rest)]
+            return [*self._damaged(line[:start]), *self._damaged(line[start:])]
 
 
 def call(line: bytes) -> Call | None:

@@ -11,7 +11,8 @@ class Lines:
     def __init__(self, reading: Reading, longest: int = LONGEST) -> None:
         self._reading = reading
         self._longest = longest
-        self._rest = b""
+        self._before = b""  # whole lines that were given back
+        self._rest = b""  # a line that is not whole
         self._skips = False
 
     def feed(self, block: bytes) -> bytes:
@@ -24,23 +25,33 @@ class Lines:
             start = block.find(b"\n") + 1
             self._reading.unread_bytes += start
             self._skips, block, end = False, block[start:], end - start
-        whole = b"".join((self._rest, memoryview(block)[:end]))  # copied once
-        self._rest = b""
+        whole = b"".join((self._before, self._rest, memoryview(block)[:end]))  # copied once
+        self._before = self._rest = b""
         self._hold(block[end:])
         return whole
 
     def end(self) -> bytes:
         """What is left, which no newline ended."""
-        rest, self._rest = self._rest, b""
-        return rest + b"\n" if rest else b""
+        whole = self._before + self._rest + (b"\n" if self._rest else b"")
+        self._before = self._rest = b""
+        return whole
 
     def give_back(self, unfinished: bytes) -> None:
-        """An entry of several lines may go on in the next block."""
-        self._hold(unfinished + self._rest)
+        """Whole lines: their entry may go on in the next block."""
+        self._before += unfinished
+        if len(self._before) > self._longest:
+            self._leave_out_before()
+            self._reading.unread_lines += 1
 
     def _hold(self, rest: bytes) -> None:
         if self._skips or len(rest) > self._longest:
+            if rest.startswith(b"\t"):  # goes on with the entry before it; any other line leaves that one whole
+                self._leave_out_before()
             self._reading.unread_bytes += len(rest)
             self._reading.unread_lines += not self._skips
             self._skips, rest = True, b""
         self._rest = rest
+
+    def _leave_out_before(self) -> None:
+        self._reading.unread_bytes += len(self._before)
+        self._before = b""

@@ -89,6 +89,17 @@ def test_order_and_top(by: str, first: str, log: Path, capsys: pytest.CaptureFix
     assert (told["statements"], told["calls"], told["total"]) == (2, 4, 1100.0)
 
 
+def test_one_is_not_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "the.log"
+    path.write_text(f"{PREFIX.format(second=1)}LOG:  duration: 7.000 ms  statement: SELECT 1\nfoo\n")
+    assert cli.call(["digest", str(path), str(tmp_path / "the.log")]) == 0
+    assert capsys.readouterr().out.startswith("2 calls of 1 statement,")
+    assert cli.call(["digest", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 call of 1 statement,")
+    assert "note: 1 line could not be read" in out
+
+
 def test_filters(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     window = ["--since", "2026-11-22 10:00:01", "--until", "2026-11-22T11:00:03+01:00"]
     assert cli.call(["digest", str(log), *window, "--database", "shop", "-o", "json"]) == 0
@@ -118,7 +129,7 @@ def test_nothing_parsed_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtur
     path.write_text(f"{PREFIX.format(second=1)}LOG:  checkpoint starting: time\n")
     assert cli.call(["digest", str(path), "-o", "json"]) == 78
     error = json.loads(capsys.readouterr().out)["error"]
-    assert "holds 1 entries of PostgreSQL and not one with a duration" in error["message"]
+    assert "holds 1 entry of PostgreSQL and not one with a duration" in error["message"]
     assert "log_min_duration_statement" in error["hint"]
 
 

@@ -49,6 +49,11 @@ def jsonlog(calls: Iterable[Logged]) -> bytes:
     return "".join(map(json_line, calls)).encode()
 
 
+def jsonlog_with_blanks(calls: Iterable[Logged]) -> bytes:
+    """As a program writes it again that filtered or shipped it."""
+    return "".join(json.dumps(json.loads(json_line(call)), ensure_ascii=False) + "\n" for call in calls).encode()
+
+
 def csv_line(call: Logged) -> str:
     out = io.StringIO()
     row = [
@@ -129,6 +134,7 @@ def cloud_fields(calls: Iterable[Logged]) -> bytes:
 
 FORMATS = {
     "jsonlog": jsonlog,
+    "jsonlog with blanks": jsonlog_with_blanks,
     "csvlog": csvlog,
     "stderr": stderr,
     "cloud lines": cloud_lines,

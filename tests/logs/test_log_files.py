@@ -53,7 +53,7 @@ def test_a_compressed_file_that_ends_early_is_read_as_far_as_it_goes(packing: st
     path.write_bytes(packed[: len(packed) * 9 // 10])
     found = digest_of([path])
     assert 2000 < found.calls < 4000
-    assert any("1 compressed files end in the middle" in note for note in found.notes)
+    assert any("1 compressed file ends in the middle" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -88,15 +88,15 @@ def test_of_a_folder_one_format_is_taken_and_the_oldest_first(tmp_path: Path) ->
         (b'{"level": "info", "msg": "x"}\n', Wanted(), Reads(), ConfigurationError, "is no log of PostgreSQL"),
         (
             json_line(CALLS[0], message="checkpoint starting: time").encode(),
-            Wanted(), Reads(), ConfigurationError, "holds 1 entries of PostgreSQL and not one with a duration",
+            Wanted(), Reads(), ConfigurationError, "holds 1 entry of PostgreSQL and not one with a duration",
         ),
         (
             stderr_lines(CALLS[0])[0].replace("duration: ", "Dauer: ").encode(),
-            Wanted(), Reads(), ConfigurationError, "holds 1 entries of PostgreSQL and not one with a duration",
+            Wanted(), Reads(), ConfigurationError, "holds 1 entry of PostgreSQL and not one with a duration",
         ),
         (
             json_line(CALLS[0], message="duration: 1.000 ms").encode(),
-            Wanted(), Reads(), ConfigurationError, "1 durations and not one statement",
+            Wanted(), Reads(), ConfigurationError, "1 duration and not one statement",
         ),
         (
             json_line(CALLS[0], message="duration: 1.000 ms  parse x: SELECT 1").encode(),
@@ -104,7 +104,7 @@ def test_of_a_folder_one_format_is_taken_and_the_oldest_first(tmp_path: Path) ->
         ),
         (
             json_line(CALLS[0], message="duration: 1.000 ms  plan:\nQuery Text: SELECT 1\nResult  (cost=0)").encode(),
-            Wanted(), Reads(), ConfigurationError, "1 plans of auto_explain",
+            Wanted(), Reads(), ConfigurationError, "1 plan of auto_explain",
         ),
         (jsonlog(CALLS[:2]), Wanted("other"), Reads(), UsageError, "all 2 calls are on other databases: shop"),
         (stderr(CALLS[:2], "%m [%p] "), Wanted("shop"), Reads(), ConfigurationError, "log_line_prefix has no %d"),
@@ -114,10 +114,9 @@ def test_of_a_folder_one_format_is_taken_and_the_oldest_first(tmp_path: Path) ->
         ),
         (
             jsonlog([replace(CALLS[0], application="aiprod-ops")]), Wanted(), Reads(),
-            ConfigurationError, "all 1 calls are of aiprod-ops itself",
+            ConfigurationError, "the only call is of aiprod-ops itself",
         ),
         (jsonlog(CALLS[:1])[:200], Wanted(), Reads(), ConfigurationError, "not one whole entry"),
-        (stderr(CALLS[:1]), Wanted(), Reads("jsonlog"), ConfigurationError, "not one whole entry"),
         (b"[]", Wanted(), Reads("cloud"), ConfigurationError, "not one whole entry"),
         (stderr(CALLS[:1]), Wanted(), Reads("stderr", "%Y"), UsageError, "has no %Y"),
     ],
@@ -130,6 +129,51 @@ def test_nothing_parsed_says_why(
     with pytest.raises(error, match=says) as caught:
         digest_of([path], wanted, reads)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("asked", ["csvlog", "jsonlog", "cloud", "stderr"])
+@pytest.mark.parametrize(
+    ("name", "looks"), [("stderr", "stderr"), ("csvlog", "csvlog"), ("jsonlog with blanks", "jsonlog")]
+)
+def test_a_wrong_format_is_the_reason(asked: str, name: str, looks: str, tmp_path: Path) -> None:
+    path = tmp_path / "the.log"
+    path.write_bytes(FORMATS[name](CALLS))
+    if asked == looks:
+        assert digest_of([path], reads=Reads(asked)).calls == 4000
+        return
+    with pytest.raises(UsageError, match=f"cannot be read as {asked}: it looks like {looks}") as caught:
+        digest_of([path], reads=Reads(asked))
+    assert "leave --format out" in (caught.value.hint or "")
+
+
+def test_foreign_objects_are_counted_where_the_format_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "the.json"
+    path.write_bytes(b'{"level": "info"}\n' * 3)
+    with pytest.raises(ConfigurationError, match="not one whole entry in 54 B; 3 lines are torn or foreign") as caught:
+        digest_of([path], reads=Reads("cloud"))
+    assert "leave --format" in (caught.value.hint or "")
+
+
+def test_a_file_of_which_nothing_is_read_is_named(tmp_path: Path) -> None:
+    files = {"a.log": stderr(CALLS[:3]), "b.json": b'{"level": "info"}\n' * 100, "c.json": jsonlog(CALLS[:2]), "d": b""}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    places = [tmp_path / name for name in files]
+    note = f"nothing of {tmp_path}/b.json could be read: all 1.80 kB are unread"
+    assert (digest_of(places).calls, digest_of(places).notes) == (5, (note,))
+    of_one = digest_of(places, reads=Reads("jsonlog"))
+    assert of_one.calls == 2
+    assert [note.partition(" could be read")[0] for note in of_one.notes[1:]] == [
+        f"nothing of {tmp_path}/{name}" for name in ("a.log", "b.json")
+    ]
+    assert of_one.notes[1].endswith("; it looks like stderr")
+
+
+def test_a_few_files_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    for number in range(7):
+        (tmp_path / f"{number}.log").write_bytes(b"x\n")
+    (tmp_path / "7.log").write_bytes(stderr(CALLS[:3]))
+    assert digest_of([tmp_path]).notes[5:] == ("nothing of 2 further files could be read",)
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_log_cut_at_both_ends(name: str, cut: float) -> None:
     assert found.unread < 4 * size
 
 
-@pytest.mark.parametrize("name", ["jsonlog", "csvlog", "stderr"])
+@pytest.mark.parametrize("name", ["jsonlog", "jsonlog with blanks", "csvlog", "stderr"])
 def test_a_torn_line_runs_into_the_next_one(name: str) -> None:
     """What a full disk or a crash leaves: the torn call is lost, no other one is, none is mixed up with it."""
     whole = [FORMATS[name]([call]) for call in CALLS]
@@ -189,7 +189,52 @@ def test_a_huge_line_is_left_out_and_counted() -> None:
     found = digest(jsonlog(CALLS[:1]) + huge + jsonlog(CALLS[1:]))
     assert found.calls == len(CALLS)
     assert whole_lines.LONGEST < found.unread <= len(huge)
-    assert "1 lines could not be read" in found.notes[0]
+    assert "1 line could not be read" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["jsonlog", "csvlog", "stderr"])
+@pytest.mark.parametrize("shift", [0, 1, 700])
+def test_a_huge_line_takes_no_line_beside_it(name: str, shift: int) -> None:
+    """However the blocks are cut: also where one ends with the healthy line before it."""
+    write = FORMATS[name]
+    before, after = write(CALLS[:3]), write(CALLS[3:])
+    huge = write([Logged("SELECT '" + "x" * (20 << 20) + "'")])
+    made = Digester()
+    reader = LogReader(made.reading)
+    start = max(len(before) + shift, formats.HEAD)
+    data = b"\n" * (start - shift - len(before)) + before + huge + after
+    for block in (data[:start], *(data[at : at + (1 << 20)] for at in range(start, len(data), 1 << 20))):
+        made.add(reader.read(block))
+    made.add(reader.end())
+    found = made.digest()
+    assert found.calls == len(CALLS)
+    assert "1 line could not be read" in found.notes[0]
+
+
+def test_a_huge_line_takes_the_entry_that_it_belongs_to() -> None:
+    """Half a statement is none."""
+    huge = stderr([Logged("SELECT a,\n'" + "x" * (20 << 20) + "'")])
+    found = digest(stderr(CALLS[:3]) + huge + stderr(CALLS[3:]))
+    assert found.calls == len(CALLS)
+    assert whole_lines.LONGEST < found.unread <= len(huge)
+
+
+def test_a_huge_entry_of_many_lines_takes_no_line_after_it() -> None:
+    huge = stderr([Logged("SELECT 1" + "\n, 'x'" * (2 << 20))])
+    found = digest(stderr(CALLS[:3]) + huge + stderr(CALLS[3:]))
+    assert found.calls == len(CALLS)
+    assert whole_lines.LONGEST < found.unread <= len(huge)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_byte_order_mark(name: str) -> None:
+    data = FORMATS[name](CALLS)
+    assert told(digest(b"\xef\xbb\xbf" + data)) == told(digest(data))
+
+
+def test_objects_that_are_no_log_entries_are_counted() -> None:
+    found = digest(FORMATS["cloud lines"](CALLS) + b'{"level": "info"}\n7\n{"logName": "audit", "protoPayload": {}}\n')
+    assert (found.calls, found.notes) == (8, ("2 lines could not be read: torn, too long, of another kind or prefix",))
 
 
 def test_a_text_that_looks_like_keys_does_not_fool() -> None:
@@ -247,7 +292,7 @@ def test_durations_without_a_text_are_paired_with_what_the_session_said() -> Non
         ("SELECT a FROM t WHERE b = $1", 5.0, 0),
     ]
     assert found.rows[0].examples[0].parameters == ("'x'",)
-    assert "1 durations stand without a statement" in found.notes[0]
+    assert "1 duration stands without a statement" in found.notes[0]
 
 
 @pytest.mark.parametrize(
