@@ -51,7 +51,7 @@ def _repaired(index: IndexState, beside: list[IndexState], catalogue: Catalogue)
     if index.is_unique:
         name = ".".join('"' + part.replace('"', '""') + '"' for part in (index.name.schema, index.name.name))
         note += (
-            "; it is unique: as long as keys are doubled a rebuild fails, too. Remove the doubles first, or give it up: "
+            "; it is unique: as long as keys are doubled a rebuild fails, too. Remove the doubles, or give it up: "
             f"`DROP INDEX CONCURRENTLY {name};`"
         )
     return note, Rebuild(index.existing)
