@@ -66,20 +66,22 @@ class Cloud:
                 if after is None and not is_last and len(text) - position < LONGEST:
                     break
                 found, end = None, len(text) if after is None else after
-            if isinstance(found, dict) and not _FIELDS.isdisjoint(found):
-                self._entry(found, batch)
-            else:
+            if not isinstance(found, dict) or not self._entry(found, batch):
                 self._reading.leave_out(text[position:end].encode("utf-8", "replace"))
             position = end
         self._rest = text[position:]
         return batch
 
-    def _entry(self, found: dict[str, Any], batch: Batch) -> None:
+    def _entry(self, found: dict[str, Any], batch: Batch) -> bool:
+        """Whether this is a LogEntry, PostgreSQL's or another's."""
         stamp, text, fields = found.get("timestamp", ""), found.get("textPayload"), found.get("jsonPayload")
         if isinstance(text, str):
             self._text(str(stamp), text, batch)
         elif isinstance(fields, dict) and isinstance(fields.get("message"), str):
             self._sessions.take(_entry(fields, str(stamp)), batch)
+        else:
+            return not _FIELDS.isdisjoint(found)
+        return True
 
     def _text(self, stamp: str, text: str, batch: Batch) -> None:
         text = text.rstrip("\n").replace("\n\t", "\n").replace("\n", "\n\t") + "\n"

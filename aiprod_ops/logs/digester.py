@@ -245,8 +245,9 @@ class Digester:
 
 
 def _unread(file: Unread) -> str:
+    size = f": all {show(file.size_bytes, 'B')} are unread" if file.size_bytes else ""  # none of a damaged gzip's
     looks = f"; it looks like {file.looks}" if file.looks else ""
-    return f"nothing of {file.name} could be read: all {show(file.size_bytes, 'B')} are unread{looks}"
+    return f"nothing of {file.name} could be read{size}{looks}"
 
 
 def _examples(figures: Figures, median: float) -> Iterable[Example]:

@@ -169,6 +169,15 @@ def test_a_file_of_which_nothing_is_read_is_named(tmp_path: Path) -> None:
     assert of_one.notes[1].endswith("; it looks like stderr")
 
 
+def test_a_damaged_archive_of_which_nothing_is_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_bytes(stderr(CALLS[:3]))
+    (tmp_path / "b.gz").write_bytes(b"\x1f\x8bgarbage")
+    assert digest_of([tmp_path / "a.log", tmp_path / "b.gz"]).notes == (
+        f"nothing of {tmp_path}/b.gz could be read",
+        "1 compressed file ends in the middle",
+    )
+
+
 def test_a_few_files_are_named_and_the_others_counted(tmp_path: Path) -> None:
     for number in range(7):
         (tmp_path / f"{number}.log").write_bytes(b"x\n")
