@@ -39,8 +39,8 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     What the next check needs is kept; where it cannot be (a full disk) that is said, and the check goes on.
     """
     book = entry.book
-    now = context.clock.now()
     facts = book.phases["facts"](context, params)
+    now = context.clock.now()  # no snapshot is older than its file says: a window of the history begins with one of them
     findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
     # Who looks, and at what, decides what can be seen: only checks that are alike tell what is new and what is gone.
     alike = digest([context.target.probe, msgspec.to_builtins(params)])[:8]
