@@ -10,7 +10,7 @@ from typing import Any
 
 from pglast import keywords
 
-from aiprod_ops.domain.advice.coverage import NewIndex, shown
+from aiprod_ops.domain.advice.coverage import NewIndex, has_predicate, shown
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action, Estimate
 from aiprod_ops.domain.schema import Name, TableSize
@@ -26,7 +26,8 @@ _REMOVE = Seconds(30)
 
 _STATE = """
 select i.indisvalid and i.indisready and i.indislive as is_valid, c.relkind::text as kind,
-       tn.nspname as table_schema, t.relname as table_name, am.amname as method, i.indpred is null as is_full,
+       tn.nspname as table_schema, t.relname as table_name, am.amname as method,
+       coalesce(pg_get_expr(i.indpred, i.indrelid), '') as predicate,
        i.indisunique as is_unique,
        array(select pg_get_indexdef(c.oid, k, true) from generate_series(1, i.indnkeyatts) k order by k) as keys,
        array(select coalesce(nullif(o.opcname, d.opcname), '')
@@ -111,7 +112,9 @@ def creation(build: Build) -> str:
     """The statement, as people write it."""
     keys = ", ".join(plain(key.column, key.is_expression) + shown(key)[len(key.column) :] for key in build.index.keys)
     table = build.index.table
-    return f"CREATE INDEX CONCURRENTLY {plain(build.index.name.name)} ON {plain(table)} ({keys})"
+    where = build.index.where
+    part = f" WHERE {where.text(plain(where.column))}" if where else ""
+    return f"CREATE INDEX CONCURRENTLY {plain(build.index.name.name)} ON {plain(table)} ({keys}){part}"
 
 
 @drop_index.shows
@@ -189,7 +192,7 @@ def create(context: Context, build: Build) -> None:
     columns, names = _keys(index)
     try:
         context.db.execute(
-            f"create index concurrently {{index}} on {{table}} ({columns})",
+            f"create index concurrently {{index}} on {{table}} {columns}",
             names={"index": index.name.name, "table": index.table, **names},
             timeout=_NO_LIMIT,
         )
@@ -199,7 +202,8 @@ def create(context: Context, build: Build) -> None:
 
 
 def _keys(index: NewIndex) -> tuple[str, dict[str, str]]:
-    """The key list with a placeholder for each identifier, and the identifiers. An expression is SQL already."""
+    """The key list and the condition with a placeholder for each identifier, and the identifiers. An expression is SQL
+    already."""
     parts: list[str] = []
     names: dict[str, str] = {}
     for number, key in enumerate(index.keys):
@@ -209,7 +213,11 @@ def _keys(index: NewIndex) -> tuple[str, dict[str, str]]:
         else:
             names[f"key{number}"] = key.column
             parts.append(f"{{key{number}}}{tail}")
-    return ", ".join(parts), names
+    columns = f"({', '.join(parts)})"
+    if index.where:
+        names["where"] = index.where.column
+        columns += " where " + index.where.text("{where}")
+    return columns, names
 
 
 def _remove_remains(context: Context, index: NewIndex) -> None:
@@ -228,10 +236,10 @@ def _refuse_what_is_not_ours(state: dict[str, Any], index: NewIndex) -> None:
 
 
 def matches(state: dict[str, Any], index: NewIndex) -> bool:
-    """Whether the index that is there is the one that is meant: table, method, keys, order, operator classes."""
+    """Whether the index that is there is the one that is meant: table, rows, method, keys, order, operator classes."""
     if state["table_name"] is None or Name(state["table_schema"], state["table_name"]) != index.table:
         return False
-    if state["method"] != "btree" or not state["is_full"] or state["is_unique"]:
+    if state["method"] != "btree" or not has_predicate(state["predicate"], index.where) or state["is_unique"]:
         return False
     options = [int(key.descending) + 2 * int(key.nulls_first) for key in index.keys]
     classes = [key.operator_class for key in index.keys]

@@ -33,7 +33,8 @@ class ColumnStatistics:
     """What ANALYZE knows of a column, without any of its values.
 
     `distinct` is a count (pg_stats' negative form already multiplied by the rows); `frequencies` are those of the
-    most common values, largest first, each a share of all rows; `width_bytes` is the average.
+    most common values, largest first, each a share of all rows; `width_bytes` is the average. `true` is the share of
+    rows in which a boolean is true.
     Source: PostgreSQL manual, view pg_stats.
     """
 
@@ -42,6 +43,7 @@ class ColumnStatistics:
     frequencies: tuple[float, ...] = ()
     width_bytes: int = 8
     correlation: float = 0.0
+    true: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,21 @@ class Key:
     nulls_first: bool = False
     operator_class: str = ""
     is_expression: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Condition:
+    """What some rows of a table pass, without a value: `form` is `{} IS NULL`, `{} IS NOT NULL`, `{}` or `NOT {}`.
+
+    It stands in a statement as it is, never as a parameter, so a generic plan can rest on it, too.
+    """
+
+    column: str
+    form: str
+
+    def text(self, column: str) -> str:
+        """As SQL, with the column's name as it is to be written."""
+        return self.form.format(column)
 
 
 @dataclass(frozen=True, slots=True)

@@ -543,3 +543,50 @@ def test_what_spoils_the_generic_plan_of_another_statement_is_refused(jobs: Benc
     applied = bench.run("run", BOOK, "--apply", digest)
     assert (applied.exit, "disproved on the copy" in applied.said) == (10, True), applied.said
     assert bench.indexes("picks") == {}
+
+
+# An outbox: a queue of which a small part waits
+
+OUTBOX = """
+CREATE TABLE outbox (id bigint PRIMARY KEY, topic int, "Sent" timestamptz, done boolean NOT NULL, parent bigint,
+  created_at timestamptz NOT NULL, body text);
+INSERT INTO outbox SELECT g, g % 50, CASE WHEN g % 500 <> 0 THEN now() END, g % 400 <> 0,
+  CASE WHEN g % 50 = 0 THEN g % 3001 END, '2026-01-01'::timestamptz + g * 104729 % 199999 * interval '1 s',
+  repeat('x', 100) FROM generate_series(1, 200000::bigint) g;
+ANALYZE outbox;
+"""
+WAITING = (
+    'SELECT id, body FROM outbox WHERE "Sent" IS NULL ORDER BY created_at LIMIT 10',
+    "SELECT id, body FROM outbox WHERE NOT done AND topic = 0",
+    "SELECT id FROM outbox WHERE parent = 150",
+)
+PARTS = {
+    'public.outbox (created_at) WHERE "Sent" IS NULL',
+    "public.outbox (topic) WHERE NOT done",
+    "public.outbox (parent) WHERE parent IS NOT NULL",
+}
+
+
+def test_the_part_that_is_wanted_is_indexed_alone_for_both_plans(server: Any) -> None:
+    bench = foreign(server, "outbox")
+    bench.sql(OUTBOX)
+    worked(bench, list(WAITING), times=20)
+    assert planned(bench) == PARTS
+    found = proof(bench)
+    for text in ("IS NULL ORDER BY", "NOT done", "parent = $1"):
+        assert min(gains(found, text)) >= 10, (text, found["comparisons"])
+    plans = {c["columns"]["plan"] for c in found["comparisons"] if "parent = $1" in c["columns"]["statement"]}
+    assert plans == {"custom", "generic"}
+    applied(bench)
+    (written,) = bench.state.glob("runs/*/files/*.py")
+    assert all(part.removeprefix("public.outbox ") in written.read_text() for part in PARTS)
+    sizes = bench.sql("SELECT c.relname, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+                      " WHERE i.indpred IS NOT NULL")  # fmt: skip
+    assert len(sizes) == 3
+    assert max(size for _, size in sizes) < 200_000, "a fiftieth of what the whole takes"
+    assert planned(bench) == set()
+    run = next(path.parent.name for path in reversed(bench.journals()) if "intended" in path.read_text())
+    drawn = bench.run("rollback", run)
+    back = bench.run("rollback", run, "--apply", re.search(r"digest +(\w+)", drawn.out)[1])  # type: ignore[index]
+    assert back.exit == 0, back.said
+    assert bench.indexes("outbox") == {}

@@ -130,4 +130,5 @@ def _statistics(row: Row, rows: float) -> ColumnStatistics:
         frequencies=tuple(row["frequencies"] or ()),
         width_bytes=row["width"],
         correlation=row["correlation"],
+        true=row["true"],
     )

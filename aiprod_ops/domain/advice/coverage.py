@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from aiprod_ops.domain.schema import Index, Key, Name, Table
+from aiprod_ops.domain.schema import Condition, Index, Key, Name, Table
 
 _LIMIT = 63  #: bytes of an identifier (PostgreSQL manual, "Identifiers and Key Words": NAMEDATALEN - 1)
 _CAST = re.compile(r"::\"?[a-z_ ]+\"?(\(\d+\))?(\[\])?")
@@ -14,11 +14,15 @@ _PATTERN = re.compile(r"(text|varchar|bpchar)_pattern_ops")
 
 @dataclass(frozen=True, slots=True)
 class NewIndex:
-    """A b-tree to be built. The driver quotes `name`, `table` and plain keys; expressions are SQL already."""
+    """A b-tree to be built, of all rows or of those that pass `where`.
+
+    The driver quotes `name`, `table`, plain keys and the condition's column; expressions are SQL already.
+    """
 
     name: Name
     table: Name
     keys: tuple[Key, ...]
+    where: Condition | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -26,7 +30,8 @@ class NewIndex:
         return tuple(key.column for key in self.keys)
 
     def __str__(self) -> str:
-        return f"{self.name.name} on {self.table} ({', '.join(shown(key) for key in self.keys)})"
+        keys = ", ".join(shown(key) for key in self.keys)
+        return f"{self.name.name} on {self.table} ({keys}){_where(self.where)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,19 @@ class Need:
     """What an index must offer a statement: `equals` in any order, then `tail` in this one.
 
     `use` tells what the tail is for: `sort` (needed in order), `range`, `like`, `soft` (a sort that is welcome but not
-    needed: few rows are left to be sorted), or '' without a tail.
+    needed: few rows are left to be sorted), or '' without a tail. With `where` it asks this of the rows that pass it;
+    `part` wants just these rows, and the tail is something to point to them.
     """
 
     table: Name
     equals: tuple[Key, ...] = ()
     tail: tuple[Key, ...] = ()
     use: str = ""
+    where: Condition | None = None
+
+
+def _where(condition: Condition | None) -> str:
+    return f" WHERE {condition.text(condition.column)}" if condition else ""
 
 
 def shown(key: Key) -> str:
@@ -64,8 +75,11 @@ def serves(keys: Sequence[Key], need: Need) -> bool:
     """Whether an index with these keys gives a statement what it needs.
 
     Its leading keys are the need's equality columns in any order; the tail follows as it is, or reversed.
+    Of a part that is wanted as it is, any index does.
     Source: PostgreSQL manual, "Multicolumn Indexes", "Indexes and ORDER BY", "Operator Classes".
     """
+    if need.use == "part":
+        return True
     count = len(need.equals)
     lead, rest = keys[:count], keys[count:]
     if len(lead) < count or sorted(_same(key) for key in lead) != sorted(_same(key) for key in need.equals):
@@ -88,19 +102,29 @@ def follows(keys: Sequence[Key], need: Need) -> bool:
     return all(key.operator_class == wanted.operator_class for key, wanted in zip(rest, need.tail, strict=True))
 
 
-def is_usable(index: Index) -> bool:
-    """Whether the planner may use it for any value: a whole, valid, ready b-tree.
+def is_usable(index: Index, where: Condition | None = None) -> bool:
+    """Whether the planner may use it for any value: a valid, ready b-tree, of all rows or of those that pass `where`.
 
     A generic plan cannot prove a partial index's predicate from a parameter (PostgreSQL manual, "Partial Indexes").
     """
-    return index.method == "btree" and index.is_valid and index.is_ready and not index.predicate
+    is_whole = not index.predicate or has_predicate(index.predicate, where)
+    return index.method == "btree" and index.is_valid and index.is_ready and is_whole
+
+
+def has_predicate(predicate: str, where: Condition | None) -> bool:
+    """Whether a predicate, as `pg_get_expr` prints it, is this condition; '' is that of a full index."""
+    return _loose(predicate) == (_loose(where.text(where.column)) if where else "")
+
+
+def _loose(text: str) -> str:
+    return re.sub(r'[\s()"]', "", text).lower()
 
 
 def serving(table: Table, need: Need) -> Index | None:
     """An existing index that gives the need: by its keys, or because it is unique within the equality columns."""
     equals = {_same(key) for key in need.equals}
     for index in table.indexes:
-        if not is_usable(index):
+        if not is_usable(index, need.where) or (need.use == "part" and not index.predicate):
             continue
         is_lookup = index.is_unique and bool(index.keys) and all(_same(key) in equals for key in index.keys)
         if is_lookup or serves(index.keys, need):
@@ -109,28 +133,32 @@ def serving(table: Table, need: Need) -> Index | None:
 
 
 def exists(index: NewIndex, table: Table) -> Index | None:
-    """An existing full b-tree with the same keys; a valid one before an INVALID remainder."""
+    """An existing b-tree with the same keys, of the same rows; a valid one before an INVALID remainder."""
     wanted = [(_same(key), *_order(key)) for key in index.keys]
     found = [
         each
         for each in table.indexes
-        if each.method == "btree" and not each.predicate and [(_same(key), *_order(key)) for key in each.keys] == wanted
+        if each.method == "btree"
+        and has_predicate(each.predicate, index.where)
+        and [(_same(key), *_order(key)) for key in each.keys] == wanted
     ]
     return next((each for each in found if each.is_valid and each.is_ready), found[0] if found else None)
 
 
-def name_for(table: Table, keys: Sequence[Key], taken: Iterable[str]) -> Name:
-    """`idx_table_column_column`, lower case, at the most 63 bytes, with a number where the name is taken.
+def name_for(table: Table, keys: Sequence[Key], taken: Iterable[str], where: Condition | None = None) -> Name:
+    """`idx_table_column_column`, lower case, at the most 63 bytes, with a number where the name is taken; of a part of
+    the table `idx_table_column_where_column_is_null`.
 
     The name of an INVALID remainder with the same keys is used again: the build replaces it.
     """
-    plain = "_".join(["idx", table.name.name, *(key.column for key in keys)]).lower()
+    part = ["where", where.text(where.column)] if where else []
+    plain = "_".join(["idx", table.name.name, *(key.column for key in keys), *part]).lower()
     base = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", plain)).strip("_")
     used = set(taken)
     for number in range(len(used) + 1):
         suffix = f"_{number}" if number else ""
         name = Name(table.name.schema, _shortened(base, plain, _LIMIT - len(suffix)) + suffix)
-        remainder = exists(NewIndex(name, table.name, tuple(keys)), table)
+        remainder = exists(NewIndex(name, table.name, tuple(keys), where), table)
         is_ours = remainder is not None and remainder.name == name and not remainder.is_valid
         if name.name not in used or is_ours:
             return name

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from aiprod_ops.domain.advice.coverage import Need, NewIndex, exists, is_usable, name_for, serves, serving
 from aiprod_ops.domain.advice.layouts import Layout, Wish, layouts, nearly
 from aiprod_ops.domain.advice.needs import covering, needs
+from aiprod_ops.domain.advice.options import Target
+from aiprod_ops.domain.advice.partial import needed, partial, parts
 from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.advice.writes import Cost, Writes, cost, writes
-from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
+from aiprod_ops.domain.schema import Condition, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.units import Bytes, show
@@ -82,8 +84,9 @@ def advise(
     """The indexes that these statements miss, weighed all at once by their total time. Pure: order does not matter.
 
     `workload` is what else is executed; its writes and those of `statements` are what an index costs. An index that
-    saves less than WORTH times its cost is not proposed, nor what an existing valid, full b-tree serves already, nor a
-    partial index (a generic plan cannot use one). What is proposed is a hypothesis to be measured on a copy.
+    saves less than WORTH times its cost is not proposed, nor what an existing valid b-tree serves already, nor a
+    partial index whose predicate is a value (a generic plan cannot use one). What is proposed is a hypothesis to be
+    measured on a copy.
     Time: quadratic in the needs of one table.
     """
     everything = {each.query_id: each for each in (*workload, *statements)}
@@ -94,14 +97,32 @@ def advise(
         tables.setdefault(wish.need.table, []).append(wish)
     found: list[Layout] = []
     for name in sorted(tables):
-        written_here = written.get(name, Writes())
-        merged = layouts(tables[name], written_here.updated, is_written=name in written)
+        merged = _layouts(tables[name], written.get(name, Writes()), is_written=name in written)
         found += sorted(merged, key=lambda each: (-each.total, [key.column for key in each.keys]))[:MOST_FOR_TABLE]
     total = math.fsum(each.total for each in statements)
     chosen, declined = _worthwhile(found, written, max(calls, 1), budget, total)
     candidates = tuple(_candidates(chosen, schema, max(calls, 1)))
     helped = {query_id for each in candidates for query_id in each.serves}
     return Advice(candidates, unread, tuple(sorted((n, why) for n, why in declined.items() if n not in helped)))
+
+
+def _layouts(wishes: Sequence[Wish], written: Writes, *, is_written: bool) -> list[Layout]:
+    """Of one table: what serves the whole, then the parts that are still wanted, each for itself."""
+    whole = [wish for wish in wishes if wish.need.where is None]
+    found = layouts(whole, written.updated, is_written=is_written)
+    conditions: dict[Condition, list[Wish]] = {}
+    for wish in sorted(wishes, key=lambda each: (-each.total, repr(each.need))):
+        if wish.need.where is None:
+            continue
+        also = [*whole, Wish(wish.whole[1], wish.whole[0], wish.times)] if wish.whole and whole else []
+        shared = layouts(also, written.updated, is_written=is_written)
+        if also and len(shared) <= len(found):
+            whole, found = also, shared  # it takes no further index
+        else:
+            conditions.setdefault(wish.need.where, []).append(wish)
+    for _, each in sorted(conditions.items()):
+        found += layouts(each, written.updated, is_written=is_written)
+    return found
 
 
 def _wishes(
@@ -116,21 +137,37 @@ def _wishes(
         except Unreadable as exc:
             asked, unknown = [], [str(exc)]
         unread += [(statement.query_id, reason) for reason in unknown]
-        for target, need in asked:
-            if _is_served(target.table, need, target.size):
-                continue
+        for target, need, whole in _choices(asked):
             known = found.get(need)
             times = dict(known.times) if known else {}
             times[statement.query_id] = max(times.get(statement.query_id, 0.0), statement.total)
             cover = dict.fromkeys([*(known.cover if known else ()), *covering(target, need)])
-            found[need] = Wish(need, known.target if known else target, times, tuple(cover))
+            found[need] = Wish(need, known.target if known else target, times, tuple(cover), whole)
     return list(found.values()), tuple(sorted(set(unread)))
 
 
-def _is_served(table: Table, need: Need, size: TableSize) -> bool:
+def _choices(
+    asked: Sequence[tuple[Target, Need]],
+) -> Iterator[tuple[Target, Need, tuple[Target, Need] | None]]:
+    """What no index gives yet: of the part that is asked for where that is small, else of the whole."""
+    for target, need in asked:
+        if need.where is not None:
+            if serving(target.table, need) is None:
+                yield target, need, None
+        elif not _is_served(target, need):
+            small = partial(target, need)
+            yield (*small, (target, need)) if small else (target, need, None)
+
+
+def _is_served(target: Target, need: Need) -> bool:
+    table = target.table
     if serving(table, need) is not None:
         return True
-    return any(is_usable(index) and nearly(index.keys, need, size) for index in table.indexes)
+    if any(is_usable(index) and nearly(index.keys, need, target.size) for index in table.indexes):
+        return True
+    has_parts = any(index.predicate for index in table.indexes)
+    asked = [needed(part) for part in parts(target)] if has_parts else []
+    return any(each is not None and serving(table, each) is not None for each in asked)
 
 
 def _worthwhile(
@@ -186,25 +223,35 @@ def _table(layout: Layout) -> Name:
 
 def _cost(layout: Layout, written: Mapping[Name, Writes], chosen: Sequence[tuple[Layout, Cost]]) -> Cost:
     target = layout.wishes[0].target
-    others = [index.keys for index in target.table.indexes]
-    others += [each.keys for each, _ in chosen if _table(each) == _table(layout)]
-    return cost(layout.keys, target.table, target.size, written.get(_table(layout), Writes()), others)
+    others = [_indexed(index.keys, index.predicate) for index in target.table.indexes]
+    others += [
+        _indexed(each.keys, each.where.column if each.where else "")
+        for each, _ in chosen
+        if _table(each) == _table(layout)
+    ]
+    written_here = written.get(_table(layout), Writes())
+    return cost(layout.keys, target.table, target.size, written_here, others, layout.where)
+
+
+def _indexed(keys: Sequence[Key], predicate: str) -> Sequence[Key]:
+    """All whose change is no HOT update: the keys, and the columns of the predicate."""
+    return (*keys, Key(predicate, is_expression=True)) if predicate else keys
 
 
 def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, calls: int) -> Iterator[Candidate]:
     taken = _names(schema)
     for layout, costs in sorted(chosen, key=lambda each: (-each[0].total, str(_table(each[0])), repr(each[0].keys))):
         target = layout.wishes[0].target
-        name = name_for(target.table, layout.keys, taken[target.table.name.schema])
+        name = name_for(target.table, layout.keys, taken[target.table.name.schema], layout.where)
         taken[target.table.name.schema].add(name.name)
         best = max(layout.wishes, key=lambda wish: (wish.need.use == "sort", wish.total, repr(wish.need)))
         yield Candidate(
-            NewIndex(name, target.table.name, layout.keys),
+            NewIndex(name, target.table.name, layout.keys, layout.where),
             tuple(layout.times),
             index_size(layout.keys, target.table, target.size),
             _reason(best),
             Bytes(round(costs.wal / calls)),
-            tuple(_narrower(target.table, layout.keys)),
+            () if layout.where else tuple(_narrower(target.table, layout.keys)),
         )
 
 
@@ -231,10 +278,11 @@ def _names(schema: Schema) -> dict[str, set[str]]:
 def _reason(wish: Wish) -> str:
     """One sentence: the conditions, and what is read instead of what."""
     need, size = wish.need, wish.target.size
-    parts = [f"{key.column} = …" for key in need.equals]
+    parts = [need.where.text(need.where.column)] if need.where else []
+    parts += [f"{key.column} = …" for key in need.equals if not _only_points(key, wish.target)]
     text = " and ".join(parts)
     column = need.tail[0].column if need.tail else ""
-    rows = show(size.rows, "rows")
+    rows = show(size.rows / wish.target.share, "rows")
     if need.use == "sort":
         order = f"ORDER BY {', '.join(key.column for key in need.tail)}"
         lead = f"{text}, then {order}" if text else order
@@ -242,3 +290,8 @@ def _reason(wish: Wish) -> str:
     if need.use in ("range", "like"):
         text = " and ".join([*parts, f"{column} {'LIKE a prefix' if need.use == 'like' else 'in a range'}"])
     return f"{text}: only the rows that match are read instead of all {rows}"
+
+
+def _only_points(key: Key, target: Target) -> bool:
+    """Whether it is in a partial index only because one has to have a key: nobody compares it."""
+    return target.where is not None and key.column not in target.access.equal

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiprod_ops.domain.advice.coverage import Need, follows, serves
 from aiprod_ops.domain.advice.options import LIMITED_ROWS, Target
 from aiprod_ops.domain.advice.selectivity import commonest, is_spread, rarest
-from aiprod_ops.domain.schema import Key, TableSize
+from aiprod_ops.domain.schema import Condition, Key, TableSize
 
 #: Index entries that may be read and left out by a filter within the index: about 200 pages, 2 ms.
 NEAR_ROWS = 20_000
@@ -15,12 +15,16 @@ NEAR_ROWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A need of some statements, with their time; `cover` are further columns that they read, if these are few."""
+    """A need of some statements, with their time; `cover` are further columns that they read, if these are few.
+
+    One of a part of the table names as `whole` what would do instead: the same of all its rows.
+    """
 
     need: Need
     target: Target
     times: Mapping[int, float]  #: total time by query id
     cover: tuple[Key, ...] = ()
+    whole: tuple[Target, Need] | None = None
 
     @property
     def total(self) -> float:
@@ -33,6 +37,11 @@ class Layout:
 
     keys: tuple[Key, ...]
     wishes: tuple[Wish, ...]
+
+    @property
+    def where(self) -> Condition | None:
+        """What all rows of the index pass: its wishes are of one table, and of one part of it."""
+        return self.wishes[0].need.where
 
     @property
     def times(self) -> dict[int, float]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from aiprod_ops.domain.advice.coverage import Need
 from aiprod_ops.domain.advice.options import Option, Target, Unknown, option
+from aiprod_ops.domain.advice.partial import partial
 from aiprod_ops.domain.advice.selectivity import POOR, WIDE_RANGE, commonest
 from aiprod_ops.domain.schema import Key, Schema, TableSize
 from aiprod_ops.domain.sql.queries import Access, Query
@@ -34,14 +35,19 @@ def needs(query: Query, schema: Schema, sizes: Mapping[str, TableSize]) -> tuple
             unknown.append(str(exc))
     for group in _joined(targets):
         try:
-            found += [
-                (target, option.need)
-                for target, option in _group(group, targets)
-                if target.size.pages >= SMALL_PAGES and (option.need.equals or option.need.tail)
-            ]
+            chosen = [(target, each.need) for target, each in _group(group, targets)]
+            found += [(target, need) for target, need in chosen if need.equals or need.tail]
+            found += _parts_alone(group, [target for target, _ in found])
         except Unknown as exc:
             unknown.append(str(exc))
-    return found, list(dict.fromkeys(unknown))
+    return [pair for pair in found if pair[0].size.pages >= SMALL_PAGES], list(dict.fromkeys(unknown))
+
+
+def _parts_alone(group: Sequence[Target], helped: Sequence[Target]) -> Iterator[tuple[Target, Need]]:
+    """Of relations that no index of the whole helps, the small part that is wanted."""
+    for target in group:
+        if not any(target is each for each in helped) and (small := partial(target, None)) is not None:
+            yield small
 
 
 def _is_systems(access: Access) -> bool:
@@ -58,6 +64,7 @@ def covering(target: Target, need: Need) -> tuple[Key, ...]:
     if access.reads is None or access.limit or access.join:
         return ()
     have = {key.column for key in (*need.equals, *need.tail)}
+    have |= {need.where.column} if need.where else set()  # an index-only scan does not look up what its predicate says
     extra = [column for column in access.reads if column not in have]
     known = [size.statistics.get(column) for column in extra]
     if any(target.column(column) is None for column in extra) or None in known:

@@ -17,8 +17,9 @@ from aiprod_ops.domain.advice.selectivity import (
     bar,
     commonest,
     rarest,
+    share_of,
 )
-from aiprod_ops.domain.schema import Column, ColumnStatistics, Key, Table, TableSize
+from aiprod_ops.domain.schema import Column, ColumnStatistics, Condition, Key, Table, TableSize
 from aiprod_ops.domain.sql.queries import Access
 
 #: With so few rows left for the most common value, one more key saves less than it costs to maintain.
@@ -37,11 +38,13 @@ class Unknown(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One access with what is known of its table."""
+    """One access with what is known of its table, or of the part of it that passes `where`: a `share` of all rows."""
 
     access: Access
     table: Table
     size: TableSize
+    where: Condition | None = None
+    share: float = 1.0
 
     def statistics(self, column: str) -> ColumnStatistics:
         """Of a column, or of the one an expression is over. Raises Unknown."""
@@ -51,6 +54,13 @@ class Target:
                 raise Unknown(f"no statistics of {self.table.name}: ANALYZE never ran, or this role may not read them")
             raise Unknown(f"no statistics of column {column} of {self.table.name}")
         return found
+
+    def fixed(self, column: str) -> float | None:
+        """The share of the rows that pass what the statement says of a column without a value; None if it does not."""
+        said = (each for each in self.access.conditions if each.column == column and each.form != "{} IS NOT NULL")
+        shares = (share_of(each, self.table, self.size) for each in said)
+        found = next((share for share in shares if share is not None), None)
+        return self.statistics(column).null_fraction if found is None and column in self.access.nulls else found
 
     def base(self, column: str) -> str:
         """The column that an expression such as `lower(email)` is over."""
@@ -110,8 +120,8 @@ def _equals(target: Target, by_join: tuple[str, ...]) -> tuple[tuple[str, ...], 
     for column in (*by_join, *ranked):
         statistics = target.statistics(column)
         low, high = rarest(statistics, rows), commonest(statistics, rows)
-        if column in access.nulls:
-            low = high = statistics.null_fraction
+        if (known := target.fixed(column)) is not None:
+            low = high = known
         if low > IDLE or most <= FEW_ROWS:
             continue
         chosen.append(column)
@@ -125,9 +135,8 @@ def _average(target: Target, equals: Sequence[str]) -> float:
     for column in dict.fromkeys(equals):
         if target.table.column(target.base(column)) is None:
             continue
-        statistics = target.statistics(column)
-        is_null = column in target.access.nulls
-        share *= statistics.null_fraction if is_null else average(statistics, target.size.rows)
+        known = target.fixed(column)
+        share *= known if known is not None else average(target.statistics(column), target.size.rows)
     return max(share, 1.0 / max(target.size.rows, 1.0))
 
 

@@ -7,7 +7,7 @@ the average one (what a join or a limit may count on).
 import math
 from collections.abc import Sequence
 
-from aiprod_ops.domain.schema import ColumnStatistics, Key, Table, TableSize
+from aiprod_ops.domain.schema import ColumnStatistics, Condition, Key, Table, TableSize
 from aiprod_ops.units import Bytes
 
 #: Above this share an index scan reads about as many pages as the table has: a page read out of order is priced at
@@ -54,6 +54,20 @@ def average(column: ColumnStatistics, rows: float) -> float:
 def commonest(column: ColumnStatistics, rows: float) -> float:
     """Share of the most common value."""
     return max((*column.frequencies, average(column, rows)))
+
+
+def share_of(condition: Condition, table: Table, size: TableSize) -> float | None:
+    """Which share of the rows passes; None where nobody knows, and where none can: the column is NOT NULL."""
+    column, known = table.column(condition.column), size.statistics.get(condition.column)
+    if column is None or known is None or (column.is_not_null and "NULL" in condition.form):
+        return None
+    if "NULL" in condition.form:
+        share = 1.0 - known.null_fraction if "NOT" in condition.form else known.null_fraction
+    elif known.true is None:
+        return None
+    else:
+        share = 1.0 - known.null_fraction - known.true if "NOT" in condition.form else known.true
+    return _share(share, size.rows)
 
 
 def is_spread(column: ColumnStatistics) -> bool:

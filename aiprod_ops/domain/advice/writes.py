@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiprod_ops.domain.advice.selectivity import index_size, width
-from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
+from aiprod_ops.domain.schema import Condition, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.sql.changes import changes
 from aiprod_ops.domain.sql.trees import Unreadable
 from aiprod_ops.domain.statements import Statement
@@ -75,9 +75,19 @@ def writes(statements: Iterable[Statement], schema: Schema) -> tuple[dict[Name, 
     return {name: Writes(inserts.get(name, 0), updates.get(name, {})) for name in names}, calls
 
 
-def cost(keys: Sequence[Key], table: Table, size: TableSize, written: Writes, others: Sequence[Sequence[Key]]) -> Cost:
-    """What an index with these keys costs beside the others on its table (those that exist, and those chosen)."""
-    mine = frozenset(_columns([keys], table))
+def cost(
+    keys: Sequence[Key],
+    table: Table,
+    size: TableSize,
+    written: Writes,
+    others: Sequence[Sequence[Key]],
+    where: Condition | None = None,
+) -> Cost:
+    """What an index with these keys costs beside the others on its table (those that exist, and those chosen).
+
+    For HOT the columns of a predicate are indexed like its keys. Every new row is taken to pass it for a while.
+    """
+    mine = frozenset(_columns([keys], table)) | ({where.column} if where else set())
     before = frozenset(_columns(others, table))
     entries, images = float(written.inserts), float(written.inserts)
     cold = 0.0

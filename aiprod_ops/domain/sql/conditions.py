@@ -30,7 +30,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One usable comparison: `use` is `=`, `in`, `null`, `range`, `like` or `join` (then with the other side)."""
+    """One usable comparison: `use` is `=`, `in`, `null`, `range`, `like` or `join` (then with the other side).
+
+    `only` is one that holds no value, as `{} IS NOT NULL` in `form`: rows of a partial index may be told by it.
+    """
 
     level: int
     alias: str
@@ -39,16 +42,23 @@ class Comparison:
     other_alias: str = ""
     other_column: str = ""
     is_expression: bool = False
+    form: str = ""
 
 
 def comparisons(level: Level) -> Iterator[Comparison]:
     """All usable comparisons of one level, in the order of the text; those of joins are given for both sides."""
     for condition in level.conditions:
         for each in _of(level, condition.expression):
-            if condition.filters is None or each.level != level.number or each.alias in condition.filters:
+            is_wanted = condition.filters is None or each.level != level.number or each.alias in condition.filters
+            if is_wanted and not (condition.filters is None and _finds_what_is_missing(level, each)):
                 yield each
     for column, left, right, filters in level.using:
         yield from _using(level, column, left, right, filters)
+
+
+def _finds_what_is_missing(level: Level, seen: Comparison) -> bool:
+    """WHERE … IS NULL after an outer join is true of rows that are not there: it tells nothing of those that are."""
+    return seen.form == "{} IS NULL" and seen.level == level.number and seen.alias in level.outer
 
 
 def _using(
@@ -95,12 +105,16 @@ def quoted(name: str) -> str:
 def _of(level: Level, node: Node) -> Iterator[Comparison]:
     if kind(node) == "A_Expr":
         yield from _operator(level, node)
-    elif kind(node) == "NullTest" and node.nulltesttype.name == "IS_NULL":
-        yield from _use(column_text(level, node.arg), "null")
+    elif kind(node) == "NullTest":
+        is_null = node.nulltesttype.name == "IS_NULL"
+        if is_null:
+            yield from _use(column_text(level, node.arg), "null")
+        yield from _only(level, node.arg, "{} IS NULL" if is_null else "{} IS NOT NULL")
     elif kind(node) == "BooleanTest" and node.booltesttype.name in ("IS_TRUE", "IS_FALSE"):
         yield from _use(column_text(level, node.arg), "=")
     elif kind(node) == "ColumnRef":
         yield from _use(column_text(level, node), "=")
+        yield from _only(level, node, "{}")
     elif kind(node) == "BoolExpr":
         yield from _boolean(level, node)
     elif kind(node) == "SubLink":
@@ -112,10 +126,18 @@ def _use(place: Place | None, use: str) -> Iterator[Comparison]:
         yield Comparison(place.level, place.alias, place.column, use, is_expression=place.is_expression)
 
 
+def _only(level: Level, node: Node, form: str) -> Iterator[Comparison]:
+    """The planner takes a partial index only where the statement has its predicate ("Partial Indexes")."""
+    place = column_text(level, node)
+    if place is not None and not place.is_expression:
+        yield Comparison(place.level, place.alias, place.column, "only", form=form)
+
+
 def _boolean(level: Level, node: Node) -> Iterator[Comparison]:
     """NOT of a boolean column is an equality; an OR of equalities of one column is a list; other ORs are no use."""
     if node.boolop.name == "NOT_EXPR" and kind(node.args[0]) == "ColumnRef":
         yield from _use(column_text(level, node.args[0]), "=")
+        yield from _only(level, node.args[0], "NOT {}")
     if node.boolop.name != "OR_EXPR":
         return
     branches = [list(_of(level, each)) for each in node.args]

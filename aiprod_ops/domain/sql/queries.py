@@ -6,7 +6,7 @@ Only what a b-tree can use is recorded. Source: PostgreSQL manual, "Index Types"
 
 from dataclasses import dataclass, field
 
-from aiprod_ops.domain.schema import Schema
+from aiprod_ops.domain.schema import Condition, Schema
 from aiprod_ops.domain.sql.conditions import Comparison, column_text, comparisons
 from aiprod_ops.domain.sql.scopes import Level, Relation, levels, own
 from aiprod_ops.domain.sql.trees import Node, Unreadable, is_kind, kind, names, parse, uncast
@@ -32,7 +32,8 @@ class Access:
     `lists`, the IS NULL ones in `nulls`, too. `join` is (column, other alias, other column). `sort` is (column,
     descending, nulls first) where ORDER BY belongs to this relation alone; `limit` says that reading may stop early.
     An expression stands as its text (`lower(email)`) and is listed in `expressions`. `level` tells subqueries apart.
-    `reads` are the columns that the statement names at all; None where it takes whole rows, or nobody knows.
+    `reads` are the columns that the statement names at all; None where it takes whole rows, or nobody knows. Each of
+    the `conditions` holds for every row that is wanted.
     """
 
     schema: str
@@ -49,6 +50,7 @@ class Access:
     expressions: tuple[str, ...] = ()
     level: int = 0
     reads: tuple[str, ...] | None = field(default=None, compare=False)
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class _Found:
     limit: bool = False
     expressions: list[str] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)
+    conditions: list[Condition] = field(default_factory=list)
     is_whole: bool = False  #: whole rows are read
 
     def access(self) -> Access:
@@ -83,6 +86,7 @@ class _Found:
             used("range"), used("like"), self.sort, self.limit, used("in"), used("null"),
             tuple(dict.fromkeys(self.expressions)), self.level,
             None if self.is_whole or not relation.columns else tuple(sorted(self.reads)),
+            tuple(dict.fromkeys(self.conditions)),
         )  # fmt: skip
 
 
@@ -116,7 +120,9 @@ def _record(relations: dict[tuple[int, str], _Found], seen: Comparison) -> None:
         return
     if seen.is_expression:
         found.expressions.append(seen.column)
-    if seen.use == "join":
+    if seen.use == "only":
+        found.conditions.append(Condition(seen.column, seen.form))
+    elif seen.use == "join":
         found.join.append((seen.column, seen.other_alias, seen.other_column))
     else:
         found.by_use.setdefault(seen.use, []).append(seen.column)

@@ -41,7 +41,8 @@ class Condition:
 class Level:
     """One SELECT, UPDATE, DELETE or MERGE of a statement, without what is nested in it.
 
-    `number` tells levels apart; `nested` gives the levels that a sublink opened, by the sublink's identity.
+    `number` tells levels apart; `nested` gives the levels that a sublink opened, by the sublink's identity. `outer` are
+    the relations for which an outer join may give a row of NULLs.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Level:
     conditions: list[Condition] = field(default_factory=list)
     using: list[tuple[str, frozenset[str], frozenset[str], frozenset[str] | None]] = field(default_factory=list)
     nested: dict[int, "Level"] = field(default_factory=dict)
+    outer: set[str] = field(default_factory=set)
 
     def resolve(self, column: Node) -> "tuple[Level, Relation, str] | None":
         """The level, relation and name that a column reference means; None where that is not certain.
@@ -190,6 +192,8 @@ class _Reader:
         sides = {"JOIN_INNER": _EVERY, "JOIN_LEFT": right, "JOIN_RIGHT": left}
         filters = sides.get(item.jointype.name, frozenset())
         level.conditions += [Condition(each, filters) for each in conjuncts(item.quals)]
+        missing = {"JOIN_LEFT": right, "JOIN_RIGHT": left, "JOIN_FULL": left | right}
+        level.outer |= missing.get(item.jointype.name, frozenset())
         level.using += [(part.sval, left, right, filters) for part in item.usingClause or ()]
         return left | right
 
