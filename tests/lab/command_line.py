@@ -252,9 +252,9 @@ def lab(rows: int) -> Iterator[Bench]:
 
 
 @contextmanager
-def lone_server(folder: Path, **settings: str | int) -> Iterator[PostgresServer]:
+def lone_server(folder: Path, postgres_bin: Path | None = None, **settings: str | int) -> Iterator[PostgresServer]:
     """One server without replicas and without passwords, in a folder that is closed to everybody else."""
-    programs = reachable(find(), folder)
+    programs = reachable(find(postgres_bin), folder)
     server = PostgresServer(programs, folder / "data", folder / "s", 5432, folder / "server.log")
     server.initdb()
     usual = {"listen_addresses": "", "fsync": "off", "max_wal_size": "256MB", "shared_buffers": "64MB",
