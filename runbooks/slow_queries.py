@@ -19,6 +19,7 @@ figures are lower bounds. Values that users sent are shown with `--show-paramete
 Source: PostgreSQL manual, appendix F, "pg_stat_statements"; "Resource Consumption", `work_mem`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -169,10 +170,18 @@ def _is_judged(window: Window, query_id: int) -> bool:
 
 
 def _over(window: Window, query_id: int, params: Params) -> float:
-    """How many times over what is promised: in the mean of one call, or in the load of all."""
+    """How many times over what is promised, at worst."""
+    return max(_promises(window, query_id, params).values())
+
+
+def _promises(window: Window, query_id: int, params: Params) -> dict[str, float]:
+    """Each promise in words, and how many times over it a statement is: the mean of one call, the load of all."""
     counters = window.statements[query_id]
-    promised = [(counters.mean, params.objective), (window.load(counters), params.load)]
-    return max(float(seen) / max(float(most), _LEAST_PROMISE) for seen, most in promised)
+    promised = {
+        f"mean ≤ {api.show(params.objective, 'ms')}": (float(counters.mean), float(params.objective)),
+        f"load ≤ {float(params.load):g}": (window.load(counters), float(params.load)),
+    }
+    return {promise: seen / max(most, _LEAST_PROMISE) for promise, (seen, most) in promised.items()}
 
 
 @book.judge
@@ -208,6 +217,8 @@ def _statement(facts: Facts, query_id: int, params: Params) -> Finding:
         "vs before": api.show(counters.mean / usual.mean, "×") if counters.calls and usual.mean else "–",
     }
     warn, crit = (1.0, 4.0) if _is_judged(window, query_id) else (None, None)
+    broken = [promise for promise, times in _promises(window, query_id, params).items() if times >= (warn or math.inf)]
+    cells["breaks"] = ", ".join(broken) or "–"
     return Finding(
         "times over the objective", _over(window, query_id, params), "×", warn, crit,
         columns=cells, id=f"statement:{query_id}",

@@ -70,10 +70,24 @@ def test_slow_in_one_call_or_in_the_sum_of_all(counters: Counters, status: Statu
     assert worst(finding.status for finding in found) is status
 
 
+@pytest.mark.parametrize(
+    ("counters", "breaks"),
+    [
+        (spent(1, 400.0), "–"),
+        (spent(1, 500.0), "mean ≤ 500 ms"),
+        (spent(36_000, 1.0), "load ≤ 0.01"),
+        (spent(3600, 600.0), "mean ≤ 500 ms, load ≤ 0.01"),
+    ],
+)
+def test_which_promise_a_statement_breaks(counters: Counters, breaks: str) -> None:
+    assert by_id(judged(facts(window({7: counters}))))["statement:7"].columns["breaks"] == breaks
+
+
 def test_utility_statements_are_listed_and_not_judged() -> None:
     found = by_id(judged(facts(window({7: spent(1, 60_000.0)}, utilities=frozenset({7})))))
     assert found["statement:7"].status is Status.OK
-    assert found["statement:7"].columns["mean"] == "60.0 s"
+    cells = found["statement:7"].columns
+    assert (cells["mean"], cells["breaks"]) == ("60.0 s", "–")
 
 
 @pytest.mark.parametrize(("by", "first"), [("total", 1), ("mean", 2), ("calls", 3), ("temp", 4), ("wal", 5)])

@@ -580,10 +580,9 @@ def test_the_part_that_is_wanted_is_indexed_alone_for_both_plans(server: Any) ->
     applied(bench)
     (written,) = bench.state.glob("runs/*/files/*.py")
     assert all(part.removeprefix("public.outbox ") in written.read_text() for part in PARTS)
-    sizes = bench.sql("SELECT c.relname, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-                      " WHERE i.indpred IS NOT NULL")  # fmt: skip
+    sizes = bench.sql("SELECT pg_relation_size(indexrelid) FROM pg_index WHERE indpred IS NOT NULL")
     assert len(sizes) == 3
-    assert max(size for _, size in sizes) < 200_000, "a fiftieth of what the whole takes"
+    assert max(size for (size,) in sizes) < 200_000, "a fiftieth of what the whole takes"
     assert planned(bench) == set()
     run = next(path.parent.name for path in reversed(bench.journals()) if "intended" in path.read_text())
     drawn = bench.run("rollback", run)
