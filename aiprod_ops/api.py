@@ -1,5 +1,6 @@
 """What a runbook file imports, and all it may import."""
 
+from aiprod_ops.actions.build_trials import served, try_builds
 from aiprod_ops.actions.index_builds import (
     LOCK,
     LONGEST,
@@ -10,32 +11,19 @@ from aiprod_ops.actions.index_builds import (
     creation,
     drop_index,
     drop_invalid_index,
-    index_size,
     invariants,
     is_built,
 )
 from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy
-from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index, restoring
+from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
 from aiprod_ops.actions.index_trials import try_repairs
-from aiprod_ops.actions.measurements import (
-    Case,
-    Measured,
-    cases,
-    choices,
-    compared,
-    gain,
-    is_worse,
-    measure,
-    subjects,
-    tables_of,
-)
+from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
-from aiprod_ops.actions.plan_flips import Flip, closed, flips, flips_among, keep_flips, known_flips
+from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.revisions import Declared, alembic_revision
-from aiprod_ops.actions.sieve import unwanted
-from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise, exists
+from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
@@ -58,15 +46,13 @@ from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Basis", "Budget", "Build",
-    "Bytes", "Candidate", "Case", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared",
-    "Estimate", "Existing", "Fault", "Finding", "Flip", "Inspection", "Key", "Kind", "Lab", "Logged", "Measured",
-    "Migrated", "Milliseconds", "Moving", "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused",
-    "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table",
-    "TableSize", "Thresholds", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "build_estimate",
-    "build_of", "cases", "choices", "closed", "compared", "create_index", "creation", "delta", "drift", "drift_scope",
-    "drop_index", "drop_invalid_index", "exists", "flips", "flips_among", "gain", "index_bloat", "index_damage",
-    "index_faults", "index_size", "index_usage", "invariants", "is_built", "is_worse", "keep_flips", "known_flips",
-    "measure", "migrated", "narrow_indexes", "ordered", "promise", "read_copy", "read_snapshot", "ready_to_build",
-    "rebuild_index", "remove_index", "repairs", "restore_index", "restoring", "revision_of", "show", "since_reset",
-    "still_unused", "subjects", "tables_of", "try_repairs", "unwanted",
+    "Bytes", "Candidate", "Catalogue", "Comparison", "Context", "Copy", "Counters", "Database", "Declared", "Estimate",
+    "Existing", "Fault", "Finding", "Inspection", "Key", "Kind", "Lab", "Logged", "Migrated", "Milliseconds", "Moving",
+    "Name", "NewIndex", "NoParams", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled", "Schema",
+    "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot",
+    "Window", "Workload", "advise", "alembic_revision", "build_estimate", "build_of", "choices", "create_index",
+    "creation", "delta", "drift", "drift_scope", "drop_index", "drop_invalid_index", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "invariants", "is_built", "keep_flips", "known_flips", "migrated", "narrow_indexes",
+    "ordered", "promise", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "remove_index", "repairs",
+    "restore_index", "revision_of", "served", "show", "since_reset", "still_unused", "try_builds", "try_repairs",
 ]  # fmt: skip

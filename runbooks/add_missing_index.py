@@ -16,7 +16,7 @@ long, blocks somebody, or lets the replicas fall behind; what it leaves is remov
 Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently"; "Multicolumn Indexes"; "Indexes and ORDER BY".
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -222,137 +222,7 @@ def _refuse_blindness(facts: Facts) -> None:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     """Build on the copy, measure before and after, refuse what makes any statement worse or helps too little."""
-    builds = {a.name: a for a in plan.actions if a.kind == "create-index"}
-    found, notes = api.subjects(copy.source, _around(copy, builds, params), copy.source.schema())
-    wanted = api.cases(found)
-    before, trouble = api.measure(copy.db, wanted, copy.context.report)
-    flipped = api.flips_among(copy.db, wanted, before)
-    unwanted = api.unwanted(copy.db, {name: api.build_of(action) for name, action in builds.items()}, found)
-    refused = dict.fromkeys(sorted(unwanted), "no plan takes it, not even a hypothetical one (HypoPG on the copy)")
-    copy.context.report("building the indexes on the copy")
-    copy.apply([action for action in plan.actions if action.name not in refused])
-    after, more = api.measure(copy.db, wanted, copy.context.report)
-    while True:
-        standing = builds.keys() - refused.keys()
-        verdict = _worst(wanted, before, after, standing) or _outdone(wanted, after, standing, builds)
-        if verdict is None:
-            break
-        name, reason, cases = verdict
-        refused[name] = reason
-        copy.apply([undo] if (undo := builds[name].undo) else [])
-        again, _ = api.measure(copy.db, [wanted[number] for number in cases], copy.context.report)
-        after |= {number: again[position] for position, number in enumerate(cases) if position in again}
-    for name in sorted(builds.keys() - refused.keys()):
-        users = [n for n in after.keys() & before.keys() if name in after[n].indexes]
-        best = max((api.gain(before[n], after[n]) for n in users), default=0.0)
-        if best < params.min_gain:
-            refused[name] = _too_little(best, params.min_gain)
-    notes += [*_flips(flipped, api.flips_among(copy.db, wanted, after)), *_costs(wanted, before, after)]
-    notes += [*trouble, *more, *_sizes(copy, [a for name, a in builds.items() if name not in refused])]
-    return Proof(tuple(api.compared(wanted, before, after)), refused, tuple(sorted(set(notes))))
-
-
-def _flips(before: Sequence[api.Flip], after: Sequence[api.Flip]) -> Iterator[str]:
-    """Statements that become slow once their client prepares them: which ones the indexes close, which are left."""
-    left = {flip.statement.query_id for flip in after}
-    for flip in (*after, *(each for each in before if each.statement.query_id not in left)):
-        figures = f"{flip.custom_buffers.median:,.0f} → {flip.generic_buffers.median:,.0f}"
-        state = "plan flip" if flip.statement.query_id in left else "plan flip closed by these indexes"
-        taken = "" if flip.is_taken else "; the server stays with custom plans"
-        yield f"{state}: {flip.statement.text[:80]}: {figures} buffers with a generic plan{taken}"
-
-
-def _costs(
-    wanted: Sequence[api.Case], before: Mapping[int, api.Measured], after: Mapping[int, api.Measured]
-) -> Iterator[str]:
-    """What the indexes cost statements that gained nothing, though not enough to be called worse: writes, mostly."""
-    losers: dict[str, tuple[float, int]] = {}
-    for number in sorted(before.keys() & after.keys()):
-        gained = api.gain(before[number], after[number])
-        text = wanted[number].subject.statement.text
-        if gained < 1 / 1.2:
-            losers[text] = min(losers.get(text, (gained, number)), (gained, number))
-    for text, (_, number) in sorted(losers.items()):
-        yield (
-            f"the price: {text[:80]}: {_median(before[number].buffers):,.0f} → {_median(after[number].buffers):,.0f} "
-            f"buffers, {_median(before[number].ms):.2f} → {_median(after[number].ms):.2f} ms"
-        )
-
-
-def _median(values: Sequence[float]) -> float:
-    return api.Sampled.of(values or [0]).median
-
-
-def _around(copy: Copy, builds: Mapping[str, Action], params: Params) -> list[Statement]:
-    """The statements the plan is for, and the others on the same tables: none of them may become worse."""
-    schema = copy.source.schema()
-    served = {s.query_id: s for action in builds.values() for s in _served(action)}
-    tables = {api.build_of(action).index.table for action in builds.values()}
-    statements = copy.source.workload().statements
-    counted = {s.query_id: s for s in statements if s.query_id in served}
-    others = [s for s in statements if s.query_id not in served and api.tables_of(s, schema) & tables]
-    return [*(served | counted).values(), *others[: max(0, params.most - len(served))]]
-
-
-def _served(action: Action) -> list[Statement]:
-    nothing = Milliseconds(0)
-    return [Statement(query_id, text, 0, nothing, nothing) for query_id, text in api.build_of(action).serves]
-
-
-def _worst(
-    wanted: Sequence[api.Case],
-    before: Mapping[int, api.Measured],
-    after: Mapping[int, api.Measured],
-    standing: Set[str],
-) -> tuple[str, str, list[int]] | None:
-    """The index to refuse next, why, and which cases used it: the one that the worst case's plan uses."""
-    worse = [
-        (api.gain(before[n], after[n]), n)
-        for n in sorted(before.keys() & after.keys())
-        if api.is_worse(before[n], after[n]) and after[n].indexes & standing
-    ]
-    if not worse:
-        return None
-    _, number = min(worse)
-    name = min(after[number].indexes & standing)
-    then, now, case = before[number], after[number], wanted[number]
-    reason = (
-        f"makes “{case.subject.statement.text[:80]}” worse ({case.values.kind} values, {case.plan} plan): "
-        f"{_median(then.buffers):,.0f} → {_median(now.buffers):,.0f} buffers, "
-        f"{_median(then.ms):.1f} → {_median(now.ms):.1f} ms"
-    )
-    return name, reason, [n for n in sorted(after) if name in after[n].indexes]
-
-
-def _outdone(
-    wanted: Sequence[api.Case], after: Mapping[int, api.Measured], standing: Set[str], builds: Mapping[str, Action]
-) -> tuple[str, str, list[int]] | None:
-    """An index that only generic plans use: with real values the planner prefers another one of those just built.
-
-    Since PostgreSQL 18 an index on (a, b) may serve a statement that compares b alone ("skip scan").
-    """
-    for name in sorted(standing):
-        served = {statement.query_id for statement in _served(builds[name])}
-        used = [n for n in sorted(after) if name in after[n].indexes]
-        custom = [n for n, case in enumerate(wanted) if n in after and case.plan == "custom"]
-        asked = [n for n in custom if wanted[n].subject.statement.query_id in served]
-        if used and asked and not any(name in after[n].indexes for n in asked):
-            others = sorted({other for n in asked for other in after[n].indexes} & standing)
-            reason = f"with real values the planner prefers {' and '.join(others) or 'to do without'}"
-            return name, reason, used
-    return None
-
-
-def _too_little(best: float, least: float) -> str:
-    if best == 0.0:
-        return "no measured statement uses it"
-    return f"helps too little: at best {best:.2f} × fewer buffers, {least:g} × are asked for"
-
-
-def _sizes(copy: Copy, built: Sequence[Action]) -> Iterator[str]:
-    for action in built:
-        size = api.index_size(copy.db, api.build_of(action).index.name)
-        yield f"{action.name} takes {api.show(size, 'B')} on the copy"
+    return api.try_builds(copy, plan, most=params.most, min_gain=params.min_gain)
 
 
 @book.guard
@@ -381,7 +251,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
         build = api.build_of(action)
         is_there = api.is_built(ctx, build)
         yield Finding(f"{build} is valid", float(not is_there), "", crit=1, note="" if is_there else "it is not")
-        served = [counted.get(statement.query_id, statement) for statement in _served(action)]
+        served = [counted.get(statement.query_id, statement) for statement in api.served(build)]
         yield from api.choices(ctx.db, str(build), served, schema)
 
 
