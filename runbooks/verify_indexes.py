@@ -17,10 +17,11 @@ unused: it takes over the work of the other.
 "Unused" is judged over stored snapshots. Each check keeps one, of the primary and of every replica that the target
 names. Counters that were reset, a standby that nobody configured, a node that did not answer: then it is UNKNOWN.
 
-Bloat is what `pgstatindex` counts, never an estimate, and a lower bound where updates left duplicates that a rebuild
-would merge. Damage is what amcheck's `bt_index_check` says. Both extensions read whole indexes, each at the most
-`--read` bytes; what is left out is UNKNOWN. So is everything that the role may not see: `pg_monitor` is enough for
-most, `pg_read_all_data` for column statistics and sequences.
+Bloat is what `pgstatindex` counts, never an estimate. Where updates left duplicates that a rebuild would merge the
+count is a lower bound: the next proof rebuilds such an index on the copy, and checks tell what that gave. Damage is
+what amcheck's `bt_index_check` says. Both extensions read whole indexes, each at the most `--read` bytes; what is left
+out is UNKNOWN. So is everything that the role may not see: `pg_monitor` is enough for most, `pg_read_all_data` for
+column statistics and sequences.
 
 What can be repaired is planned: an index is built, restored, rebuilt or removed, concurrently. On a restored copy the
 workload is replayed before and after with real values, with a custom and with a generic plan; a removal that makes a
@@ -211,7 +212,7 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
     """Do it on the copy; refuse what makes a statement worse, and what gives back too little."""
-    api.read_copy(copy.context, params.least)
+    api.read_copy(copy.context, params.least, params.bloat)
     source = copy.source
     trial = api.try_repairs(
         copy, plan, source.workload(), source.schema(), source.sizes(), most=params.most, least_gain=params.bloat

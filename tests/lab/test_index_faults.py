@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg2
 import pytest
 
+from aiprod_ops.actions.index_readings import index_bloat, read_copy
+from aiprod_ops.adapters.clock import SystemClock
+from aiprod_ops.adapters.files import FolderStore
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import find, reachable
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
+from aiprod_ops.config import Settings, Target
 from aiprod_ops.domain.catalogue import bloat, damage
 from aiprod_ops.domain.catalogue.faults import Drop, Fault, Level, Rebuild
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
@@ -25,6 +30,8 @@ from aiprod_ops.domain.catalogue.judgement import faults
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.plans import canonical
 from aiprod_ops.domain.schema import Name
+from aiprod_ops.engine.history import history_of
+from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import Bytes, Ratio
 
@@ -495,14 +502,19 @@ def test_bloat_is_what_a_rebuild_gives_back(server: PostgresServer) -> None:
             assert bloat.wasted(trees[str(name)], index.fillfactor) == pytest.approx(truth, abs=0.03), (change, name)
 
 
-def test_what_is_counted_is_never_too_much(server: PostgresServer) -> None:
-    """Duplicates that updates left and nobody has merged yet look like content: then the count is a lower bound."""
-    database = fresh(
-        server, "churning", "CREATE TABLE t (id bigint, tag text, number int)",
+def churned(server: PostgresServer, name: str) -> str:
+    """A database with duplicates that updates left and nobody has merged yet."""
+    return fresh(
+        server, name, "CREATE TABLE t (id bigint, tag text, number int)",
         "INSERT INTO t SELECT g, 'tag ' || g * 31 % 20000, g FROM generate_series(1, 150000::bigint) g",
         "CREATE INDEX by_tag ON t (tag)", "CREATE INDEX by_id ON t (id)",
         "UPDATE t SET number = -number WHERE id % 3 = 0", "VACUUM t",
     )  # fmt: skip
+
+
+def test_what_is_counted_is_never_too_much(server: PostgresServer) -> None:
+    """What is not merged yet looks like content: then the count is a lower bound."""
+    database = churned(server, "churning")
     with probe(server, database) as opened:
         trees = opened.bloat([index.name for index in opened.catalogue().indexes]).trees
     sizes = index_sizes(server, database)
@@ -512,6 +524,27 @@ def test_what_is_counted_is_never_too_much(server: PostgresServer) -> None:
     short = {name: truth - bloat.wasted(trees[f"public.{name}"]) for name, truth in back.items()}
     assert all(missing > -0.03 for missing in short.values()), short
     assert short["by_id"] < 0.03
+
+
+def test_a_rebuild_on_a_copy_tells_what_the_count_does_not(server: PostgresServer, tmp_path: Path) -> None:
+    database = churned(server, "copied")
+    sizes = index_sizes(server, database)
+    promises = Settings(state=tmp_path, targets={}).promises
+    history = history_of(FolderStore(tmp_path), "here", promises)
+    unused: Any = None
+    with PostgresDatabase(server.dsn("postgres", database), writes=True, application_name="aiprod-ops copy") as opened:
+        copy = Context(opened, Target("here", ""), unused, SystemClock(), promises, lambda _: None, history)
+        catalogue = opened.catalogue()
+        before = index_bloat(copy, catalogue, Bytes(0), Bytes(1 << 40)).trees["public.by_tag"]
+        read_copy(copy, Bytes(0), Ratio(bloat.wasted(before) + 0.01))
+        assert index_sizes(server, database) == sizes, "it was taken back"
+        told = index_bloat(copy, catalogue, Bytes(0), Bytes(1 << 40))
+    sql(server, "REINDEX TABLE t", database=database)
+    truth = 1 - index_sizes(server, database)["by_tag"] / sizes["by_tag"]
+    assert truth - bloat.wasted(before) > 0.03
+    assert bloat.wasted(told.trees["public.by_tag"]) == pytest.approx(truth, abs=0.03)
+    (fault,) = [each for each in bloat.faults(catalogue, told, Ratio(truth - 0.01), Bytes(0)) if "by_tag" in each.id]
+    assert "tried on a copy" in fault.note
 
 
 def index_sizes(server: PostgresServer, database: str) -> dict[str, int]:

@@ -10,7 +10,10 @@ from aiprod_ops.units import Bytes
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A b-tree as `pgstatindex` counts it. `density` is the mean filling of its leaves, 0 for one without any."""
+    """A b-tree as `pgstatindex` counts it. `density` is the mean filling of its leaves, 0 for one without any.
+
+    `rebuilt` is its size after a rebuild, where one was tried on a copy.
+    """
 
     size: Bytes
     leaf_pages: int
@@ -18,6 +21,7 @@ class Tree:
     internal_pages: int = 0
     empty_pages: int = 0
     deleted_pages: int = 0
+    rebuilt: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
