@@ -38,7 +38,8 @@ class Target:
     `probe` reads, `actor` changes, `backup` takes base backups. Each is a DSN, or `env:NAME`; `dsn` resolves it no
     earlier than it is needed. Passwords belong in a passfile or the environment. `log` is the server's JSON log where
     it can be read as files, `copies` where disposable copies are restored, `migrations` the Alembic versions folder
-    that gets new revisions, `postgres_bin` the programs of the server's major version.
+    that gets new revisions, `postgres_bin` the programs of the server's major version. `backups` is where stored
+    backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Target:
     log: str = ""
     migrations: str = ""
     replicas: tuple[str, ...] = ()
+    backups: str = ""
+    archive: str = ""
 
     def dsn(self, identity: str) -> str:
         """The DSN of `probe`, `actor` or `backup`; raises ConfigurationError when the target has none."""
@@ -177,11 +180,20 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     if not table.get("probe"):
         raise ConfigurationError(f"{path}: target {name!r} has no `probe` DSN", hint='add probe = "postgresql://…"')
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    plain |= {key: str(path.parent / plain[key]) for key in _PATHS if plain.get(key)}
+    folders = [*_PATHS, *([] if plain.get("backups", "").startswith(PGBACKREST) else ["backups"])]
+    plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
     return Target(name=name, **plain)
 
 
-_PATHS = ("postgres_bin", "data_directory", "copies", "log", "migrations")  #: relative to the file that names them
+PGBACKREST = "pgbackrest:"  #: before the name of a stanza
+_PATHS = (
+    "postgres_bin",
+    "data_directory",
+    "copies",
+    "log",
+    "migrations",
+    "archive",
+)  #: relative to the file that names them
 
 
 _WAIVER = {"finding": str, "until": date, "reason": str}

@@ -5,10 +5,11 @@ The in-memory implementations in `tests/` are the proof that these are small.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
 
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin
 from aiprod_ops.domain.catalogue.drift import Migrated
 from aiprod_ops.domain.catalogue.indexes import Catalogue
 from aiprod_ops.domain.catalogue.inspections import Inspection
@@ -108,18 +109,26 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where there is no log, or
         none that this role may read, neither."""
 
+    def another(self) -> "Database":
+        """A second session with the same database and identity, for work side by side. It has to be closed."""
+
     def close(self) -> None:
         """End the session; locks it holds are released."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """How a copy was made: seconds to take and restore it, its size, and the checks it passed, in words."""
+    """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
+
+    Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step.
+    """
 
     name: str
     seconds: Seconds
     size: Bytes
     checks: tuple[str, ...]
+    backup: str = ""
+    phases: Mapping[str, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +155,41 @@ class Kept:
     migrated: Migrated
 
 
+class Backups(Protocol):
+    """The stored backups of one target. Every method raises Unreachable, PermissionMissing, TimedOut or Failed."""
+
+    def listed(self) -> tuple[Backup, ...]:
+        """All that the repository knows of, oldest first: also what runs, and what failed."""
+
+    def arrangement(self) -> Arrangement:
+        """How it is set up to act by itself."""
+
+    def take(self, label: str, report: Callable[[str], None] = ...) -> str:
+        """Take a full backup and answer its id when it has ended well. It carries the label, by which one that was
+        begun is found again; a second call with the same label goes on with that one."""
+
+    def remove(self, backup: str) -> None:
+        """Throw one away; nothing happens when there is none of that id."""
+
+
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
 
-    def copy(self, name: str, report: Callable[[str], None] = ...) -> AbstractContextManager[tuple[Database, Restored]]:
-        """Restore the target into a disposable instance; it is destroyed when the context ends.
+    @property
+    def backups(self) -> Backups:
+        """The target's stored backups; raises ConfigurationError where the configuration names none."""
+
+    def copy(
+        self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...
+    ) -> AbstractContextManager[tuple[Database, Restored]]:
+        """Restore the target, or one of its stored backups, into a disposable instance; it is destroyed when the
+        context ends.
 
         Raises Refused when there is no room for it or no way to make one, Failed when the restore is damaged.
         """
+
+    def damage(self, name: str) -> list[str]:
+        """What pg_amcheck finds wrong in all heaps and b-trees of the copy of this name, a line each."""
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """Run the migrations to their head on an empty server of our own; `known` again where nothing has changed.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Platform, Store
+
+if TYPE_CHECKING:
+    from aiprod_ops.adapters.local.repository import Repository
 
 DELIVERED = "migrations/"  #: a place in the target's migrations folder, as evidence tells it
 
@@ -120,7 +123,19 @@ def _platform(settings: Settings, target: Target) -> Platform:
         connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
+        repository=_repository(target, replace(target, backup=backup).dsn("backup")) if target.backups else None,
     )
+
+
+def _repository(target: Target, backup: str) -> "Repository":
+    from aiprod_ops.adapters.local.platform import without_password
+    from aiprod_ops.adapters.local.programs import find
+    from aiprod_ops.adapters.local.repository import FolderRepository
+
+    programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
+    archive = Path(target.archive) if target.archive else None
+    dsn, env = without_password(backup)
+    return FolderRepository(programs, Path(target.backups), archive, dsn, env)
 
 
 def _database(target: Target) -> str:

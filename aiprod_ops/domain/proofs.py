@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aiprod_ops.domain.findings import Finding, Status
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -43,9 +45,17 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Proof:
     """The verdict of a copy. `refused` maps the names of actions to the reason, with the figures; `worth` are rows of a
-    table that tells what there is already is worth (an index: what it saves, what it costs)."""
+    table that tells what there is already is worth (an index: what it saves, what it costs). `findings` judge the copy
+    itself: a CRITICAL or UNKNOWN one disproves it."""
 
     comparisons: tuple[Comparison, ...]
     refused: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     worth: tuple[dict[str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def against(self) -> dict[str, str]:
+        """What speaks against it: by the name of an action or of a finding, with the reason."""
+        bad = [each for each in self.findings if each.status in (Status.CRITICAL, Status.UNKNOWN)]
+        return self.refused | {each.metric: " ".join(filter(None, [each.shown, each.note])) for each in bad}

@@ -70,7 +70,7 @@ def _kind(finding: str) -> str:
 def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iterable[str] = ()) -> Draft:
     """Read the facts and plan. The draft is not stored; raises UsageError for a runbook that only checks."""
     book = entry.book
-    if "plan" not in book.phases:
+    if not {"plan", "prove"} & book.phases.keys():
         raise UsageError(f"{entry.id} only checks; it plans no change")
     facts = _facts(entry, context, params)
     _, moving = book.split(facts)
@@ -105,7 +105,7 @@ def _facts(entry: Entry, context: Context, params: Any) -> Any:
 
 def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iterable[str]) -> Plan:
     server = context.db.server()
-    actions = tuple(entry.book.phases["plan"](facts, params))
+    actions = tuple(entry.book.phases["plan"](facts, params)) if "plan" in entry.book.phases else ()
     for action in actions:
         if action.kind not in entry.book.kinds:
             raise Refused(f"{entry.id} plans an action of the unknown kind {action.kind!r}")

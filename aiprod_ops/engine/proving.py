@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.evidence import Sealed
+from aiprod_ops.domain.findings import Status
 from aiprod_ops.domain.plans import Draft
 from aiprod_ops.domain.proofs import Proof
 from aiprod_ops.engine.evidence import Archive
@@ -15,9 +17,9 @@ from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Held, OpsError, Refused, UsageError, before_acting
+from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting
 from aiprod_ops.ports import Restored, Server, Store
-from aiprod_ops.units import seconds
+from aiprod_ops.units import Bytes, Seconds, seconds
 
 
 @dataclass(frozen=True)
@@ -45,24 +47,53 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         if not journal.records:
             journal.write("opened", **opening(world, entry, draft, "prove"))
         with _ending(journal):
-            proof, restored = _tried(world, entry, params, draft, run)
+            tried = _examined if "origin" in entry.book.phases else _tried
+            proof, restored = tried(world, entry, params, draft, run)
         left = _holding(draft, proof)
         if left is not None:
             keep(world.store, left)
         body = _body(journal, world, draft, left, proof, asdict(restored))
         sealed = Archive(world.store).seal(body)
         journal.write("ended", exit=body["exit"], seal=sealed.seal)
+        if "origin" in entry.book.phases:
+            context.history.keep(last_proof(entry.id), context.clock.now(), _summary(sealed))
     return Proven(left, proof, sealed, asdict(restored))
 
 
-def _tried(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored]:
+def last_proof(runbook: str) -> str:
+    """The name in the history under which a runbook's own checks find what its last proof said."""
+    return f"proof.{runbook}"
+
+
+def _summary(sealed: Sealed) -> dict[str, Any]:
+    return {name: sealed.body[name] for name in ("run", "exit", "ended", "refused", "findings", "copy")} | {
+        "n": sealed.n
+    }
+
+
+def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored]:
+    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells."""
+    origin = entry.book.phases["origin"](world.context, params)
+    clock, label = world.context.clock, origin.backup
+    started = clock.monotonic()
+    try:
+        return _tried(world, entry, params, draft, run, origin)
+    except (Failed, TimedOut) as error:
+        took = Seconds(clock.monotonic() - started)
+        return Proof((), {f"backup {label}".strip(): error.message}), Restored(run, took, Bytes(0), (), label)
+
+
+def _tried(
+    world: World, entry: Entry, params: Any, draft: Draft, run: str, origin: Origin | None = None
+) -> tuple[Proof, Restored]:
     context = world.context
     for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
         context.report(f"removed the copy {name} of a run that is no more")
-    with context.platform.copy(run, context.report) as (database, restored):
+    with context.platform.copy(run, context.report, origin) as (database, restored):
         _refuse_another(database.server(), draft)
         copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
-        return entry.book.phases["prove"](copy, draft.plan, params), restored
+        proof: Proof = entry.book.phases["prove"](copy, draft.plan, params)
+        return replace(proof, refused=proof.against), restored
 
 
 def _refuse_another(server: Server, draft: Draft) -> None:
@@ -133,6 +164,8 @@ def disproof_of(world: World, digest: str) -> Sealed | None:
 def _holding(draft: Draft, proof: Proof) -> Draft | None:
     if not proof.refused:
         return draft
+    if any(each.status in (Status.CRITICAL, Status.UNKNOWN) for each in proof.findings):
+        return None  # the copy itself is not what it should be
     plan = draft.plan.excluding(proof.refused)
     return replace(draft, plan=plan, digest=plan.digest) if plan.actions else None
 
@@ -154,6 +187,7 @@ def _body(
         "comparisons": [{**asdict(c), "gain": c.gain} for c in proof.comparisons],
         "notes": list(proof.notes),
         "worth": list(proof.worth),
+        "findings": [{**asdict(each), "status": each.status.name} for each in proof.findings],
         "copy": restored,
     }
 

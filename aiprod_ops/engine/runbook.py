@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from aiprod_ops.config import Promises, Target
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.findings import Finding, Waiver
 from aiprod_ops.domain.plans import Action, Plan
 from aiprod_ops.domain.proofs import Proof
@@ -174,11 +175,16 @@ class Runbook:
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
-        self.examines = examines
+        self._examines = examines
         self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
         self.drill_with = dict(drill_with or {})
         self.phases: dict[str, Callable[..., Any]] = {}
         self.facts_type: type = dict
+
+    @property
+    def examines(self) -> bool:
+        """Whether its proof tells something where nothing is planned: so it said, or it never plans anything."""
+        return self._examines or ("prove" in self.phases and "plan" not in self.phases)
 
     def _register(self, phase: str, function: Callable[..., T]) -> Callable[..., T]:
         if phase in self.phases:
@@ -203,8 +209,16 @@ class Runbook:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
 
+    def origin(self, function: Callable[[Context, Any], Origin]) -> Callable[[Context, Any], Origin]:
+        """Optional, reads: which stored backup the copy is restored from. Without it, it is made of the target itself.
+
+        A backup that cannot be restored is then what the proof tells, not a reason for having none.
+        """
+        return self._register("origin", function)
+
     def prove(self, function: Callable[[Copy, Plan, Any], Proof]) -> Callable[[Copy, Plan, Any], Proof]:
-        """Optional: applies the plan to a disposable copy and measures before and after."""
+        """Optional: applies the plan to a disposable copy and measures before and after. Where nothing is planned it
+        examines the copy."""
         return self._register("prove", function)
 
     def guard(self, function: Callable[[Context, Plan, Any], Findings]) -> Callable[[Context, Plan, Any], Findings]:

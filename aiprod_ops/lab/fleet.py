@@ -165,9 +165,9 @@ def _build(
             lambda replica=replica, slot=slot: postgres.clone(primary, replica, slot, folder / "replication.pgpass")
             for replica, slot in zip(fleet.replicas, postgres.REPLICAS, strict=True)
         ]
-        postgres.in_parallel(*clones)
+        processes.in_parallel(*clones)
     with steps("start"):
-        postgres.in_parallel(fleet.redis.start, *(server.start for server in (primary, *fleet.replicas)))
+        processes.in_parallel(fleet.redis.start, *(server.start for server in (primary, *fleet.replicas)))
         postgres.create_slots(fleet.dsn("postgres"))
         _await_streaming(fleet)
     fleet.migrations.mkdir(mode=0o755)
@@ -246,6 +246,8 @@ def configuration(fleet: Fleet) -> str:
         "copies": str(fleet.folder / "copies"),
         "log": str(fleet.primary.data / "log"),
         "migrations": str(fleet.migrations),
+        "backups": str(fleet.folder / "backups"),
+        "archive": str(fleet.folder / "archive"),
     }
     head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
     lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -204,13 +203,13 @@ def load(server: PostgresServer, scale: Scale, steps: Callable[[str], AbstractCo
     with steps("load"):
         keys = rows(dsn, FOREIGN_KEYS)
         rows(dsn, "".join(f"ALTER TABLE {table} DROP CONSTRAINT {name};" for table, name, _ in keys))
-        in_parallel(*(partial(_loader, server, dsn, scale, tables) for tables in LOADERS))
+        processes.in_parallel(*(partial(_loader, server, dsn, scale, tables) for tables in LOADERS))
     with steps("foreign keys"):
         rows(dsn, "".join(f"ALTER TABLE {table} ADD CONSTRAINT {name} {text} NOT VALID;" for table, name, text in keys))
         work: dict[str, list[str]] = {table: [] for table in TABLES}
         for table, name, _ in keys:
             work[table].append(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
-        in_parallel(*(partial(_each, dsn, [*work[table], f"VACUUM (ANALYZE) {table}"]) for table in TABLES))
+        processes.in_parallel(*(partial(_each, dsn, [*work[table], f"VACUUM (ANALYZE) {table}"]) for table in TABLES))
 
 
 def _each(dsn: str, statements: list[str]) -> None:
@@ -265,22 +264,3 @@ def create_slots(dsn: str) -> None:
     """One physical slot a replica: what it has not received yet is kept for it."""
     for slot in REPLICAS:
         rows(dsn, "SELECT pg_create_physical_replication_slot(%(slot)s)", {"slot": slot})
-
-
-def in_parallel(*work: Any) -> None:
-    """Run functions side by side, wait for all of them, and raise the first error."""
-    errors: list[BaseException] = []
-
-    def guarded(function: Any) -> None:
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            errors.append(error)
-
-    threads = [Thread(target=guarded, args=(function,), daemon=True) for function in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiprod_ops.config import Promises, Target
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin
 from aiprod_ops.engine.history import History
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
@@ -120,8 +121,31 @@ class MemoryDatabase:
     def cancel(self) -> None:
         self.cancelled.set()
 
+    def another(self) -> "MemoryDatabase":
+        return MemoryDatabase(self.light, writes=self.writes)
+
     def close(self) -> None:
         pass
+
+
+@dataclass
+class MemoryBackups:
+    """Stored backups as a list."""
+
+    kept: list[Backup] = field(default_factory=list)
+    arranged: Arrangement = field(default_factory=Arrangement)
+
+    def listed(self) -> tuple[Backup, ...]:
+        return tuple(self.kept)
+
+    def arrangement(self) -> Arrangement:
+        return self.arranged
+
+    def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
+        raise AssertionError("nobody takes one here")
+
+    def remove(self, backup: str) -> None:
+        self.kept = [each for each in self.kept if each.id != backup]
 
 
 @dataclass
@@ -130,15 +154,21 @@ class MemoryPlatform:
 
     light: Light
     copies: dict[str, Light] = field(default_factory=dict)
+    backups: "MemoryBackups" = field(default_factory=MemoryBackups)
 
     @contextmanager
-    def copy(self, name: str, report: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+    def copy(
+        self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
+    ) -> Iterator[Any]:
         self.copies[name] = Light(on=set(self.light.on), wanted=set(self.light.wanted))
         copy = MemoryDatabase(self.copies[name], writes=True)
         try:
             yield copy, Restored(name, Seconds(1), Bytes(1000), ("intact",))
         finally:
             del self.copies[name]
+
+    def damage(self, name: str) -> list[str]:
+        return []
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         return []

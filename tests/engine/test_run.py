@@ -438,7 +438,7 @@ def test_the_newest_proof_of_a_plan_decides(bench: Bench) -> None:
     light = bench.platform.copy
 
     @contextmanager
-    def another(name: str, report: Any = None) -> Any:
+    def another(name: str, report: Any = None, origin: Any = None) -> Any:
         with light(name) as (database, restored):
             database.server = lambda: replace(bench.world().context.db.server(), database="twin")  # type: ignore[method-assign]
             yield database, restored

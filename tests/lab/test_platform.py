@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_ops.adapters.local.platform import LocalPlatform, _without_password, processes
+from aiprod_ops.adapters.local.platform import LocalPlatform, processes, without_password
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import faults, postgres
@@ -179,7 +179,7 @@ def test_tablespaces_are_copied_into_the_copy(fleet: Fleet, platform: LocalPlatf
 
 
 def test_a_password_in_the_dsn_stays_out_of_the_process_list() -> None:
-    dsn, env = _without_password("postgresql://backup:s3cret@db.example.org/aiprod?sslmode=require")
+    dsn, env = without_password("postgresql://backup:s3cret@db.example.org/aiprod?sslmode=require")
     assert "s3cret" not in dsn
     assert env == {"PGPASSWORD": "s3cret"}
 

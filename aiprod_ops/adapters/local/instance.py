@@ -11,6 +11,8 @@ from aiprod_ops.adapters.local.programs import Programs, complaint
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import Seconds
 
+LONGEST = Seconds(4 * 3600)  #: of a step that reads or writes a whole backup
+
 #: Bytes without the final zero; macOS has the smaller limit (Linux: 107). Source: unix(7), unix(4).
 SOCKET_PATH_LIMIT = 103
 
@@ -90,23 +92,32 @@ class PostgresServer:
         return f"postgresql://{quote(user)}@/{quote(database)}?{urlencode(query, quote_via=quote, safe='/')}"
 
     def base_backup(
-        self, dsn: str, *, tablespaces: Mapping[str, Path] | None = None, env: Mapping[str, str] | None = None
+        self,
+        dsn: str,
+        *,
+        tablespaces: Mapping[str, Path] | None = None,
+        env: Mapping[str, str] | None = None,
+        sync: bool = False,
     ) -> None:
         """Fill the empty data directory from a running server, with the WAL that makes it consistent.
 
         `dsn` must not hold a password (it would stand in the process list): `env` may hold PGPASSWORD. Each
-        tablespace's old place maps to its new one. Raises Failed.
+        tablespace's old place maps to its new one; `sync` makes it last. Raises Failed.
         """
         pairs = (tablespaces or {}).items()
         moves = [f"--tablespace-mapping={_escaped(old)}={_escaped(str(new))}" for old, new in pairs]
-        options = ["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-password", *moves]
+        options = ["--wal-method=stream", "--checkpoint=fast", "--no-password", *moves]
+        options += [] if sync else ["--no-sync"]
         where = self.data.parent
-        self.programs.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={dsn}", *options, cwd=where, env=env)
+        self.programs.run(
+            "pg_basebackup", f"--pgdata={self.data}", f"--dbname={dsn}", *options, cwd=where, env=env,
+            timeout=LONGEST,
+        )  # fmt: skip
         self.data.chmod(0o700)
 
     def verify_backup(self) -> None:
         """Compare the data directory with the backup's manifest and parse its WAL. Raises Failed."""
-        self.programs.run("pg_verifybackup", str(self.data), cwd=self.data.parent)
+        self.programs.run("pg_verifybackup", str(self.data), cwd=self.data.parent, timeout=LONGEST)
 
 
 def fits(sockets: Path, port: int) -> bool:

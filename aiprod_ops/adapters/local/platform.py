@@ -13,9 +13,11 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes, scratch
-from aiprod_ops.adapters.local.instance import PostgresServer, socket_folder
+from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
 from aiprod_ops.adapters.local.programs import Programs, find, reachable
+from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
@@ -37,6 +39,7 @@ STANDALONE: dict[str, str | int] = {
     "autovacuum": "off",
     "fsync": "off",
     "logging_collector": "off",
+    "lc_messages": "C",
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
 
@@ -59,6 +62,7 @@ class LocalPlatform:
         database: str = "",
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
+        repository: Repository | None = None,
     ) -> None:
         self._backup = backup
         self._database = database
@@ -66,10 +70,24 @@ class LocalPlatform:
         self._connect = connect
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
+        self._repository = repository
+        self._standing: dict[str, tuple[PostgresServer, str]] = {}  # copies that answer, with a superuser's DSN
+
+    @property
+    def backups(self) -> Repository:
+        if self._repository is None:
+            raise ConfigurationError(
+                "the target has no stored backups",
+                hint='name them in its configuration: backups = "/a/folder" or backups = "pgbackrest:STANZA"',
+            )
+        return self._repository
 
     @contextmanager
-    def copy(self, name: str, report: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Database, Restored]]:
-        """Restore the target into a disposable instance; it is destroyed when the context ends, however that ends."""
+    def copy(
+        self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
+    ) -> Iterator[tuple[Database, Restored]]:
+        """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
+        ends, however that ends."""
         programs = find(self._postgres_bin)
         source = read_source(self._connect, self._backup)
         major = source.version // 10000
@@ -79,27 +97,39 @@ class LocalPlatform:
                 hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
             )
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._refuse_without_room(source)
+        self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)
         try:
             started = time.monotonic()
             server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
-            with self._running(server, source, report) as database:
-                checks = _after_start(database)
+            with self._running(server, source, report, origin) as (database, fetched, fetching):
+                checks = [*fetched.checks, *_after_start(database)]
+                checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
-                yield database, Restored(name, seconds, _size(folder), ("pg_verifybackup: intact", *checks))
+                phases = {"restore": fetching, "start and recovery": Seconds(seconds - fetching)}
+                self._standing[name] = server, server.dsn(source.superuser, self._database or source.database)
+                yield database, Restored(name, seconds, _size(folder), tuple(checks), fetched.backup, phases)
         finally:
+            self._standing.pop(name, None)
             _delete(folder)
 
     @contextmanager
-    def _running(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> Iterator[Database]:
-        """The restored copy, started; it is stopped in every case, also when the start itself was interrupted."""
+    def _running(
+        self, server: PostgresServer, source: Source, report: Callable[[str], None], origin: Origin | None
+    ) -> Iterator[tuple[Database, Fetched, Seconds]]:
+        """The restored copy, started, with the seconds that fetching it took; it is stopped in every case, also when
+        the start itself was interrupted."""
         try:
-            self._restore(server, source, report)
+            started = time.monotonic()
+            fetched = self._restore(server, source, report) if origin is None else self.backups.fetch(
+                origin, server, report
+            )  # fmt: skip
+            fetching = Seconds(time.monotonic() - started)
+            self._start(server, source, fetched, report)
             database = self._connect(server.dsn(source.superuser, self._database or source.database))
             try:
-                yield database
+                yield database, fetched, fetching
             finally:
                 database.close()
         finally:
@@ -129,16 +159,23 @@ class LocalPlatform:
             return None
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
-    def _refuse_without_room(self, source: Source) -> None:
+    def damage(self, name: str) -> list[str]:
+        """Two processes, as many as it may have at the least; a heap or an index that is damaged is a line each."""
+        server, dsn = self._standing[name]
+        arguments = ["--all", "--jobs=2", "--install-missing", "--no-password", f"--maintenance-db={dsn}"]
+        return server.programs.complaints("pg_amcheck", *arguments, cwd=server.data.parent, timeout=LONGEST)
+
+    def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
-        if free < source.needed:
+        if free < needed:
             raise Refused(
-                f"a copy needs {show(source.needed, 'B')} in {self._copies}, {show(free, 'B')} are free",
+                f"a copy needs {show(needed, 'B')} in {self._copies}, {show(free, 'B')} are free",
                 hint="free space there, or name another folder as `copies` in the configuration",
             )
 
-    def _restore(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> None:
-        dsn, env = _without_password(self._backup)
+    def _restore(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> Fetched:
+        """A base backup of the running target."""
+        dsn, env = without_password(self._backup)
         moved = {old: server.data.parent / "tablespaces" / str(number) for number, old in enumerate(source.tablespaces)}
         for new in moved.values():
             new.mkdir(mode=0o700, parents=True)
@@ -155,15 +192,21 @@ class LocalPlatform:
             ) from error
         report("verifying the backup against its manifest")
         server.verify_backup()
+        return Fetched("", ("pg_verifybackup: intact",), tablespaces=tuple(moved.values()))
+
+    def _start(self, server: PostgresServer, source: Source, fetched: Fetched, report: Callable[[str], None]) -> None:
         report("starting the copy")
         libraries = _libraries(server)
         (server.data / "standby.signal").unlink(missing_ok=True)
         (server.data / "recovery.signal").unlink(missing_ok=True)
-        server.configure({**source.capped_settings(), **STANDALONE, "shared_preload_libraries": libraries}, HBA)
-        for path in (server.data, *moved.values()):
+        settings = {**source.capped_settings(), **STANDALONE, **fetched.settings}
+        server.configure({**settings, "shared_preload_libraries": libraries}, HBA)
+        if fetched.settings:
+            (server.data / "recovery.signal").touch(mode=0o600)
+        for path in (server.data, *fetched.tablespaces):
             server.programs.hand_over(path)
-        # Crash recovery of a large, busy source replays all the WAL of the backup.
-        server.start(timeout=Seconds(600))
+        # Crash recovery of a large, busy source replays all the WAL of the backup, or of the archive.
+        server.start(timeout=LONGEST if fetched.settings else Seconds(600))
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
@@ -214,7 +257,7 @@ def _is_here(programs: Programs, library: str) -> bool:
     return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
 
 
-def _without_password(dsn: str) -> tuple[str, dict[str, str]]:
+def without_password(dsn: str) -> tuple[str, dict[str, str]]:
     """A DSN that may stand in the process list, and the environment that carries the rest."""
     parts = parse_dsn(dsn)
     password = parts.pop("password", None)

@@ -43,6 +43,16 @@ class Programs:
             raise Failed(f"{name} failed ({_ending(done.returncode)}): {complaint(done.stderr or done.stdout)}")
         return done.stdout
 
+    def complaints(self, name: str, *arguments: str, cwd: Path, timeout: Seconds) -> list[str]:
+        """What a program that looks for damage found, a line each. Raises Failed where it could not look: then it
+        exits with another code than 2."""
+        done = processes.run(self.command(name, *arguments), cwd=cwd, timeout=timeout)
+        if done.returncode == 0:
+            return []
+        if done.returncode != 2:
+            raise Failed(f"{name} failed ({_ending(done.returncode)}): {complaint(done.stderr or done.stdout)}")
+        return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
     def hand_over(self, path: Path) -> None:
         """Give a tree to the user that the server runs as."""
         hand_over(self.way, path)

@@ -50,6 +50,9 @@ class PostgresDatabase:
         )
         self._writes = writes
         self._log = log
+        self._again = lambda: PostgresDatabase(
+            dsn, writes=writes, application_name=application_name, log=log, connect_timeout=connect_timeout
+        )
 
     def __repr__(self) -> str:
         return f"PostgresDatabase({self._session.target})"
@@ -149,6 +152,9 @@ class PostgresDatabase:
 
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         return pages.damage(self._named, indexes)
+
+    def another(self) -> "PostgresDatabase":
+        return self._again()
 
     def close(self) -> None:
         self._session.close()
