@@ -50,9 +50,7 @@ class PostgresDatabase:
         )
         self._writes = writes
         self._log = log
-        self._again = lambda: PostgresDatabase(
-            dsn, writes=writes, application_name=application_name, log=log, connect_timeout=connect_timeout
-        )
+        self._application_name, self._dsn, self._patience = application_name, dsn, connect_timeout
 
     def __repr__(self) -> str:
         return f"PostgresDatabase({self._session.target})"
@@ -154,7 +152,10 @@ class PostgresDatabase:
         return pages.damage(self._named, indexes)
 
     def another(self) -> "PostgresDatabase":
-        return self._again()
+        return PostgresDatabase(
+            self._dsn, writes=self._writes, application_name=self._application_name, log=self._log,
+            connect_timeout=self._patience,
+        )  # fmt: skip
 
     def close(self) -> None:
         self._session.close()
