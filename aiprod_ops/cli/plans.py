@@ -107,7 +107,7 @@ def prove_command(
 
 
 def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
-    from aiprod_ops.cli import render
+    from aiprod_ops.cli import render, verdicts
     from aiprod_ops.units import show
 
     if output == "json":
@@ -115,13 +115,19 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
         return int(proven.evidence.body["exit"])
     copy = proven.restored
     size, took = show(copy["size"], "B"), show(copy["seconds"], "s")
-    render.say(f"Copy: {size}, restored in {took}; {'; '.join(copy['checks'])}")
+    source = f" of {copy['backup']}" if copy["backup"] else ""
+    made = f"{size}, restored in {took}" if copy["checks"] else f"given up after {took}"
+    render.say(f"Copy{source}: {'; '.join([made, *copy['checks']])}")
     render.say()
-    render.comparisons(proven.proof.comparisons, every=every)
-    render.say()
+    if proven.proof.comparisons:
+        render.comparisons(proven.proof.comparisons, every=every)
+        render.say()
     for line in render.table(proven.proof.worth):
         render.say(f"  {line}")
-    render.say()
+    for finding in proven.proof.findings:
+        render.say(f"  {verdicts.line(finding)}")
+    if proven.proof.worth or proven.proof.findings:
+        render.say()
     for note in proven.proof.notes:
         render.say(f"  note: {note}")
     for name, reason in sorted(proven.proof.refused.items()):
@@ -138,7 +144,8 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
     )
     render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
     if not proven.draft:
-        render.say(f"next: mend what was refused, then aiprod-ops plan {entry.id}{repeated(where)}")
+        step = "plan" if "plan" in entry.book.phases else "prove"
+        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
     elif not nothing:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])
@@ -175,6 +182,11 @@ def run_command(
     from aiprod_ops.engine.planning import approved, draft, keep, typed_params
 
     entry, given = _pick(words, where)
+    if "prove" in entry.book.phases and "plan" not in entry.book.phases:
+        raise UsageError(
+            f"{entry.id} changes nothing on the target: it examines a disposable copy, and that takes no approval",
+            hint=f"aiprod-ops prove {entry.id}{repeated(where)}",
+        )
     with open_world(where, why=why, quiet=output != "text") as world:
         if digest:
             made = _for(entry, approved(world.store, world.context, digest))

@@ -52,19 +52,24 @@ def _text(result: Checked, target: str, *, ids: bool) -> None:
         if columns:
             say()
             rows = [{"status": f.status.name, **f.columns, **({"id": f.id} if ids else {})} for f in findings]
-            for line in table(rows, widest=54):
-                say("  " + line)
+            for row in table(rows, widest=54):
+                say("  " + row)
             say()
             for finding in findings:
                 if said := _said(finding):
                     say(f"  {finding.id}: {said}")
         else:
             for finding in findings:
-                note = (f" ({said})" if (said := _said(finding)) else "") + (f" [{finding.id}]" if ids else "")
-                value = f": {finding.shown}" if finding.shown else ""
-                say(f"  {_colored(finding.status)}  {finding.metric}{value}{note}")
-    if line := _compared(result):
-        say(f"  {line}")
+                say(f"  {line(finding)}" + (f" [{finding.id}]" if ids else ""))
+    if told := _compared(result):
+        say(f"  {told}")
+
+
+def line(finding: Finding) -> str:
+    """Status, metric, value and note."""
+    note = f" ({said})" if (said := _said(finding)) else ""
+    value = f": {finding.shown}" if finding.shown else ""
+    return f"{_colored(finding.status)}  {finding.metric}{value}{note}"
 
 
 def _said(finding: Finding) -> str:

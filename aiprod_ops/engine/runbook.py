@@ -48,13 +48,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Copy:
-    """A restored, disposable copy of the target. `source` reads the target itself, with the probe identity."""
+    """A restored, disposable copy of the target. `source` reads the target itself, with the probe identity; `origin` is
+    the stored backup that it was restored from, where it was."""
 
     db: Database
     source: Database
     restored: Restored
     context: Context
     kinds: "Mapping[str, Kind[Any]]"
+    origin: Origin | None = None
 
     def apply(self, actions: Iterable[Action]) -> None:
         """Do the actions on the copy, exactly as they would be done on the target."""
@@ -209,10 +211,13 @@ class Runbook:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
 
-    def origin(self, function: Callable[[Context, Any], Origin]) -> Callable[[Context, Any], Origin]:
+    def origin(
+        self, function: Callable[[Context, Any], AbstractContextManager[Origin]]
+    ) -> Callable[[Context, Any], AbstractContextManager[Origin]]:
         """Optional, reads: which stored backup the copy is restored from. Without it, it is made of the target itself.
 
-        A backup that cannot be restored is then what the proof tells, not a reason for having none.
+        A context manager, so that something can be read from the source meanwhile: what it yields is `Copy.origin`. A
+        backup that cannot be restored is then what the proof tells, not a reason for having none.
         """
         return self._register("origin", function)
 

@@ -76,6 +76,7 @@ SERVING: dict[str, str | int] = {
     "wal_retrieve_retry_interval": "100ms",
     "hot_standby": "on",
     "archive_mode": "on",
+    "archive_timeout": "30s",  # WAL that is written leaves for the archive within this time
     "max_wal_size": "2GB",
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",

@@ -45,6 +45,12 @@ class Archive:
                 )
         return tuple(newest[number] for number in numbers)
 
+    def has(self, lsn: str) -> bool:
+        """Whether the segment with this LSN is there: it comes when it is complete."""
+        high, low = (int(part, 16) for part in lsn.split("/"))
+        names = self.segments()
+        return bool(names) and max(map(self._number, names)) >= (high * _LOG + low) // self._size()
+
     def reaches(self, first: str) -> datetime | None:
         """Until when all that was written can be restored from this segment on; None where nothing follows it."""
         try:

@@ -14,11 +14,11 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes, scratch
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, find, reachable
+from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
 from aiprod_ops.domain.backups import Origin
-from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -43,6 +43,10 @@ STANDALONE: dict[str, str | int] = {
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
 
+LARGEST = """
+    SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
+    ORDER BY relnamespace = 'pg_catalog'::regnamespace, pg_relation_size(oid) DESC LIMIT 1
+"""
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 
 
@@ -104,6 +108,8 @@ class LocalPlatform:
             started = time.monotonic()
             server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
             with self._running(server, source, report, origin) as (database, fetched, fetching):
+                if fetched.settings:
+                    _await_end_of_recovery(server, database)
                 checks = [*fetched.checks, *_after_start(database)]
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
@@ -164,6 +170,22 @@ class LocalPlatform:
         server, dsn = self._standing[name]
         arguments = ["--all", "--jobs=2", "--install-missing", "--no-password", f"--maintenance-db={dsn}"]
         return server.programs.complaints("pg_amcheck", *arguments, cwd=server.data.parent, timeout=LONGEST)
+
+    def control(self, name: str) -> list[str]:
+        """A byte is flipped in the copy's largest table, and in a spare of the stored backup where there is one."""
+        server, dsn = self._standing[name]
+        database = self._connect(dsn)
+        try:
+            table = database.query(LARGEST)[0]["file"]
+        finally:
+            database.close()
+        server.stop()
+        flip(server.data / table)
+        server.start(timeout=Seconds(600))
+        noticed = [f"pg_amcheck: {line}" for line in self.damage(name)[:1]]
+        if self._repository is not None:
+            noticed += [said for said in [self._repository.refusal(server.data.parent / "spare")] if said]
+        return noticed
 
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
@@ -264,6 +286,21 @@ def without_password(dsn: str) -> tuple[str, dict[str, str]]:
     return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
 
 
+def _await_end_of_recovery(server: PostgresServer, database: Database) -> None:
+    """A server answers before it has replayed all. Raises Failed with its own words where it gave up meanwhile."""
+    until = time.monotonic() + LONGEST
+    try:
+        while database.server().is_standby:
+            if time.monotonic() > until:
+                raise TimedOut(f"recovery has not ended after {show(LONGEST, 's')}")
+            time.sleep(0.05)
+    except Unreachable as error:
+        if server.is_running():
+            raise
+        said = server.log.read_text(encoding="utf-8", errors="replace")
+        raise Failed(f"the restored server ended while it recovered: {complaint(said)}") from error
+
+
 def _after_start(database: Database) -> list[str]:
     """Check that the copy is a primary of its own; end what would hold up a build on it."""
     if database.server().is_standby:
@@ -272,6 +309,15 @@ def _after_start(database: Database) -> list[str]:
     for row in prepared:
         database.execute("ROLLBACK PREPARED %(gid)s", row)
     return ["recovered to a consistent state", *([f"{len(prepared)} prepared transactions ended"] if prepared else [])]
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle of a file's first page."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        byte = file.read(1)[0]
+        file.seek(4096)
+        file.write(bytes([byte ^ 0xFF]))
 
 
 def _size(folder: Path) -> Bytes:

@@ -9,6 +9,7 @@ Point-in-Time Recovery".
 
 import fcntl
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,10 @@ class Repository(Backups, Protocol):
     def size(self, origin: Origin) -> Bytes:
         """What the restored data directory takes."""
 
+    def refusal(self, spare: Path) -> str:
+        """Damage a spare of the newest stored backup, made in a folder that is not there yet, and answer in what words
+        it is refused; '' where it is not."""
+
 
 class FolderRepository:
     """Base backups below a folder. `backup` is a DSN that may replicate, without a password; `env` carries it."""
@@ -104,6 +109,9 @@ class FolderRepository:
             return Arrangement(automatic=False)
         reaches = self._archive.reaches(self._first_segment(good[-1].id))
         return Arrangement(automatic=False, recovers_from=good[0].taken if reaches else None, recovers_to=reaches)
+
+    def reaches(self, lsn: str) -> bool:
+        return self._archive is not None and self._archive.has(lsn)
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         """Raises Refused where the label is no part of a file's name."""
@@ -163,17 +171,36 @@ class FolderRepository:
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
         settings = self._recovery(origin)
-        return Fetched(chosen, tuple(checks), settings, segments if origin.at is None else ())
+        return Fetched(chosen, tuple(checks), settings, segments if not (origin.at or origin.lsn) else ())
+
+    def refusal(self, spare: Path) -> str:
+        """All files but one are links to the stored ones: nothing is written to these."""
+        source = self._folder / self._chosen(Origin())
+        shutil.copytree(source, spare, copy_function=os.link)
+        victim = max(
+            (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        )
+        content = victim.read_bytes()
+        victim.unlink()
+        victim.write_bytes(content[:4096] + bytes([content[4096] ^ 0xFF]) + content[4097:])
+        try:
+            PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
+        except Failed as error:
+            return error.message
+        finally:
+            shutil.rmtree(spare)
+        return ""
 
     def _recovery(self, origin: Origin) -> dict[str, str]:
         if self._archive is None:
-            if origin.at is not None:
+            if origin.at is not None or origin.lsn:
                 raise Refused(
                     "there is no WAL archive, so a backup restores to its own end only",
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
             return {}
         target = {} if origin.at is None else {"recovery_target_time": origin.at.isoformat()}
+        target |= {"recovery_target_lsn": origin.lsn} if origin.lsn else {}
         return {**self._archive.recovery(), **target}
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
