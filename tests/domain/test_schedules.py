@@ -15,23 +15,8 @@ from aiprod_ops.domain.schedules import Interval, Place, Terms, jobs, late_after
 from aiprod_ops.errors import UsageError
 from aiprod_ops.units import Seconds, seconds
 
-SAYABLE = [
-    "1 min",
-    "5 min",
-    "15 min",
-    "30 min",
-    "1 h",
-    "2 h",
-    "6 h",
-    "12 h",
-    "1 d",
-    "2 d",
-    "5 d",
-    "7 d",
-    "30 d",
-    "90 d",
-    "365 d",
-]
+HOURLY = ["1 min", "5 min", "15 min", "30 min", "1 h", "2 h", "6 h", "12 h"]
+SAYABLE = [*HOURLY, "1 d", "2 d", "5 d", "7 d", "30 d", "90 d", "365 d"]
 UNSAYABLE = ["30 s", "90 s", "7 min", "90 min", "5 h", "36 h", "14 d", "45 d"]
 TERMS = Terms(seconds("2 h"), seconds("4 h"))
 PLACE = Place("production", "production", ("OPS_DSN",))
