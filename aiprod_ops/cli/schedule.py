@@ -98,7 +98,9 @@ def _targets(settings: "Settings", name: str) -> "list[Target]":
 @click.option("--output", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Write the files there; without it a single file is printed.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite files that were not written by this command.")
-@click.option("--no-drills", is_flag=True, help="No drills; elsewhere than in a lab there are none anyway.")
+@click.option(
+    "--no-drills", is_flag=True, help="No drills; elsewhere than in a lab, and in containers, there are none anyway."
+)
 @click.option("--program", default="", metavar="PATH", help="The program that the jobs start; else this one.")
 @click.option("--config-in-place", default="", metavar="PATH", help="Where the jobs find the configuration; else where"
               " it is now, in containers /etc/aiprod-ops/config.toml.")  # fmt: skip
@@ -139,7 +141,8 @@ def schedule_render(
     settings, is_contained = settings_of(where), FORMATS[form].contains
     in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)
     further = [word for each in runbooks for word in ("--runbooks", str(each.absolute()))]
-    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work == "check" or not no_drills]
+    without = no_drills or is_contained  # a lab runs beside its drills, and no container has one
+    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work == "check" or not without]
     jobs = planned(_targets(settings, target), wanted, settings.promises, ("--config", in_place, *further))
     if not jobs:
         raise UsageError("nothing is scheduled: no runbook says check_every or drill_every", hint="aiprod-ops list")

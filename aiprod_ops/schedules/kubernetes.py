@@ -14,7 +14,15 @@ _NOBODY = 65532
 def files(jobs: list[Job], where: Installation) -> dict[str, str]:
     """One file with a document for each job."""
     documents = [_document(job, where) for job in jobs]
-    return {NAME: HEAD + yaml.safe_dump_all(documents, sort_keys=False, width=120, explicit_start=True)}
+    text = yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=120, explicit_start=True)
+    return {NAME: HEAD + text}
+
+
+class _Plain(yaml.SafeDumper):
+    """Labels are written out each time they occur, not as anchors and aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
 
 
 def _document(job: Job, where: Installation) -> dict[str, Any]:
