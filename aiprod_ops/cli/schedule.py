@@ -14,7 +14,7 @@ from aiprod_ops.cli.options import Where
 if TYPE_CHECKING:
     from aiprod_ops.config import Settings, Target
     from aiprod_ops.domain.results import Result
-    from aiprod_ops.domain.schedules import Interval
+    from aiprod_ops.domain.schedules import Interval, Job
     from aiprod_ops.ports import Store
     from aiprod_ops.schedules.installation import Installation
 
@@ -42,20 +42,16 @@ def schedule_command() -> None:
 @options.output("text", "json")
 @_where
 def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: str) -> int:
-    """List scheduled checks and drills, how the last one ended, and when one last succeeded."""
+    """List scheduled checks and drills: when (systemd's words), how the last one ended, when one last succeeded."""
     from aiprod_ops.cli import render
     from aiprod_ops.cli.world import entries_of, settings_of, store_of
-    from aiprod_ops.schedules.planned import is_planned, wishes
+    from aiprod_ops.schedules.planned import planned, wishes
 
     where = Where(config=config, target=target, runbooks=runbooks)
     settings, store = settings_of(where), store_of(where)
-    entries = entries_of(where)
-    rows = [
-        _row(wish, place, _last(wish, place, settings, store))
-        for place in _targets(settings, target)
-        for wish in wishes(entries.values())
-        if is_planned(wish, place)
-    ]
+    targets = {place.name: place for place in _targets(settings, target)}
+    jobs = planned(targets.values(), wishes(entries_of(where).values()), settings.promises, ())
+    rows = [_row(job, _last(job.wish, targets[job.place.target], settings, store)) for job in jobs]
     if output == "json":
         render.as_json(rows)
     else:
@@ -64,14 +60,14 @@ def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: 
     return 0
 
 
-def _row(wish: "Interval", place: "Target", last: "Result | None") -> dict[str, str]:
+def _row(job: "Job", last: "Result | None") -> dict[str, str]:
     from aiprod_ops.units import show
 
     return {
-        "work": wish.work,
-        "runbook": wish.runbook,
-        "target": place.name,
-        "every": show(wish.every, "s"),
+        "work": job.wish.work,
+        "runbook": job.wish.runbook,
+        "target": job.place.target,
+        "when": job.calendar.systemd if job.calendar else f"every {show(job.wish.every, 's')}",
         "last": f"{last.ended:%Y-%m-%d %H:%M}" if last else "never",
         "status": last.status.name if last else "",
         "took": show(last.took, "s") if last else "",

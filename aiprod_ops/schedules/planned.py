@@ -23,20 +23,18 @@ def wishes(entries: Iterable[Entry]) -> list[Interval]:
     return found
 
 
-def is_planned(wish: Interval, target: Target) -> bool:
-    """Checks everywhere, drills only where things may be broken: elsewhere `drill` itself refuses."""
-    return wish.work == "check" or target.is_for_drills
-
-
 def planned(
     targets: Iterable[Target], wanted: Iterable[Interval], promises: Promises, options: tuple[str, ...]
 ) -> list[Job]:
-    """The jobs of all targets, in the order of their names. `options` end each command line."""
+    """The jobs of all targets, in the order of their names. `options` end each command line.
+
+    Drills only where things may be broken: elsewhere `drill` itself refuses.
+    """
     terms = Terms(seconds(promises.get("schedule.slack")), seconds(promises.get("schedule.longest")))
     every = list(wanted)
     made: list[Job] = []
     for target in targets:
-        for wish in (wish for wish in every if is_planned(wish, target)):
+        for wish in (each for each in every if each.work == "check" or target.is_for_drills):
             place = Place(target.name, target.environment, target.variables(acts=wish.work == "drill"))
             made += jobs([wish], [place], terms, options)
     return sorted(made, key=lambda job: job.name)

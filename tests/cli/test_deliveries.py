@@ -1,8 +1,10 @@
 """Where results go: the file for node_exporter, the Pushgateway, the exit code that neither changes."""
 
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,8 +13,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aiprod_ops import cli
+from aiprod_ops.adapters import prometheus
 from aiprod_ops.adapters.files import FolderStore
+from aiprod_ops.domain.findings import Status
+from aiprod_ops.domain.results import Result, Subject
 from aiprod_ops.engine.results import alone
+from aiprod_ops.errors import Unreachable
+from aiprod_ops.units import Seconds
 
 BOOK = (
     "from pathlib import Path\nfrom aiprod_ops import api\n"
@@ -178,6 +185,12 @@ def test_a_refusal_is_told_with_its_reason(book: Book, capsys: pytest.CaptureFix
     with endpoint(404) as (address, _):
         assert book.check(60, "--push", f"http://{address}/x") == 0
     assert "refused the metrics: 404 Not Found: try another one" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_does_not_answer_is_given_up() -> None:
+    result = Result(Subject("a", "b", "c"), "check", Status.OK, datetime.now(UTC), Seconds(1), None)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unreachable, match="within 100 ms"):
+        prometheus.push(f"http://127.0.0.1:{silent.getsockname()[1]}", [result], Seconds(0.1))
 
 
 def test_a_warning_may_count_as_ok_to_a_scheduler(book: Book) -> None:

@@ -168,6 +168,8 @@ def test_a_unit_hides_nothing_that_its_job_needs() -> None:
 
     assert "ProtectHome=yes\nPrivateTmp=yes\n" in unit()
     assert "ProtectHome=read-only\n" in unit(program="/home/ops/venv/bin/aiprod-ops")
+    assert "CapabilityBoundingSet=\n" in unit()
+    assert "CapabilityBoundingSet" not in unit(user="root"), "a copy's server runs as another user"
     assert "PrivateTmp=no\n" in unit(reads=("/tmp/socket",))
     assert "StateDirectory=ops\n" in unit(state="/var/lib/ops")
     elsewhere = unit(state="/srv/ops state", writes=("/srv/copies",))
