@@ -148,7 +148,7 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
     largest = sorted(found, key=lambda row: -int(row["size"]))
     shares = [(session, largest[n :: len(sessions)]) for n, session in enumerate(sessions)]
     with ThreadPoolExecutor(len(sessions)) as pool:
-        parts = list(pool.map(lambda share: _share(*share, most), shares))
+        parts = list(pool.map(lambda share: _share(share[0], share[1], most), shares))
     read = dict(sorted(chain.from_iterable(part.items() for part in parts)))
     return Figures(read, schema.revision, tuple(beside["extensions"]), tuple(beside["roles"]))
 

@@ -7,9 +7,10 @@ import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.checks import known
+from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.errors import Broken, UsageError
+from aiprod_ops.errors import Broken, OpsError, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
                        shell_complete=options.complete_runbook)  # fmt: skip
@@ -222,21 +223,31 @@ def _for(entry: Any, made: Any) -> Any:
 @click.command("drill", context_settings=options.PASS_THROUGH)
 @_book
 @options.output("text", "json")
+@deliveries
 @options.where
-def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
+def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Where) -> int:
     """Provoke the problem in the lab, run the runbook against it, measure the time to recovery."""
     from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import open_world, settings_of
     from aiprod_ops.engine.operations import drill
+    from aiprod_ops.engine.results import failed_drill, last_drill
     from aiprod_ops.lab.known import of_config
+    from aiprod_ops.units import Seconds
 
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
-        if world.context.target.environment != "lab":
+        if not world.context.target.is_for_drills:
             raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
         params = entry.read_params({**entry.book.drill_with, **given}, world.context.promises)
-        with signals(world.stop):
-            drilled = drill(world, entry, params, of_config(settings_of(where)))
+        began = world.context.clock.monotonic()
+        try:
+            with signals(world.stop):
+                drilled = drill(world, entry, params, of_config(settings_of(where)))
+        except OpsError:
+            deliver(to, [failed_drill(world, entry.id, Seconds(world.context.clock.monotonic() - began))])
+            raise
+        last = last_drill(world.store, world.context.target, entry.id)
+        deliver(to, [last] if last else [])
         if output == "json":
             from aiprod_ops.cli.render import as_json
 

@@ -155,7 +155,8 @@ class Runbook:
     `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
     verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here,
     `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof
-    tells something of the copy even where nothing is planned.
+    tells something of the copy even where nothing is planned. `exports` are findings by their metric ("data age") whose
+    largest value monitoring gets, one sample each; the metric's name follows from it and from the unit.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class Runbook:
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
         examines: bool = False,
+        exports: tuple[str, ...] = (),
     ) -> None:
         if risk not in ("low", "moderate", "severe"):
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
@@ -180,6 +182,7 @@ class Runbook:
         self._examines = examines
         self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
         self.drill_with = dict(drill_with or {})
+        self.exports = exports
         self.phases: dict[str, Callable[..., Any]] = {}
         self.facts_type: type = dict
 
