@@ -36,7 +36,6 @@ from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
-from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, audit
 from aiprod_ops.domain.backups import Promise as BackupPromise
@@ -52,6 +51,7 @@ from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, 
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
+from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset

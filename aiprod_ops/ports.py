@@ -214,6 +214,19 @@ class Platform(Protocol):
         """Free space on the target's data volume; None where nobody can tell."""
 
 
+class Delivery(Protocol):
+    """Where the files that belong to verified runs are wanted: a target's migrations."""
+
+    def check(self) -> None:
+        """Raises ConfigurationError where nothing can be put there."""
+
+    def deliver(self, name: str, text: str) -> str:
+        """Put a file there; answers its place as evidence tells it. Raises OSError."""
+
+    def withdraw(self, name: str, text: str) -> str:
+        """Take back what was delivered, where nothing rests on it yet; answers what became of it, in words."""
+
+
 class Store(Protocol):
     """Where plans, journals and evidence are kept: never in the patient. Names are relative, `/`-separated."""
 

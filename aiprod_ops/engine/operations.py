@@ -46,6 +46,8 @@ def apply(world: World, entry: Entry, draft: Draft, approval: str) -> Outcome:
     params = typed_params(entry, draft.plan.parameters)
     if not is_wanted(world, entry, params, draft):
         return Outcome(Exit.DONE, "", "nothing to do: everything the plan wants is there already")
+    if world.delivery is not None and "files" in entry.book.phases:
+        world.delivery.check()
     ensure_proven(world, entry, params, draft)
     journal = Journal(world.store, world.context.clock, new_run(world.context.clock, entry.id))
     journal.write("opened", **opening(world, entry, draft, "run", approval=approval, proof=_proof_number(world, draft)))

@@ -213,13 +213,21 @@ class Run:
         return self.journal.write("verified", findings=[asdict(finding) for finding in findings])
 
     def _verify_reversal(self, of: str) -> None:
-        """A rollback is verified when the plan of the run it takes back follows from the facts again."""
+        """A rollback is verified when all that it took back is to be seen. Others may have changed the rest since:
+        whether the first plan follows from the facts again is told, and no more."""
         opening = Journal.of(self.world.store, self.world.context.clock, of).opening
         original = kept_draft(self.world.store, opening["digest"])
-        now = self._recomputed(original)
-        if replace(now, source=original.plan.source).digest != original.digest:
-            return self._abandon("after taking it back, the facts are not those from before")
-        return self.journal.write("verified", findings=[])
+        gone = [self._look(step) is True for step in range(len(self.plan.actions))]
+        findings = [
+            Finding(f"{action.kind} {action.name}", float(not is_gone), "", crit=1)
+            for action, is_gone in zip(self.plan.actions, gone, strict=True)
+        ]
+        if against := _against(findings):
+            return self._abandon(f"verification failed: {against}")
+        is_same = replace(self._recomputed(original), source=original.plan.source).digest == original.digest
+        note = "" if is_same else f"the schema has changed since the run {of}, by others"
+        findings.append(Finding("facts that are not those from before the run", float(not is_same), "", note=note))
+        return self.journal.write("verified", findings=[asdict(finding) for finding in findings])
 
     def _verified_findings(self) -> list[Finding]:
         for attempt in range(_ATTEMPTS):
@@ -286,7 +294,8 @@ class Run:
         progress = self._progress
         if not progress.sealed:
             files = self._files() if not progress.abandoned else {}
-            record = Archive(self.world.store).seal(self._body(progress, files))
+            withdrawn = self._withdrawn() if not progress.abandoned else {}
+            record = Archive(self.world.store).seal({**self._body(progress, files), "withdrawn": withdrawn})
             self.journal.write("sealed", evidence=record.n, seal=record.seal)
         self.journal.write("ended", exit=int(progress.exit_code))
 
@@ -301,8 +310,29 @@ class Run:
         for name, text in self.book.phases["files"](self.plan, self.params).items():
             kept = f"runs/{self.journal.run}/files/{name}"
             self.world.store.put(kept, text.encode())
-            placed[name] = self.world.deliver(name, text) or kept
+            placed[name] = self._delivered(name, text) or kept
         return placed
+
+    def _delivered(self, name: str, text: str) -> str:
+        if self.world.delivery is None:
+            return ""
+        try:
+            return self.world.delivery.deliver(name, text)
+        except OSError as error:
+            raise PartlyApplied(
+                f"all is done and verified, but {name} cannot be written ({error.strerror}: {error.filename})",
+                hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
+            ) from error
+
+    def _withdrawn(self) -> dict[str, str]:
+        """Files of the run that is taken back, and what became of each where it had been delivered."""
+        of = self.journal.opening.get("of", "")
+        if self.world.delivery is None or not of:
+            return {}
+        prefix = f"runs/{of}/files/"
+        names = [name.removeprefix(prefix) for name in self.world.store.names(prefix)]
+        texts = {name: (self.world.store.get(f"{prefix}{name}") or b"").decode() for name in names}
+        return {name: self.world.delivery.withdraw(name, text) for name, text in texts.items()}
 
     def _body(self, progress: Any, files: dict[str, str]) -> dict[str, Any]:
         context = self.world.context
