@@ -50,7 +50,7 @@ def test_others_have_changed_the_table_since(bench: Bench, run: str) -> None:
     assert delivered(bench) == []
     assert "withdrawn" in done.out
     body = json.loads(max(bench.state.glob("evidence/0*.json")).read_text())["body"]
-    assert (body["kind"], body["exit"], list(body["withdrawn"].values())[0][:7]) == ("rollback", 0, "removed")
+    assert (body["kind"], body["exit"], next(iter(body["withdrawn"].values()))[:7]) == ("rollback", 0, "removed")
     again = bench.run("rollback", run)
     assert (again.exit, "was rolled back already" in again.said) == (10, True)
     bench.sound()
