@@ -10,8 +10,8 @@ for: schedule it. An instance that a killed test left is removed by the next one
 how far back and how near to now one can recover, protection against deletion, and whether the last test is younger
 than promised.
 
-`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Rows are compared at the same LSN
-where the WAL that is kept comes as far as now; else counts are held against what the source has by now. `--control`
+`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
+backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
 damages the copy at the end, and wants the damage to be noticed: a test that cannot fail proves nothing.
 
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
@@ -46,7 +46,7 @@ class Params:
     backup: str = ""  #: the backup's id; the newest by default
     at: str = ""  #: the moment to recover to, as 2026-03-01T12:00:00Z; as far as the WAL reaches by default
     compare: Bytes = api.promise("backups.compare")  #: rows of larger tables are counted, not added up
-    wait: Seconds = Seconds(90)  #: for the WAL of this moment to be kept, so that rows can be compared at one LSN
+    wait: Seconds = Seconds(60)  #: for the WAL of this moment to be kept, so that rows can be compared at one moment
     control: bool = False  #: damage the copy at the end, and want it to be noticed
     rto: Seconds = api.promise("backups.rto")  #: from the beginning of the restore to the first answer
     rpo: Seconds = api.promise("backups.rpo")  #: what may be lost
@@ -119,7 +119,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Compared(Origin):
-    """A backup, and the source as it was at the LSN that the backup is recovered to, or as it is by now."""
+    """A backup, and the source as it was at a moment; the backup is recovered to just that where its WAL is kept."""
 
     moment: api.Moment | None = None
     source: api.Later[Figures] | None = field(default=None, compare=False)
@@ -128,14 +128,13 @@ class Compared(Origin):
 @book.origin
 @contextmanager
 def origin(ctx: Context, params: Params) -> Iterator[Origin]:
-    """Which backup, and how far. The source is read meanwhile, as it was at one LSN where the WAL comes as far."""
+    """Which backup, and how far. The source is read meanwhile, as it is at one moment."""
     with (
         api.one_moment(ctx.db) as (moment, sessions),
         api.later(lambda: api.figures(sessions, params.compare)) as source,
     ):
         is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
-        lsn = moment.lsn if is_kept else ""
-        yield Compared(params.backup, params.until, lsn, moment if is_kept else None, source)
+        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, source)
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:

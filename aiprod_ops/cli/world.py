@@ -20,6 +20,7 @@ from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Delivery, Platform, Store
+from aiprod_ops.units import seconds
 
 if TYPE_CHECKING:
     from aiprod_ops.adapters.local.repository import Repository
@@ -121,6 +122,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
         connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
+        longest=seconds(settings.promises.get("backups.longest")),
         repository=_repository(target, replace(target, backup=backup).dsn("backup")) if target.backups else None,
     )
 
