@@ -147,6 +147,11 @@ def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None,
     if journal.opening["kind"] == "prove":
         abandon(world, journal.run)
         return Outcome(Exit.DONE, journal.run, "the proof was ended, its copy is gone; production was only read")
+    if draft is None and "of" in journal.opening:
+        raise Refused(
+            f"{journal.run} takes another run back: it is finished, not taken back",
+            hint=f"aiprod-ops resume {journal.run}",
+        )
     if draft is None:
         unfinished = kept_draft(world.store, journal.opening["digest"])
         params = typed_params(entry, unfinished.plan.parameters)
