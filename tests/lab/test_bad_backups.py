@@ -63,6 +63,7 @@ class Site:
 
     def switch(self) -> None:
         """What was written until now is archived."""
+        self.bench.sql("SELECT pg_logical_emit_message(true, 'test', 'so that there is something to switch')")
         ((segment,),) = self.bench.sql("SELECT pg_walfile_name(pg_switch_wal())")
         until((self.archive / str(segment)).exists, f"{segment} is not archived")
 
