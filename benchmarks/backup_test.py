@@ -41,8 +41,6 @@ def run() -> None:
 
 def _measured(jobs: int) -> tuple[float, dict[str, list[float]]]:
     """Size in GB, and the seconds of each way, by turns."""
-    from aiprod_ops.adapters.local.repository import FolderRepository
-
     took: dict[str, list[float]] = {
         "whole": [],
         "pg_basebackup and start": [],
@@ -50,10 +48,7 @@ def _measured(jobs: int) -> tuple[float, dict[str, list[float]]]:
     }
     with lab(jobs, workload=False) as made:
         env = {"PGPASSFILE": str(made.passfile)}
-        repository = FolderRepository(
-            made.programs, made.folder / "backups", made.folder / "archive", made.dsn("aiprod_backup"), env
-        )
-        stored = made.folder / "backups" / repository.take("bench")
+        stored = made.folder / "backups" / made.repository.take("bench")
         size = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file()) / 1e9
         for _ in range(ROUNDS):
             took["whole"].append(_whole())

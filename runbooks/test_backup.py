@@ -31,6 +31,7 @@ from aiprod_ops.api import (
     Copy,
     Figures,
     Finding,
+    Lab,
     Moving,
     Origin,
     Plan,
@@ -122,6 +123,7 @@ class Compared(Origin):
     """A backup, and the source as it was at a moment; the backup is recovered to just that where its WAL is kept."""
 
     moment: api.Moment | None = None
+    waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)
 
 
@@ -133,8 +135,10 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         api.one_moment(ctx.db) as (moment, sessions),
         api.later(lambda: api.figures(sessions, params.compare)) as source,
     ):
+        began = ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
-        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, source)
+        waited = Seconds(ctx.clock.monotonic() - began)
+        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, waited, source)
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
@@ -156,7 +160,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     with api.later(lambda: copy.context.platform.damage(restored.name)) as damage:
         ours = api.figures([copy.db], params.compare, copy.context.report)
         damaged = damage.wait()
-    findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto)]
+    findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
@@ -178,10 +182,16 @@ def _beside(ours: Figures, chosen: Origin | None, params: Params, *, is_same: bo
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
         return
     yield from api.around(theirs, ours)
-    if is_same:
-        yield from api.same_moment(theirs, ours)
-        return
-    yield from api.plausible(theirs, ours)
-    lost = api.lost(theirs, ours)
+    yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
+    lost = chosen.waited if is_same else api.lost(theirs, ours)
     if lost is not None and not params.at:
-        yield Finding("rows that would be lost, newest first", lost, "s", params.rpo, 2 * params.rpo)
+        yield Finding("what would have been lost", lost, "s", params.rpo, 2 * params.rpo, id="rpo")
+
+
+@book.inject
+@contextmanager
+def inject(lab: Lab) -> Iterator[None]:
+    """A backup is taken, the application works on; then everything is lost but what is kept."""
+    lab.backup("drill")
+    lab.work(3)
+    yield

@@ -74,6 +74,29 @@ def down(folder: Path | None) -> None:
         click.echo(line)
 
 
+@lab_command.command()
+@click.argument("what", type=click.Choice(["backups"]))
+@_FOLDER
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def fault(what: str, folder: Path | None, output: str) -> int:  # noqa: ARG001 - there is one kind until now
+    """Spoil spares of the lab's newest backup in every way, and see what notices. Answers 2 where nothing does."""
+    from aiprod_ops.cli import render
+    from aiprod_ops.lab import bad_backups, fleet
+    from aiprod_ops.lab import folder as folders
+    from aiprod_ops.units import show
+
+    found = list(bad_backups.matrix(fleet.load(folder or folders.default()), _progress))
+    rows = [
+        {"spoiled": c.spoiled, "caught by": c.by or "-", "after": show(c.seconds, "s"), "said": c.said} for c in found
+    ]
+    if output == "json":
+        render.as_json(rows)
+    else:
+        for line in render.table(rows, widest=100):
+            render.say(line)
+    return 0 if all(bool(each.by) is (each.spoiled != "nothing") for each in found) else 2
+
+
 def _progress(text: str) -> None:
     click.echo(text, err=True)
 

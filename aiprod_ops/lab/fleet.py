@@ -17,6 +17,7 @@ from zlib import crc32
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
+from aiprod_ops.adapters.local.repository import FolderRepository
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
@@ -66,6 +67,13 @@ class Fleet:
     def migrations(self) -> Path:
         """The service's Alembic revisions, up to the lab's; new ones are written there."""
         return self.folder / "migrations"
+
+    @property
+    def repository(self) -> FolderRepository:
+        """The lab's stored backups, and its WAL archive."""
+        env = {"PGPASSFILE": str(self.passfile)}
+        place, archive = self.folder / "backups", self.folder / "archive"
+        return FolderRepository(self.programs, place, archive, self.dsn("aiprod_backup"), env)
 
     @property
     def scale(self) -> Scale:
