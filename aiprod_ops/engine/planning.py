@@ -40,7 +40,9 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     """
     book = entry.book
     facts = book.phases["facts"](context, params)
-    now = context.clock.now()  # no snapshot is older than its file says: a window of the history begins with one of them
+    now = (
+        context.clock.now()
+    )  # no snapshot is older than its file says: a window of the history begins with one of them
     findings = waived(book.phases["judge"](facts, params), context.waivers, context.target.name, now.date())
     # Who looks, and at what, decides what can be seen: only checks that are alike tell what is new and what is gone.
     alike = digest([context.target.probe, msgspec.to_builtins(params)])[:8]
