@@ -21,6 +21,7 @@ from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab import postgres, redis
+from aiprod_ops.lab.cloudsql import background as emulator
 from aiprod_ops.lab.data import Scale
 from aiprod_ops.units import Seconds
 
@@ -87,12 +88,14 @@ def up(
     report: Callable[[str], None] = lambda _: None,
     *,
     workload: bool = True,
+    cloudsql: bool = False,
     way: Way | None = None,
 ) -> Fleet:
     """Make a fleet below a folder. Where one runs there already, answer that one.
 
-    What was begun is stopped and removed when this fails; when it is killed, `down` does that. `way` forces how
-    PostgreSQL is run when we are root. Raises Held, Refused, ConfigurationError or Failed.
+    What was begun is stopped and removed when this fails; when it is killed, `down` does that. With `cloudsql` an
+    emulator of Cloud SQL's API serves the fleet's servers as instances. `way` forces how PostgreSQL is run when we are
+    root. Raises Held, Refused, ConfigurationError or Failed.
     """
     programs = find(postgres_bin, how=way)
     redis.check()
@@ -105,12 +108,12 @@ def up(
         folders.create(folder)
         marker = folders.read(folder)
         if marker.get("state") == "ready":
-            return _running(folder, report)
+            return _running(folder, report, cloudsql=cloudsql)
         if marker or folders.is_lab(folder):
             raise Refused(f"{folder} holds a lab that was not finished", hint=_down(folder))
         folders.mark(folder, {"state": "building", "pid": os.getpid()})
         try:
-            return _build(folder, programs, rows, revision, report, workload=workload)
+            return _build(folder, programs, rows, revision, report, workload=workload, cloudsql=cloudsql)
         except OSError as error:
             folders.clear(folder)
             raise Failed(f"the lab could not be made: {error}") from error
@@ -132,16 +135,26 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _running(folder: Path, report: Callable[[str], None]) -> Fleet:
+def _running(folder: Path, report: Callable[[str], None], *, cloudsql: bool) -> Fleet:
     fleet = load(folder)
     if not fleet.primary.is_running():
         raise Refused(f"the lab in {folder} is there, but its primary is stopped", hint=_down(folder))
+    found = emulator.find(folder)
+    if cloudsql and (found is None or found.pid is None):
+        emulator.start(folder)
     report(f"the lab in {folder} is up already")
     return fleet
 
 
 def _build(
-    folder: Path, programs: Programs, rows: int, revision: str, report: Callable[[str], None], *, workload: bool
+    folder: Path,
+    programs: Programs,
+    rows: int,
+    revision: str,
+    report: Callable[[str], None],
+    *,
+    workload: bool,
+    cloudsql: bool,
 ) -> Fleet:
     steps = _Stopwatch(report)
     programs = reachable(programs, folder)
@@ -178,6 +191,9 @@ def _build(
     folders.mark(folder, _marker(fleet))
     if workload:
         start_workload(fleet)
+    if cloudsql:
+        with steps("cloudsql"):
+            emulator.start(folder)
     return fleet
 
 

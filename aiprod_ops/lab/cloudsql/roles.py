@@ -5,6 +5,7 @@ both zones. Here the server is stopped as by a crash, started again on the same 
 Nothing committed is lost, sessions end. The other two move the primary's role to another server.
 """
 
+from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request
 from aiprod_ops.lab.cloudsql.instances import restart
 from aiprod_ops.lab.cloudsql.ledger import Instance, replicas
@@ -66,10 +67,13 @@ class Roles:
         """Write the new roles down as soon as they hold, then bring the old primary back."""
         servers, change = self._context.servers, self._context.change
         with self._context.ledger.alone():
-            new = change(replica.name, primary="", dr_replica=primary.name)
+            plans = {each: self._context.ledger.now.instances[each].settings for each in (primary.name, replica.name)}
+            backed_up, not_backed_up = settings.exchanged(plans[primary.name], plans[replica.name])
+            new = change(replica.name, primary="", dr_replica=primary.name, settings=backed_up)
             for each in siblings:
                 change(each.name, primary=replica.name)
-            old = change(primary.name, primary=replica.name, dr_replica="", **servers.renewed(primary))
+            renewed = servers.renewed(primary)
+            old = change(primary.name, primary=replica.name, dr_replica="", settings=not_backed_up, **renewed)
         self._context.replication.rejoin(old, new, is_clean=is_clean)
 
     def _promote(self, request: Request) -> Json:

@@ -58,8 +58,21 @@ def patched(current: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, A
     """The settings after a patch, with the next version. Raises Refusal."""
     made = merged(current, {name: value for name, value in patch.items() if name != "settingsVersion"})
     check(made)
-    made["settingsVersion"] = str(int(current["settingsVersion"]) + 1)
-    return made
+    return _next(made, current)
+
+
+def exchanged(primary: Mapping[str, Any], replica: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the new and of the old primary after a change of roles: who is backed up changes with them."""
+    field = "backupConfiguration"
+    of_replica = {**replica[field], "enabled": False, "pointInTimeRecoveryEnabled": False}
+    return (
+        _next({**replica, field: {**replica[field], **primary[field]}}, replica),
+        _next({**primary, field: of_replica}, primary),
+    )
+
+
+def _next(made: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    return {**made, "settingsVersion": str(int(before["settingsVersion"]) + 1)}
 
 
 def check(settings: Mapping[str, Any]) -> None:
