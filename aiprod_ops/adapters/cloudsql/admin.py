@@ -9,6 +9,7 @@ Source: https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -203,7 +204,8 @@ class CloudSqlAdmin:
         from aiprod_ops.adapters.cloudsql.transport import exchange
 
         try:
-            return request.execute(http=exchange(self._credentials, self.endpoint, self._timeout), num_retries=again)
+            with closing(exchange(self._credentials, self.endpoint, self._timeout)) as once:
+                return request.execute(http=once, num_retries=again)
         except HttpError as error:
             raise failures.of_status(call, int(error.resp.status), error.content) from error
         except (TransportError, LoginTimeout) as error:
