@@ -62,10 +62,11 @@ class Emulator:
         self._operations = Operations(self._ledger, self.faults, options.operation_time, self.folder / "emulator.log")
         self.context = Context(self._ledger, self._operations, servers, Replication(servers), self.url)
         self._backups = Backups(self.context)
+        self._roles = Roles(self.context)
         self._handlers: dict[str, Handler] = {
             **Instances(self.context).handlers,
             **self._backups.handlers,
-            **Roles(self.context).handlers,
+            **self._roles.handlers,
             "sql.operations.get": self._operation,
             "sql.operations.list": self._list_operations,
         }
@@ -112,8 +113,12 @@ class Emulator:
         """After a kill: what was under way is lost, what was half made has failed, servers serve again."""
         servers = self.context.servers
         servers.clear_leftovers()
-        was_busy = {name for each in self.state.operations if each.status != "DONE" for name in each.touches}
+        lost = [each for each in self.state.operations if each.status != "DONE"]
+        was_busy = {name for each in lost for name in each.touches}
         lose(self._ledger)
+        for operation in lost:
+            with suppress(OpsError):  # the instance's state says what became of it
+                self._roles.recover(operation)
         for backup in self.state.backups:
             if backup.status in ("ENQUEUED", "RUNNING"):
                 servers.remove_backup(backup)
@@ -131,8 +136,6 @@ class Emulator:
         try:
             if not server.is_running() and not (instance.adopted and not was_busy) and state == "RUNNABLE":
                 server.start(timeout=Seconds(600))
-            if was_busy and instance.primary and not servers.is_standby(instance):
-                instance = self.context.change(instance.name, primary="")  # it was promoted, and nobody wrote it down
         except OpsError:
             state = "FAILED" if was_busy else state
         if state != instance.state:

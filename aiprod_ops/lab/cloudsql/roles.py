@@ -5,10 +5,12 @@ both zones. Here the server is stopped as by a crash, started again on the same 
 Nothing committed is lost, sessions end. The other two move the primary's role to another server.
 """
 
+from pathlib import Path
+
 from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request
 from aiprod_ops.lab.cloudsql.instances import restart
-from aiprod_ops.lab.cloudsql.ledger import Instance, replicas
+from aiprod_ops.lab.cloudsql.ledger import Instance, Operation, replicas
 from aiprod_ops.lab.cloudsql.refusals import not_valid_here, stale
 from aiprod_ops.units import Seconds
 
@@ -65,6 +67,10 @@ class Roles:
 
     def _exchange(self, primary: Instance, replica: Instance, siblings: list[Instance], *, is_clean: bool) -> None:
         """Write the new roles down as soon as they hold, then bring the old primary back."""
+        old, new = self._write_down(primary, replica, siblings)
+        self._context.replication.rejoin(old, new, is_clean=is_clean)
+
+    def _write_down(self, primary: Instance, replica: Instance, siblings: list[Instance]) -> tuple[Instance, Instance]:
         servers, change = self._context.servers, self._context.change
         with self._context.ledger.alone():
             plans = {each: self._context.ledger.now.instances[each].settings for each in (primary.name, replica.name)}
@@ -74,7 +80,7 @@ class Roles:
                 change(each.name, primary=replica.name)
             renewed = servers.renewed(primary)
             old = change(primary.name, primary=replica.name, dr_replica="", settings=not_backed_up, **renewed)
-        self._context.replication.rejoin(old, new, is_clean=is_clean)
+        return old, new
 
     def _promote(self, request: Request) -> Json:
         with self._context.ledger.alone():
@@ -103,10 +109,42 @@ class Roles:
 
     def _set_free(self, primary: Instance, replica: Instance) -> None:
         self._context.replication.promote(replica)
+        self._write_free(primary, replica)
+        self._context.replication.detach(replica, primary)
+
+    def _write_free(self, primary: Instance, replica: Instance) -> None:
         self._context.change(replica.name, primary="")
         if primary.dr_replica == replica.name:
             self._context.change(primary.name, dr_replica="")
-        self._context.replication.detach(replica, primary)
+
+    def recover(self, lost: Operation) -> None:
+        """After the emulator was killed in the middle: the servers' files tell how far it came, and the rest is done.
+
+        A replica loses its `standby.signal` when it is promoted. Never are there two primaries of one history.
+        """
+        if lost.type not in ("SWITCHOVER", "PROMOTE_REPLICA"):
+            return
+        known, context = self._context.ledger.now.instances, self._context
+        replica = known[lost.target]
+        if replica.primary and not _follows(replica):
+            primary = known[replica.primary]
+            if lost.type == "SWITCHOVER" or not context.servers.of(primary).is_running():
+                self._write_down(primary, replica, self._siblings(primary, replica))
+            else:
+                self._write_free(primary, replica)
+        group = [context.ledger.now.instances[name] for name in lost.touches]
+        for instance in (each for each in group if not each.primary):
+            if not context.servers.of(instance).is_running():
+                context.servers.of(instance).start(timeout=Seconds(600))
+            context.servers.make_room(instance)
+            context.servers.configure(instance)
+            context.servers.reload(instance)
+        for instance in (each for each in group if each.primary):
+            upstream = context.ledger.now.instances[instance.primary]
+            if _follows(instance):
+                context.servers.follow(instance, upstream)
+            else:
+                context.replication.rejoin(instance, upstream, is_clean=False)
 
     def _replica(self, request: Request) -> Instance:
         replica = self._context.instance(request.path["instance"])
@@ -124,3 +162,7 @@ class Roles:
 
     def _siblings(self, primary: Instance, replica: Instance) -> list[Instance]:
         return [each for each in replicas(self._context.ledger.now, primary.name) if each.name != replica.name]
+
+
+def _follows(instance: Instance) -> bool:
+    return Path(instance.data, "standby.signal").exists()
