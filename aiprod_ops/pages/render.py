@@ -99,6 +99,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
     reference = [
         {"Commands": "cli.md"},
         {"Digest of a log": "digest.md"},
+        {"Cloud SQL emulator": "cloudsql-emulator.md"},
         {"Configuration": "configuration.md"},
         {"Exit codes": "exit-codes.md"},
         {"Evidence": "evidence.md"},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from aiprod_ops.lab.cloudsql import documents
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request, now, page
-from aiprod_ops.lab.cloudsql.instances import new, spoil
 from aiprod_ops.lab.cloudsql.ledger import Backup, Instance, replicas
+from aiprod_ops.lab.cloudsql.provisioning import new, spoil
 from aiprod_ops.lab.cloudsql.refusals import absent, invalid, not_valid_here
 from aiprod_ops.lab.cloudsql.servers import size
 

@@ -1,19 +1,18 @@
 """instances: get, list, insert, patch, delete, restart, and the window of recovery."""
 
-import re
 import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from aiprod_ops.errors import Failed
-from aiprod_ops.lab.cloudsql import documents, ports, settings
+from aiprod_ops.lab.cloudsql import documents, settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request, fits, now, page
 from aiprod_ops.lab.cloudsql.ledger import Instance, replicas
-from aiprod_ops.lab.cloudsql.refusals import exists, invalid, is_protected, no_instance, not_valid_here, stale
+from aiprod_ops.lab.cloudsql.provisioning import new, restart, spoil
+from aiprod_ops.lab.cloudsql.refusals import invalid, is_protected, no_instance, not_valid_here, stale
 from aiprod_ops.units import Seconds
 
-NAME = re.compile(r"[a-z]([a-z0-9-]{0,95}[a-z0-9])?")
 REGION = "us-central1"
 
 
@@ -231,64 +230,6 @@ class Instances:
         kept = timedelta(days=int(backup.get("transactionLogRetentionDays", 7)))
         oldest = documents.timestamp(datetime.fromisoformat(latest) - kept)
         return {**answer, "earliestRecoveryTime": max(min(usable), oldest), "latestRecoveryTime": latest}
-
-
-def new(
-    context: Context,
-    name: str,
-    *,
-    version: str,
-    region: str,
-    made: dict[str, Any],
-    password: str,
-    kms_key: str = "",
-    primary: str = "",
-) -> Instance:
-    """Write a new instance down, PENDING_CREATE. Raises Refusal when its name or version does not do."""
-    state, servers = context.ledger.now, context.servers
-    if not NAME.fullmatch(name):
-        raise invalid(f"the instance name {name!r} is not made of lower-case letters, digits and hyphens.")
-    if name in state.instances:
-        raise exists()
-    if version != f"POSTGRES_{servers.programs.major}":
-        raise invalid(f"databaseVersion: this emulator runs POSTGRES_{servers.programs.major}, not {version!r}.")
-    taken = {state.port, *(each.port for each in state.instances.values())}
-    zone, second = settings.zones(region, made["locationPreference"]["zone"], made)
-    home = servers.home(name)
-    instance = Instance(
-        name=name,
-        version=version,
-        region=region,
-        zone=zone,
-        secondary_zone=second,
-        settings=made,
-        data=str(home / "data"),
-        log=str(home / "server.log"),
-        sockets=str(servers.folder / "s"),
-        port=ports.free(servers.folder, taken),
-        archive=str(home / "archive-0"),
-        password=password,
-        created=now(),
-        slot=name.replace("-", "_")[:63],
-        primary=primary,
-        kms_key=kms_key,
-    )
-    context.ledger.put(instance)
-    return instance
-
-
-def restart(context: Context, instance: Instance, mode: str) -> None:
-    """Stop a server and start it again."""
-    server = context.servers.of(instance)
-    server.stop(mode)
-    server.start(timeout=Seconds(600))
-
-
-def spoil(context: Context, instance: Instance) -> None:
-    """Break a server so that it does not start, as a copy that the API reports as done may be."""
-    context.servers.of(instance).stop("immediate")
-    control = Path(instance.data, "global", "pg_control")
-    control.write_bytes(bytes(control.stat().st_size))
 
 
 def _last_archived(instance: Instance) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request
-from aiprod_ops.lab.cloudsql.instances import restart
 from aiprod_ops.lab.cloudsql.ledger import Instance, Operation, replicas
+from aiprod_ops.lab.cloudsql.provisioning import restart
 from aiprod_ops.lab.cloudsql.refusals import not_valid_here, stale
 from aiprod_ops.units import Seconds
 
