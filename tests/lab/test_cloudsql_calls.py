@@ -13,8 +13,10 @@ from cloudsql_bench import PASSWORD, PLUS, Bench, Checked, google, here
 
 from aiprod_ops.adapters.cloudsql import waiting
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
-from aiprod_ops.errors import Failed, Held, Missing, OpsError, PermissionMissing, Stale
+from aiprod_ops.errors import Failed, Held, Missing, OpsError, OutcomeUnknown, PermissionMissing, Stale
+from aiprod_ops.lab.cloudsql import faults
 from aiprod_ops.lab.cloudsql.emulator import PROJECT, Emulator
+from aiprod_ops.lab.cloudsql.faults import Fault
 from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
@@ -191,6 +193,40 @@ def test_lists_come_in_pages(bench: Bench) -> None:
     assert page["nextPageToken"]
     following = client.list(project=PROJECT, instance="main", maxResults=2, pageToken=page["nextPageToken"]).execute()
     assert {each["name"] for each in following["items"]}.isdisjoint(each["name"] for each in page["items"])
+
+
+def test_every_answer_fits_the_document(running: tuple[Emulator, Bench]) -> None:
+    """Those that the story does not come to: lists, windows, restarts, and what failed."""
+    emulator, bench = running
+    http = Checked()
+    client = google(bench.url, http)
+    instances, backups, operations = client.instances(), client.backupRuns(), client.operations()
+    named = {"project": PROJECT, "instance": "main"}
+    emulator.faults.add(Fault("fail", only="BACKUP_VOLUME"))
+    failed = bench.admin.operation(backups.insert(**named, body={"location": "eu"}).execute()["name"])
+    with pytest.raises(Failed):
+        bench.wait(failed)
+    bench.wait(bench.admin.operation(instances.restart(**named).execute()["name"]))
+    bench.wait(bench.admin.take_backup("main"))
+    client.projects().instances().getLatestRecoveryTime(**named).execute()
+    runs = backups.list(**named).execute()["items"]
+    assert {run["status"] for run in runs} == {"SUCCESSFUL", "FAILED"}
+    assert operations.get(project=PROJECT, operation=failed.name).execute()["error"]["errors"][0]["code"]
+    assert len(operations.list(project=PROJECT).execute()["items"]) > 3
+    deleted = backups.delete(**named, id=failed.backup_id).execute()["name"]
+    bench.wait(bench.admin.operation(deleted))
+    assert {status for _, status in http.seen} == {200}
+
+
+def test_what_is_lost_is_looked_for_where_it_is_listed(bench: Bench) -> None:
+    for call, where in (
+        (lambda: bench.admin.clone("main", "elsewhere"), "instance=elsewhere"),
+        (lambda: bench.admin.insert(NewInstance("replica", primary="main")), "instance=main"),
+    ):
+        faults.inject(bench.url, Fault("answer", status=503))
+        with pytest.raises(OutcomeUnknown) as lost:
+            call()
+        assert where in lost.value.hint
 
 
 def test_a_replica_keeps_its_primary(bench: Bench) -> None:

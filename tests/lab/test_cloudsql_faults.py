@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,20 +111,19 @@ def test_faults_by_curl(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", ["hang", "drop"])
 @pytest.mark.parametrize("after_work", [False, True])
 def test_an_answer_that_never_comes(bench: Bench, kind: Any, after_work: bool) -> None:
-    faults.inject(bench.url, Fault(kind, after_work=after_work, only="sql.backupRuns.insert"))
-    before = len(bench.admin.backups("main"))
+    name = f"{kind}-{after_work}".lower()
+    faults.inject(bench.url, Fault(kind, after_work=after_work, only="sql.instances.clone"))
     since = datetime.now(UTC)
-    time.sleep(waiting.SKEW * (before > 0))  # what another test began must not be taken for ours
-    since = datetime.now(UTC) if before else since
     with pytest.raises((TimedOut, OutcomeUnknown)) as lost:
-        hasty(bench).take_backup("main")
+        hasty(bench).clone("main", name)
     assert isinstance(lost.value, TimedOut if kind == "hang" else OutcomeUnknown)
-    assert "backupRuns.insert on instance main" in lost.value.message
-    found = waiting.find(bench.admin, "BACKUP_VOLUME", "main", since)
+    assert "instances.clone on instance main" in lost.value.message
+    found = waiting.find(bench.admin, "CLONE", name, since)
     assert (found is not None) is after_work
+    assert (bench.admin.find(name) is not None) is after_work
     if found:
         bench.wait(found)
-    assert len(bench.admin.backups("main")) == before + after_work
+        bench.wait(bench.admin.delete(name))
 
 
 def test_a_read_that_hangs(bench: Bench) -> None:

@@ -71,7 +71,7 @@ class CloudSqlAdmin:
 
     def insert(self, new: NewInstance) -> Operation:
         """Make an instance: CREATE, or CREATE_REPLICA, whose target is the primary."""
-        return self._change("instances.insert", new.name, body=new.body())
+        return self._change("instances.insert", new.name, new.primary, body=new.body())
 
     def patch(
         self, name: str, settings: Settings, *, dr_replica: str | None = None, settings_version: int | None = None
@@ -93,7 +93,7 @@ class CloudSqlAdmin:
         context = {"kind": "sql#cloneContext", "destinationInstanceName": destination}
         context |= {"pointInTime": timestamp(at)} if at else {}
         context |= {"preferredZone": zone} if zone else {}
-        return self._change("instances.clone", source, instance=source, body={"cloneContext": context})
+        return self._change("instances.clone", source, destination, instance=source, body={"cloneContext": context})
 
     def failover(self, name: str, settings_version: int) -> Operation:
         """Move a REGIONAL instance to its standby. Google restarts it there: sessions end."""
@@ -182,8 +182,9 @@ class CloudSqlAdmin:
                 return
             token = {"pageToken": page["nextPageToken"]}
 
-    def _change(self, method: str, target: str, **named: Any) -> Operation:
-        what = Call(method, f"instance {target} of project {self.project}", True, self._look(target))
+    def _change(self, method: str, target: str, listed: str = "", **named: Any) -> Operation:
+        """`listed` is the instance that the operation is listed under, where it is another."""
+        what = Call(method, f"instance {target} of project {self.project}", True, self._look(listed or target))
         if not self._writes:
             raise Refused(f"{what}: this identity only reads")
         return Operation.of(self._send(what, self._request(method, named), 0))

@@ -86,7 +86,9 @@ class Instances:
             raise invalid("the primary has to have automated backups and point-in-time recovery enabled.")
         self._context.operations.check(primary.name)
         region = body.get("region") or primary.region
-        given = {"tier": primary.settings["tier"], "edition": primary.settings["edition"], **body.get("settings", {})}
+        inherited = ("tier", "edition", "databaseFlags")
+        given = {name: primary.settings[name] for name in inherited if name in primary.settings}
+        given |= body.get("settings", {})
         instance = new(
             self._context,
             body.get("name", ""),
