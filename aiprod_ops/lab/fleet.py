@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -20,14 +18,13 @@ from aiprod_ops.adapters.local.programs import Programs, complaint, find, reacha
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
-from aiprod_ops.lab import postgres, redis
+from aiprod_ops.lab import ports, postgres, redis
 from aiprod_ops.lab.cloudsql import background as emulator
 from aiprod_ops.lab.data import Scale
 from aiprod_ops.units import Seconds
 
 ROWS = 1_000_000
 REVISION = "001"
-PORTS = range(20_000, 32_000)  #: below the ephemeral ports, where a client could connect to itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,9 @@ def _build(
 ) -> Fleet:
     steps = _Stopwatch(report)
     programs = reachable(programs, folder)
-    fleet = Fleet(folder, programs, _free_ports(folder), rows, revision, datetime.now(UTC), steps.phases)
+    primary_port, first, second, redis_port = ports.free(folder, 4)
+    four = (primary_port, first, second, redis_port)
+    fleet = Fleet(folder, programs, four, rows, revision, datetime.now(UTC), steps.phases)
     primary = fleet.primary
     with steps("initdb"):
         passwords = postgres.write_passwords(fleet.passfile, folder / "replication.pgpass")
@@ -210,23 +209,6 @@ class _Stopwatch:
         yield
         self.phases[name] = round(time.monotonic() - started, 2)
         self._report(f"{name}: {self.phases[name]:.1f} s")
-
-
-def _free_ports(folder: Path) -> tuple[int, int, int, int]:
-    """Four free ports, beginning at a place of this folder's own: two labs seldom meet, and a lab keeps its ports."""
-    first = crc32(str(folder).encode()) % (len(PORTS) - 8)
-    free = []
-    for port in (*PORTS[first:], *PORTS[:first]):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        free.append(port)
-        if len(free) == 4:
-            return free[0], free[1], free[2], free[3]
-    raise Failed(f"there are no four free ports from {PORTS.start} to {PORTS.stop}")
 
 
 def _await_streaming(fleet: Fleet, timeout: Seconds = Seconds(20)) -> None:

@@ -266,6 +266,17 @@ def test_a_read_is_tried_again() -> None:
         assert len(server.requests) == 2
 
 
+def test_no_proxy_stands_between_us_and_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with mute(closes=True) as server:
+        with pytest.raises(Unreachable, match="broke"):
+            CloudSqlAdmin("acme", endpoint=server.url, reads=0).instances()
+        assert len(server.requests) == 1
+
+
 def test_a_call_that_hangs_ends() -> None:
     with mute(closes=False) as server:
         admin = CloudSqlAdmin("acme", endpoint=server.url, timeout=Seconds(0.2), reads=0)

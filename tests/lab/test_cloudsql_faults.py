@@ -105,7 +105,7 @@ def test_faults_by_curl(bench: Bench) -> None:
     listed = subprocess.run(["curl", "-s", url], capture_output=True, text=True, check=True).stdout
     assert [each["status"] for each in json.loads(listed)["faults"]] == [503]
     from_a_page = ["curl", "-s", "-H", "Origin: http://evil.example", "-w", "%{http_code}", url]
-    assert subprocess.run(from_a_page, capture_output=True, text=True, check=True).stdout.endswith("404")
+    assert subprocess.run(from_a_page, capture_output=True, text=True, check=True).stdout.endswith("403")
 
 
 @pytest.mark.parametrize("kind", ["hang", "drop"])
@@ -179,6 +179,34 @@ def test_an_operation_that_never_ends(bench: Bench) -> None:
         bench.admin.take_backup("main")
     faults.clear(bench.url)
     assert bench.wait(begun).backup_id
+
+
+class Leaping:
+    """A clock that does not wait; it keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return sum(self.pauses)
+
+    def sleep(self, duration: Seconds) -> None:
+        self.pauses.append(duration)
+
+
+def test_pauses_grow_and_end_at_the_deadline(bench: Bench) -> None:
+    faults.inject(bench.url, Fault("never-end"))
+    begun, clock = bench.admin.take_backup("main"), Leaping()
+    with pytest.raises(TimedOut, match="not done after 600 s"):
+        waiting.wait(bench.admin, begun.name, clock, timeout=Seconds(600))
+    assert clock.pauses[:4] == [1, 1.5, 2.25, 3.375]
+    assert max(clock.pauses) == waiting.LONGEST_PAUSE
+    assert sum(clock.pauses) == pytest.approx(600)
+    faults.clear(bench.url)
+    bench.wait(begun)
 
 
 def test_an_operation_that_fails(bench: Bench) -> None:

@@ -14,7 +14,8 @@ import msgspec
 from aiprod_ops.adapters.local.instance import SOCKET_PATH_LIMIT, fits
 from aiprod_ops.adapters.local.programs import Programs, find, reachable
 from aiprod_ops.errors import ConfigurationError, Failed, Held, OpsError, Refused
-from aiprod_ops.lab.cloudsql import discovery, documents, faults, ledger, ports
+from aiprod_ops.lab import ports
+from aiprod_ops.lab.cloudsql import discovery, documents, faults, ledger
 from aiprod_ops.lab.cloudsql.backups import Backups
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request, page
 from aiprod_ops.lab.cloudsql.faults import Faults
@@ -234,7 +235,7 @@ def _claim(folder: Path, known: State | None) -> int:
 
 def _state(folder: Path, known: State | None, options: Options) -> State:
     """The state to begin with. Raises Failed where the port is taken."""
-    port = options.port or (known.port if known else 0) or ports.free(folder)
+    port = options.port or (known.port if known else 0) or ports.free(folder)[0]
     if not ports.is_free(port):
         raise Failed(f"port {port} is taken", hint="name another one with --port N")
     return replace(known, port=port) if known else State(options.project, port)

@@ -117,9 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
+            if self.headers.get("Origin"):
+                raise usual(403)  # a web page of somebody else may send here, too; its browser says where it comes from
             if self.path == "/lab" or self.path.startswith("/lab/"):
-                # A web page of somebody else may send here, too; its browser says where it comes from.
-                told = None if self.headers.get("Origin") else type(self).control(self.command, self.path, body)
+                told = type(self).control(self.command, self.path, body)
                 self._send(404 if told is None else 200, {} if told is None else told)
                 return
             status, answer, fault = self.api.answer(self.command, self.path, self.headers.get("Content-Type", ""), body)

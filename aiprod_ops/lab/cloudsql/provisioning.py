@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from aiprod_ops.lab.cloudsql import ports, settings
+from aiprod_ops.lab import ports
+from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, now
 from aiprod_ops.lab.cloudsql.ledger import Instance
 from aiprod_ops.lab.cloudsql.refusals import exists, invalid
@@ -45,7 +46,7 @@ def new(
         data=str(home / "data"),
         log=str(home / "server.log"),
         sockets=str(servers.folder / "s"),
-        port=ports.free(servers.folder, taken),
+        port=ports.free(servers.folder, taken=taken)[0],
         archive=str(home / "archive-0"),
         password=password,
         created=now(),
