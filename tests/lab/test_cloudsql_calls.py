@@ -2,12 +2,16 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
+import psycopg2
 import pytest
 from cloudsql_bench import PASSWORD, PLUS, Bench, Checked, google, here
 
@@ -262,6 +266,50 @@ def test_a_switchover_that_cannot_catch_up_changes_nothing(bench: Bench) -> None
     assert max(bench.rows("far")) == 2001
     bench.wait(bench.admin.switchover("main"))
     bench.wait(bench.admin.delete("far"))
+
+
+def test_a_switchover_under_load_loses_nothing(bench: Bench) -> None:
+    """Constant writers, each writing down what was acknowledged; afterwards every row is looked for."""
+    bench.make("far", primary="main", region="us-east1")
+    bench.wait(bench.admin.patch("main", Settings(), dr_replica="far"))
+    bench.sql("main", "CREATE TABLE writes (n bigint)")
+    ports = [bench.admin.instance(name).port for name in ("main", "far")]
+    stop, acknowledged = Event(), [[], []]  # type: ignore[var-annotated]
+    writers = [Thread(target=_write, args=(ports, number, stop, acknowledged[number])) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        for primary in ("far", "main", "far"):
+            time.sleep(0.3)
+            bench.wait(bench.admin.switchover(primary))
+    finally:
+        time.sleep(0.3)
+        stop.set()
+        for writer in writers:
+            writer.join()
+    found = {n for (n,) in bench.sql("far", "SELECT n FROM writes")}
+    assert all(len(each) > 100 for each in acknowledged)
+    assert [n for each in acknowledged for n in each if n not in found] == []
+    bench.wait(bench.admin.switchover("main"))
+    bench.wait(bench.admin.delete("far"))
+
+
+def _write(ports: list[int], number: int, stop: Event, acknowledged: list[int]) -> None:
+    """Insert numbers of one's own, wherever that is possible, and keep those that were acknowledged."""
+    n = number
+    while not stop.is_set():
+        for port in ports:
+            with suppress(psycopg2.Error):
+                session = psycopg2.connect(
+                    host="127.0.0.1", port=port, user="postgres", password=PASSWORD, dbname="postgres",
+                    connect_timeout=2, options="-c statement_timeout=2000",
+                )  # fmt: skip
+                with closing(session), session.cursor() as cursor:
+                    session.autocommit = True
+                    while not stop.is_set():
+                        n += 2
+                        cursor.execute("INSERT INTO writes VALUES (%s)", (n,))
+                        acknowledged.append(n)
 
 
 def test_an_operation_is_found_without_its_name(bench: Bench) -> None:
