@@ -91,7 +91,7 @@ def down(folder: Path | None) -> None:
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where it listens. Default: a free port.")
 @click.option("--operation-time", default="1s", show_default=True, help="How long an operation takes, at least.")
-@click.option("--project", default="aiprod-lab", show_default=True, help="The project that its instances belong to.")
+@click.option("--project", default="", help="The project that its instances belong to. Default: aiprod-lab.")
 @click.option(
     "--postgres-bin",
     type=click.Path(path_type=Path, file_okay=False),
@@ -145,9 +145,8 @@ def _text(found: "Status") -> str:
         role = f"is the {server.role} " if server.role not in (server.name.rstrip("12"), server.name) else ""
         lines.append(f"{server.name:<9} port {server.port}  {state:<12} {role}{lag}".rstrip())
     lines += ["", *(f"{table:<14} {rows:>12,} rows" for table, rows in sorted(found.rows.items()))]
-    if found.cloudsql_url:
-        state = f"pid {found.cloudsql_pid}" if found.cloudsql_pid is not None else "DOWN"
-        lines += ["", f"cloudsql  {found.cloudsql_url}  {state}"]
+    state = f"pid {found.cloudsql_pid}" if found.cloudsql_pid is not None else "DOWN"
+    lines += ["", f"cloudsql  {found.cloudsql_url}  {state}" if found.cloudsql_url else "cloudsql  not started"]
     if found.workload:
         lines += ["", f"workload, last {found.workload['window_s']:.0f} s"]
         for name, shape in found.workload["shapes"].items():

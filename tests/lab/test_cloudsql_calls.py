@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg2
 import pytest
-from cloudsql_bench import PASSWORD, PLUS, Bench, Checked, google, here
+from cloudsql_bench import PASSWORD, PLUS, Bench, Checked, google, here, until
 
 from aiprod_ops.adapters.cloudsql import waiting
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.errors import Failed, Held, Missing, OpsError, OutcomeUnknown, PermissionMissing, Stale
+from aiprod_ops.lab import faults as lab_faults
 from aiprod_ops.lab.cloudsql import faults
 from aiprod_ops.lab.cloudsql.emulator import PROJECT, Emulator
 from aiprod_ops.lab.cloudsql.faults import Fault
@@ -265,6 +266,21 @@ def test_a_switchover_that_cannot_catch_up_changes_nothing(bench: Bench) -> None
     bench.wait(bench.admin.switchover("far"))
     assert max(bench.rows("far")) == 2001
     bench.wait(bench.admin.switchover("main"))
+    bench.wait(bench.admin.delete("far"))
+
+
+def test_a_candidate_that_froze_leaves_the_primary_serving(running: tuple[Emulator, Bench]) -> None:
+    emulator, bench = running
+    bench.make("far", primary="main", region="us-east1")
+    bench.wait(bench.admin.patch("main", Settings(), dr_replica="far"))
+    with lab_faults.frozen(emulator.context.servers.of(emulator.state.instances["far"])):
+        begun = bench.admin.switchover("far", timeout=Seconds(1))
+        with pytest.raises(Failed):
+            bench.wait(begun)
+        assert bench.admin.instance("far").primary == "main"
+        assert bench.sql("main", "SELECT pg_is_in_recovery()") == [(False,)]
+        bench.sql("main", "INSERT INTO rows VALUES (3000)")
+    until(lambda: 3000 in bench.rows("far"))
     bench.wait(bench.admin.delete("far"))
 
 

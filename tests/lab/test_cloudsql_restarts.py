@@ -15,11 +15,11 @@ from cloudsql_bench import Bench, apart, here, living_below, until
 
 from aiprod_ops.adapters.cloudsql.requests import Settings
 from aiprod_ops.cli.lab import lab_command
-from aiprod_ops.errors import Failed, Held, Refused
+from aiprod_ops.errors import Broken, ConfigurationError, Failed, Held, Refused
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.cloudsql import faults
-from aiprod_ops.lab.cloudsql.emulator import PROJECT, Emulator
+from aiprod_ops.lab.cloudsql.emulator import PROJECT, Emulator, Options
 from aiprod_ops.lab.cloudsql.faults import Fault
 
 pytestmark = pytest.mark.lab
@@ -134,6 +134,25 @@ def test_only_ours_and_only_loopback(short_path: Path) -> None:
         assert addresses == {"127.0.0.1"}
         assert (emulator.folder / "cloudsql.json").stat().st_mode & 0o077 == 0
         assert (emulator.folder / "pgpass").stat().st_mode & 0o077 == 0
+
+
+def test_what_does_not_fit_is_refused_and_holds_nothing(short_path: Path) -> None:
+    folder = short_path / "fit"
+    with here(folder, Options(project="acme")) as (emulator, bench):
+        port = emulator.state.port
+        with pytest.raises(Failed, match=f"port {port} is taken"):
+            Emulator(short_path / "second", Options(port=port))
+        assert bench.lab()["project"] == "acme"
+    with pytest.raises(Refused, match="project acme"):
+        Emulator(folder, Options(project="other"))
+    with here(folder) as (emulator, _):
+        assert (emulator.state.project, emulator.state.port) == ("acme", port)
+    (folder / "cloudsql.json").write_text("{")
+    with pytest.raises(Broken):
+        Emulator(folder)
+    too_long = short_path / ("x" * 90)
+    with pytest.raises(ConfigurationError, match="too long"):
+        Emulator(too_long)
 
 
 def test_a_usage_error_starts_nothing(short_path: Path) -> None:

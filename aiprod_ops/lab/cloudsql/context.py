@@ -85,6 +85,8 @@ def fits(document: Json, condition: str) -> bool:
 
     >>> fits({"name": "a", "settings": {"userLabels": {"x": "1"}}}, "name:a settings.userLabels.x:1")
     True
+    >>> fits({"settings": {"on": True}}, "settings.on:true"), fits({"name": "a"}, "name:b")
+    (True, False)
 
     Raises Refusal for what this emulator does not read (AND, OR, comparisons).
     """
@@ -95,6 +97,7 @@ def fits(document: Json, condition: str) -> bool:
         found: Any = document
         for name in field.split("."):
             found = found.get(name) if isinstance(found, dict) else None
-        if found is None or wanted.strip('"') not in ("*", str(found)):
+        shown = str(found).lower() if isinstance(found, bool) else str(found)
+        if found is None or wanted.strip('"') not in ("*", shown):
             return False
     return True

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -37,7 +37,7 @@ LOCK = "lock"
 class Options:
     """How an emulator is run. A port of 0 is one that is free, and the same again after a restart."""
 
-    project: str = PROJECT
+    project: str = ""  #: as it was, else `aiprod-lab`
     port: int = 0
     operation_time: Seconds = Seconds(1)
     postgres_bin: Path | None = None
@@ -51,7 +51,13 @@ class Emulator:
         self.folder = folder.resolve()
         known = ledger.read(self.folder)
         self._lock = _claim(self.folder, known)
-        programs = programs or find(options.postgres_bin)
+        try:
+            self._assemble(known, options, programs or find(options.postgres_bin))
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _assemble(self, known: State | None, options: Options, programs: Programs) -> None:
         if not fits(self.folder / "s", 32_000):
             raise ConfigurationError(
                 f"the path {self.folder} is too long for a socket (limit {SOCKET_PATH_LIMIT})",
@@ -206,7 +212,7 @@ class Aged:
     instance: str
     id: str
     age_s: float = 0.0
-    type: str = ""
+    type: Literal["", "AUTOMATED", "ON_DEMAND"] = ""
 
 
 def _decoded(body: bytes, wanted: Any) -> Any:
@@ -234,8 +240,10 @@ def _claim(folder: Path, known: State | None) -> int:
 
 
 def _state(folder: Path, known: State | None, options: Options) -> State:
-    """The state to begin with. Raises Failed where the port is taken."""
+    """The state to begin with. Raises Failed where the port is taken, Refused for instances of another project."""
+    if known and options.project not in ("", known.project):
+        raise Refused(f"the instances in {folder} belong to the project {known.project}", hint="name another folder")
     port = options.port or (known.port if known else 0) or ports.free(folder)[0]
     if not ports.is_free(port):
         raise Failed(f"port {port} is taken", hint="name another one with --port N")
-    return replace(known, port=port) if known else State(options.project, port)
+    return replace(known, port=port) if known else State(options.project or PROJECT, port)

@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from aiprod_ops.errors import Failed
 from aiprod_ops.lab.cloudsql.context import Handler, Json, Request
 from aiprod_ops.lab.cloudsql.discovery import Discovery, Flaw
 from aiprod_ops.lab.cloudsql.faults import Fault, Faults
@@ -77,7 +78,10 @@ class Listener:
     def __init__(self, port: int, api: Api, control: Control, faults: Faults) -> None:
         self._stopped = Event()
         handler = type("_Bound", (_Handler,), {"api": api, "control": control, "faults": faults, "over": self._stopped})
-        self._server = _Server(("127.0.0.1", port), handler)
+        try:
+            self._server = _Server(("127.0.0.1", port), handler)
+        except OSError as error:
+            raise Failed(f"port {port} cannot be listened on: {error.strerror}") from error
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def start(self) -> None:

@@ -1,5 +1,6 @@
 """Operations: they are answered at once, take time, and one at a time may change an instance."""
 
+import subprocess
 import time
 import traceback
 import uuid
@@ -101,7 +102,7 @@ class Operations:
         """Do it, and answer what went wrong: whoever waits for the operation has to learn of it."""
         try:
             work()
-        except (OpsError, OSError, psycopg2.Error) as error:
+        except (OpsError, OSError, psycopg2.Error, subprocess.SubprocessError) as error:
             return str(error).strip() or type(error).__name__
         except Exception:  # noqa: BLE001 a bug must end the operation, too, or its waiters wait for ever
             with self._log.open("a", encoding="utf-8") as log:

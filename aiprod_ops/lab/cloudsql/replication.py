@@ -52,15 +52,23 @@ class Replication:
         self.servers.ask(primary, "CHECKPOINT")
         for sibling in siblings:
             self.servers.follow(sibling, replica)
-        self.servers.of(primary).stop("fast", timeout)
         try:
+            self.servers.of(primary).stop("fast", timeout)
             self._await_all(primary, replica, timeout)
+            self.promote(replica)
         except Failed:
-            self.servers.of(primary).start(Seconds(600))
-            for sibling in siblings:
-                self.servers.follow(sibling, primary)
+            # A promotion takes the signal file away before it lets anybody write: as long as it is there, the primary
+            # may serve again.
+            if self.servers.follows(replica):
+                self._serve_again(primary, siblings)
             raise
-        self.promote(replica)
+
+    def _serve_again(self, primary: Instance, siblings: Sequence[Instance]) -> None:
+        server = self.servers.of(primary)
+        server.stop("immediate")  # it may still be waiting for the replica
+        server.start(Seconds(600))
+        for sibling in siblings:
+            self.servers.follow(sibling, primary)
 
     def take_over(self, primary: Instance, replica: Instance, siblings: Sequence[Instance]) -> None:
         """Promote a replica in its primary's place, which is fenced first: what the replica lacks is lost."""

@@ -5,8 +5,6 @@ both zones. Here the server is stopped as by a crash, started again on the same 
 Nothing committed is lost, sessions end. The other two move the primary's role to another server.
 """
 
-from pathlib import Path
-
 from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request
 from aiprod_ops.lab.cloudsql.ledger import Instance, Operation, replicas
@@ -126,7 +124,7 @@ class Roles:
             return
         known, context = self._context.ledger.now.instances, self._context
         replica = known[lost.target]
-        if replica.primary and not _follows(replica):
+        if replica.primary and not context.servers.follows(replica):
             primary = known[replica.primary]
             if lost.type == "SWITCHOVER" or not context.servers.of(primary).is_running():
                 self._write_down(primary, replica, self._siblings(primary, replica))
@@ -141,7 +139,7 @@ class Roles:
             context.servers.reload(instance)
         for instance in (each for each in group if each.primary):
             upstream = context.ledger.now.instances[instance.primary]
-            if _follows(instance):
+            if context.servers.follows(instance):
                 context.servers.follow(instance, upstream)
             else:
                 context.replication.rejoin(instance, upstream, is_clean=False)
@@ -162,7 +160,3 @@ class Roles:
 
     def _siblings(self, primary: Instance, replica: Instance) -> list[Instance]:
         return [each for each in replicas(self._context.ledger.now, primary.name) if each.name != replica.name]
-
-
-def _follows(instance: Instance) -> bool:
-    return Path(instance.data, "standby.signal").exists()

@@ -146,6 +146,10 @@ class Servers:
         """Whether a server is in recovery, as a replica or on its way out of a backup."""
         return bool(self.ask(instance, "SELECT pg_is_in_recovery()")[0][0])
 
+    def follows(self, instance: Instance) -> bool:
+        """Whether a server's files are a replica's, whether it runs or not."""
+        return Path(instance.data, "standby.signal").exists()
+
     def ask(self, instance: Instance, query: str, values: Mapping[str, Any] | None = None) -> Rows:
         """Run one statement as the administrator. Raises Failed where nobody answers."""
         with self._session(instance) as session, session.cursor() as cursor:
