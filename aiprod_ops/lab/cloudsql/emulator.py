@@ -89,7 +89,11 @@ class Emulator:
         return self._ledger.now
 
     def __enter__(self) -> Self:
-        self._recover()
+        try:
+            self._recover()
+        except BaseException:
+            self.stop()
+            raise
         self._listener.start()
         return self
 

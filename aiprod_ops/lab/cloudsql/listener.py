@@ -91,7 +91,8 @@ class Listener:
     def stop(self) -> None:
         """Answer nothing any more; what hangs is dropped."""
         self._stopped.set()
-        self._server.shutdown()
+        if self._thread.is_alive():  # else it would be waited for in vain
+            self._server.shutdown()
         self._server.server_close()
 
 

@@ -151,10 +151,13 @@ class Servers:
         return Path(instance.data, "standby.signal").exists()
 
     def ask(self, instance: Instance, query: str, values: Mapping[str, Any] | None = None) -> Rows:
-        """Run one statement as the administrator. Raises Failed where nobody answers."""
+        """Run one statement as the administrator. Raises Failed where nobody answers, or with the server's words."""
         with self._session(instance) as session, session.cursor() as cursor:
-            cursor.execute(query, values)
-            return cursor.fetchall() if cursor.description else []
+            try:
+                cursor.execute(query, values)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg2.Error as error:
+                raise Failed(f"the server of {instance.name} says: {str(error).strip()}") from error
 
     def remove(self, instance: Instance) -> None:
         """Stop a server and remove all its files."""
