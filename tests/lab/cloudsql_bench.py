@@ -105,7 +105,7 @@ def here(folder: Path, options: Options = QUICK) -> Iterator[tuple[Emulator, Ben
     """An emulator in this process; nothing lives on below its folder."""
     with Emulator(folder, options) as emulator:
         yield emulator, Bench(emulator.url)
-    assert living_below(folder) == []
+    gone(folder)
 
 
 @contextmanager
@@ -132,6 +132,11 @@ def living_below(folder: Path) -> list[str]:
             if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder):
                 found.append(f"{process.pid} {process.name()}")
     return found
+
+
+def gone(folder: Path) -> None:
+    """Nothing lives below a folder any more; a postmaster ends a moment after it took its pid file away."""
+    until(lambda: living_below(folder) == [], 5)
 
 
 def until(condition: Any, seconds: float = 20) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from cloudsql_bench import Bench, apart, here, living_below, until
+from cloudsql_bench import Bench, apart, gone, here, living_below, until
 
 from aiprod_ops.adapters.cloudsql.requests import Settings
 from aiprod_ops.cli.lab import lab_command
@@ -66,7 +66,7 @@ def test_killed_and_started_again(short_path: Path) -> None:
             Emulator(folder)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-    assert living_below(folder) == []
+    gone(folder)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.15, 0.3, 0.6])
@@ -112,7 +112,7 @@ def test_a_deleted_instance_leaves_no_process_and_no_file(short_path: Path) -> N
         bench.wait(bench.admin.take_backup("main"))
         assert any("postgres" in each for each in living_below(folder))
         bench.wait(bench.admin.delete("main"))
-        assert living_below(folder) == []
+        gone(folder)
         left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
         assert left == {"lock", "cloudsql.json", "pgpass", "instances", "backups", "s"}
         assert (folder / "pgpass").read_text() == ""
@@ -208,7 +208,7 @@ def test_the_fleet_as_instances(short_path: Path) -> None:
     finally:
         fleets.down(folder)
     assert not folder.exists()
-    assert living_below(folder) == []
+    gone(folder)
 
 
 def _status(folder: Path) -> dict[str, object]:
