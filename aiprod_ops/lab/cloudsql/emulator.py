@@ -107,7 +107,7 @@ class Emulator:
         for instance in self._own():
             with suppress(OpsError):  # `lab down` stops them at the same time
                 self.context.servers.of(instance).stop("fast")
-        self.context.servers.clear_leftovers()
+        self.context.servers.clear_leftovers(self.state)
         os.close(self._lock)
 
     def adopt(self, instances: Mapping[str, Instance]) -> None:
@@ -123,13 +123,15 @@ class Emulator:
     def _recover(self) -> None:
         """After a kill: what was under way is lost, what was half made has failed, servers serve again."""
         servers = self.context.servers
-        servers.clear_leftovers()
+        servers.clear_leftovers(self.state)
         lost = [each for each in self.state.operations if each.status != "DONE"]
         was_busy = {name for each in lost for name in each.touches}
         lose(self._ledger)
         for operation in lost:
-            with suppress(OpsError):  # the instance's state says what became of it
+            try:
                 self._roles.recover(operation)
+            except OpsError:
+                self.context.change(self.context.bare(operation.target), state="FAILED")
         for backup in self.state.backups:
             if backup.status in ("ENQUEUED", "RUNNING"):
                 servers.remove_backup(backup)

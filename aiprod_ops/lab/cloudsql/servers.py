@@ -202,11 +202,18 @@ class Servers:
         lines = [f"127.0.0.1:{each.port}:*:postgres:{each.password}\n" for each in found if each.password]
         folders.write(self.folder / "pgpass", "".join(lines), 0o600)
 
-    def clear_leftovers(self) -> None:
-        """Stop programs of an emulator that was killed while they worked; servers stay."""
-        for found in processes.below(self.folder):
-            if found.name in ("pg_basebackup", "initdb", "pg_rewind"):
-                processes.end(found)
+    def clear_leftovers(self, state: State, timeout: Seconds = Seconds(60)) -> None:
+        """End programs of an emulator that was killed while they worked; servers stay.
+
+        One that starts or stops a server is waited for: two at once would be in each other's way.
+        """
+        places = [self.folder, *(Path(each.data) for each in state.instances.values() if each.adopted)]
+        deadline = time.monotonic() + timeout
+        while found := [each for place in places for each in processes.below(place) if each.name != "postgres"]:
+            for each in found:
+                if each.name in ("pg_basebackup", "initdb", "pg_rewind") or time.monotonic() > deadline:
+                    processes.end(each)
+            time.sleep(0.05)
 
     def make_room(self, instance: Instance) -> None:
         """Make the folders of an instance, without its data directory."""
