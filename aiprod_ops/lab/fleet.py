@@ -62,6 +62,11 @@ class Fleet:
         return self.folder / "aiprod-ops.toml"
 
     @property
+    def cloudsql_config(self) -> Path:
+        """The same for the fleet as Cloud SQL instances, through the emulator."""
+        return self.folder / "cloudsql.toml"
+
+    @property
     def migrations(self) -> Path:
         """The service's Alembic revisions, up to the lab's; new ones are written there."""
         return self.folder / "migrations"
@@ -146,7 +151,7 @@ def _running(folder: Path, report: Callable[[str], None], *, cloudsql: bool) -> 
         raise Refused(f"the lab in {folder} is there, but its primary is stopped", hint=_down(folder))
     found = emulator.find(folder)
     if cloudsql and (found is None or found.pid is None):
-        emulator.start(folder)
+        _serve_cloudsql(fleet)
     report(f"the lab in {folder} is up already")
     return fleet
 
@@ -200,8 +205,16 @@ def _build(
         start_workload(fleet)
     if cloudsql:
         with steps("cloudsql"):
-            emulator.start(folder)
+            _serve_cloudsql(fleet)
     return fleet
+
+
+def _serve_cloudsql(fleet: Fleet) -> None:
+    """Start the emulator, and write the configuration that leads through it."""
+    emulator.start(fleet.folder)
+    found = emulator.find(fleet.folder)
+    if found is not None:
+        folders.write(fleet.cloudsql_config, configuration(fleet, endpoint=found.url))
 
 
 class _Stopwatch:
@@ -238,9 +251,9 @@ def start_workload(fleet: Fleet) -> None:
         raise Failed(f"the workload does not start: {complaint(done.stderr)}")
 
 
-def configuration(fleet: Fleet) -> str:
-    """The tool's configuration, as TOML; a JSON string is a TOML string."""
-    values = {
+def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
+    """The tool's configuration, as TOML; a JSON string is a TOML string. With an endpoint it is that of an emulator."""
+    values: dict[str, Any] = {
         "environment": "lab",
         "platform": "local",
         "probe": fleet.dsn("aiprod_probe"),
@@ -255,6 +268,10 @@ def configuration(fleet: Fleet) -> str:
         "backups": str(fleet.folder / "backups"),
         "archive": str(fleet.folder / "archive"),
     }
+    if endpoint:
+        del values["backups"], values["archive"], values["copies"], values["data_directory"]
+        values |= {"platform": "cloudsql", "project": "aiprod-lab", "instance": "aiprod", "endpoint": endpoint}
+        values["backup"] = fleet.dsn("postgres")  # a clone has the roles of its source
     head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
     lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
     return "\n".join(lines) + "\n"

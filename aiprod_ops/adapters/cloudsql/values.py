@@ -114,6 +114,7 @@ class Instance:
     maintenance: tuple[int, int] | None = None  #: day (1 is Monday) and hour, UTC
     kms_key: str = ""
     created: datetime | None = None
+    network: str = ""  #: private; empty where it has a public address only
 
     @property
     def is_replica(self) -> bool:
@@ -155,6 +156,7 @@ class Instance:
             maintenance=(window.get("day", 0), window.get("hour", 0)) if window else None,
             kms_key=found.get("diskEncryptionConfiguration", {}).get("kmsKeyName", ""),
             created=moment(found.get("createTime")),
+            network=settings.get("ipConfiguration", {}).get("privateNetwork", ""),
         )
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psycopg2.extensions import make_dsn, parse_dsn
-
 from aiprod_ops.adapters.local import migrations as scripts
-from aiprod_ops.adapters.local import processes, scratch
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
 from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
+from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
@@ -146,11 +146,7 @@ class LocalPlatform:
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
-        scratch.sweep()
-        inputs = scripts.inputs(migrations, self._postgres_bin)
-        if known is not None and scripts.holds(known, inputs):
-            return known
-        return scripts.run(migrations, self._postgres_bin, self._connect, timeout)
+        return scripts.current(migrations, known, self._postgres_bin, self._connect, timeout)
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""
@@ -169,10 +165,7 @@ class LocalPlatform:
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
     def damage(self, name: str) -> list[str]:
-        """Two processes, as many as it may have at the least; a heap or an index that is damaged is a line each."""
-        server, dsn = self._standing[name]
-        arguments = ["--all", "--jobs=2", "--install-missing", "--no-password", f"--maintenance-db={dsn}"]
-        return server.programs.complaints("pg_amcheck", *arguments, cwd=server.data.parent, timeout=LONGEST)
+        return amcheck(self._standing[name][1], self._postgres_bin)
 
     def control(self, name: str) -> list[str]:
         """A byte is flipped in the copy's largest table, and in a spare of the stored backup where there is one."""
@@ -280,13 +273,6 @@ def _libraries(server: PostgresServer) -> str:
 def _is_here(programs: Programs, library: str) -> bool:
     stem = library.removeprefix("$libdir/")
     return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
-
-
-def without_password(dsn: str) -> tuple[str, dict[str, str]]:
-    """A DSN that may stand in the process list, and the environment that carries the rest."""
-    parts = parse_dsn(dsn)
-    password = parts.pop("password", None)
-    return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
 
 
 def _await_end_of_recovery(server: PostgresServer, database: Database, longest: Seconds) -> None:
