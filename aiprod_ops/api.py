@@ -27,7 +27,7 @@ from aiprod_ops.actions.index_builds import (
     invariants,
     is_built,
 )
-from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy
+from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy, unmended
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
 from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.later import Later, later
@@ -74,5 +74,5 @@ __all__ = [
     "index_usage", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "later", "lost", "migrated",
     "narrow_indexes", "one_moment", "ordered", "plausible", "promise", "read_copy", "read_snapshot", "ready_to_build",
     "rebuild_index", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "since_reset", "still_unused", "try_builds", "try_repairs", "writable",
+    "show", "since_reset", "still_unused", "try_builds", "try_repairs", "unmended", "writable",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import msgspec
 import psycopg2
 import pytest
 
-from aiprod_ops.actions.index_readings import index_bloat, read_copy
+from aiprod_ops.actions.index_readings import index_bloat, index_damage, read_copy
 from aiprod_ops.adapters.clock import SystemClock
 from aiprod_ops.adapters.files import FolderStore
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -579,6 +579,58 @@ def test_flipped_bytes_are_damage(server: PostgresServer) -> None:
     hurt = {each for each in found if each.startswith("damage")}
     assert hurt == {"damage:public.t_hurt", "damage:public.t_lost"}
     assert all(found[each].level is Level.CRITICAL and isinstance(found[each].repair, Rebuild) for each in hurt)
+
+
+def test_an_index_that_lacks_rows(server: PostgresServer, tmp_path: Path) -> None:
+    """Its structure is sound. The check sees it where the budget has room for the table, and else after a proof."""
+    database = fresh(server, "lacking", "CREATE TABLE t (id int)", "CREATE INDEX t_id ON t (id)", *WITHOUT_ROWS)
+    promises = Settings(state=tmp_path, targets={}).promises
+    history = history_of(FolderStore(tmp_path), "here", promises)
+    unused: Any = None
+    with probe(server, database) as opened:
+        ctx = Context(opened, Target("here", ""), unused, SystemClock(), promises, lambda _: None, history)
+        (index,) = opened.catalogue().indexes
+        little = Bytes(index.size)
+
+        def seen(budget: Bytes) -> tuple[list[str], tuple[Name, ...]]:
+            catalogue = opened.catalogue()
+            checked = index_damage(ctx, catalogue, budget)
+            return [fault.id for fault in damage.faults(catalogue, checked, Inspection())], checked.uncompared
+
+        assert seen(Bytes(1 << 40)) == (["damage:public.t_id"], ())
+        assert seen(little) == ([], (index.name,))
+        (found,) = read_copy(ctx, Bytes(1 << 40), Ratio(0.5))
+        assert (found.level, "lacks matching index tuple" in found.note) == (Level.CRITICAL, True)
+        assert seen(little) == (["damage:public.t_id"], ())
+        sql(server, "REINDEX INDEX t_id", database=database)
+        (index,) = opened.catalogue().indexes
+        assert seen(Bytes(index.size)) == ([], (index.name,))
+
+
+WITHOUT_ROWS = (
+    "INSERT INTO t SELECT generate_series(1, 5000)",
+    "UPDATE pg_index SET indisready = false WHERE indexrelid = 't_id'::regclass",
+    "INSERT INTO t SELECT generate_series(5001, 6000)",
+    "UPDATE pg_index SET indisready = true WHERE indexrelid = 't_id'::regclass",
+)
+
+
+def test_an_expression_that_fails_does_not_hide_the_index(server: PostgresServer, tmp_path: Path) -> None:
+    """Comparing it with the table computes its keys again; where that fails it is still looked at by itself."""
+    database = fresh(
+        server, "failing", "CREATE TABLE t (id int)",
+        "CREATE FUNCTION key(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        "CREATE INDEX t_key ON t (key(id))",
+        "INSERT INTO t SELECT generate_series(1, 100)",
+        "CREATE OR REPLACE FUNCTION key(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 - $1)'",
+    )  # fmt: skip
+    unused: Any = None
+    with probe(server, database) as opened:
+        promises = Settings(state=tmp_path, targets={}).promises
+        history = history_of(FolderStore(tmp_path), "here", promises)
+        ctx = Context(opened, Target("here", ""), unused, SystemClock(), promises, lambda _: None, history)
+        checked = index_damage(ctx, opened.catalogue(), Bytes(1 << 40))
+    assert (checked.checked, checked.troubles, checked.uncompared) == (1, (), (Name("public", "t_key"),))
 
 
 def test_an_index_that_is_locked_is_unknown(server: PostgresServer) -> None:

@@ -56,6 +56,7 @@ class IndexState:
     fillfactor: int = 90
     filenode: int = 0
     size: Bytes = Bytes(0)
+    table_size: Bytes = Bytes(0)  #: without TOAST: what has to be read to look for every row in the index
     rows: float = 0.0
     owner: str = ""
     building: str = ""

@@ -31,7 +31,7 @@ SELECT /* aiprod-ops */
        rn.nspname::text AS root_schema, r.relname::text AS root,
        coalesce((SELECT o.option_value::int FROM pg_options_to_table(x.reloptions) o WHERE o.option_name = 'fillfactor'), 90) AS fillfactor,
        coalesce(x.relfilenode, 0)::bigint AS filenode, greatest(x.reltuples, 0)::float8 AS rows,
-       coalesce(pg_relation_size(x.oid), 0) AS size,
+       coalesce(pg_relation_size(x.oid), 0) AS size, coalesce(pg_relation_size(c.oid), 0) AS table_size,
        pg_get_userbyid(x.relowner)::text AS owner,
        s.null_frac::float8 AS leading_nulls,
        coalesce(pg_stat_get_mod_since_analyze(c.oid), 0) / greatest(c.reltuples, 1)::float8 AS changed,
