@@ -59,3 +59,33 @@ def test_what_the_proof_finds_damaged_disproves_it_and_is_planned_next(server: A
     assert bench.run("run", BOOK, "--apply", plan["digest"]).exit == 0
     assert bench.run("check", BOOK, *little).exit == 0
     assert bench.run("check", BOOK, "--only", "damage").exit == 0
+
+
+PARTITIONED = """
+CREATE TABLE events (id bigint, day date NOT NULL, kind int) PARTITION BY RANGE (day);
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
+CREATE INDEX events_kind ON events (kind);
+INSERT INTO events SELECT g, date '2026-01-01' + g % 360, g % 1000 FROM generate_series(1, 40000) g;
+CREATE INDEX twin ON events_1 (kind);
+DELETE FROM events_1 WHERE id % 20 <> 0;
+ANALYZE
+"""
+
+
+def test_a_part_of_a_partitioned_index_is_not_left_out(server: Any) -> None:
+    """It cannot go alone, and what the server says of that is no reason to drop the whole."""
+    bench = made(server, "partitioned", PARTITIONED)
+    bench.sql("VACUUM events_1")
+    bench.ask("SELECT count(*) FROM events_1 WHERE kind = 20")
+    plans = {"duplicate": {"twin": "remove-index"}, "bloat": {"twin": "rebuild-index", PART: "rebuild-index"}}
+    for kind, wanted in plans.items():
+        plan = bench.run("plan", BOOK, "--only", kind, "--least", "0", "-o", "json").json()
+        assert {action["name"]: action["kind"] for action in plan["plan"]["actions"]} == wanted
+        proof = bench.run("prove", BOOK, "--plan", plan["digest"], "-o", "json")
+        assert proof.exit == 0, proof.said
+        worth = {row["index"]: row for row in proof.json()["worth"]}[f"public.{PART}"]
+        assert (worth["used by"], worth["WAL"]) == ("part of events_kind", "-")
+
+
+PART = "events_1_kind_idx"
