@@ -27,6 +27,7 @@ from aiprod_ops.api import (
     Bytes,
     Context,
     Copy,
+    Cores,
     Finding,
     Lab,
     Milliseconds,
@@ -34,7 +35,6 @@ from aiprod_ops.api import (
     Name,
     Plan,
     Proof,
-    Ratio,
     Schema,
     Seconds,
     Statement,
@@ -47,10 +47,10 @@ from aiprod_ops.api import (
 class Params:
     """What may be set on the command line."""
 
-    objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
-    load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
-    wasted: Ratio = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
-    min_gain: float = 2.0  #: buffers before / buffers after on the copy, for at least one statement
+    objective: Milliseconds = api.promise("database.statement_mean", least=0.001)  #: mean of one call; above it is slow
+    load: Cores = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
+    wasted: Cores = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
+    min_gain: float = api.limited(2.0, least=1)  #: buffers before / after on the copy, for at least one statement
     patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building

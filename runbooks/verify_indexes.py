@@ -83,6 +83,11 @@ class Params:
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when an action starts
 
     def __post_init__(self) -> None:
+        if self.sequence > self.sequence_end:
+            raise ValueError(
+                f"--sequence is {self.sequence:g}, --sequence-end {self.sequence_end:g}: a warning comes before it is "
+                "critical"
+            )
         if unknown := self.kinds - set(api.KINDS):
             raise ValueError(f"--only knows no {', '.join(sorted(unknown))}; it knows {', '.join(api.KINDS)}")
 
