@@ -656,12 +656,17 @@ def test_a_collation_that_changed(server: PostgresServer) -> None:
     database = fresh(
         server, "sorted", f"CREATE TABLE t (id int PRIMARY KEY, a text COLLATE \"{known[0]}\", b text)",
         "CREATE INDEX t_a ON t (a)", "CREATE INDEX t_b ON t (b)", "CREATE INDEX t_hash ON t USING hash (a)",
-        "CREATE INDEX t_pattern ON t (a text_pattern_ops)",
+        "CREATE INDEX t_pattern ON t (a text_pattern_ops)", "CREATE INDEX t_part ON t (id) WHERE a > 'm'",
+        "CREATE INDEX t_key ON t ((a > 'm'))", f"CREATE INDEX t_cast ON t (id) WHERE b > 'm' COLLATE \"{known[0]}\"",
+        "CREATE INDEX t_same ON t (id) WHERE a IN ('m', 'n')", "CREATE INDEX t_like ON t (id) WHERE a LIKE 'm%'",
+        "CREATE INDEX t_own ON t (id) WHERE b > 'm'",
     )  # fmt: skip
     assert without_usage(judged(server, database)) == set()
     sql(server, f"UPDATE pg_collation SET collversion = '0.1' WHERE collname = '{known[0]}'", database=database)
     found = {fault.id: fault for fault in judged(server, database)}
-    assert {each for each in found if each.startswith("collation")} == {"collation:public.t_a"}
+    assert {each for each in found if each.startswith("collation")} == {
+        f"collation:public.{name}" for name in ("t_a", "t_part", "t_key", "t_cast")
+    }
     assert "REFRESH VERSION" in found["collation:public.t_a"].note
 
 

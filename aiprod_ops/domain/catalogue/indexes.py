@@ -63,7 +63,7 @@ class IndexState:
     leading_nulls: float | None = None
     changed: float = 0.0
     hides_statistics: bool = False  #: the role may not read the first key's statistics
-    collations: tuple[str, ...] = ()  #: by which its keys are sorted; `default` is the database's own
+    collations: tuple[str, ...] = ()  #: by which it sorts or compares; `default` is the database's own
 
     @property
     def existing(self) -> Existing:
