@@ -111,9 +111,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         is_served = not index and bool(api.advise([statement], bare, facts.sizes).candidates)
         reason = "its index is there" if is_served else "no index helps: check slow-queries"
         reason = declined.get(statement.query_id, reason)
-        found = _finding(
-            statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index)
-        )
+        found = _finding(statement, facts.workload, params, f"index on {index.place}" if index else reason, bool(index))
         if not index and statement.query_id in unread:
             yield _unread(found, unread[statement.query_id])
         else:
@@ -162,10 +160,6 @@ def _without_secondary(schema: Schema) -> Schema:
 
 def _list(names: Sequence[Name]) -> str:
     return " and ".join(name.name for name in names)
-
-
-def _keys(index: api.NewIndex) -> str:
-    return f"{index.table.name} ({', '.join(index.columns)})"
 
 
 def _costly(workload: Workload, params: Params) -> list[Statement]:
