@@ -27,7 +27,7 @@ from aiprod_ops.actions.index_builds import (
     invariants,
     is_built,
 )
-from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy
+from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy, unmended
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
 from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.later import Later, later
@@ -56,23 +56,23 @@ from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.proving import LastProof, said_last
-from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, promise
+from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import PermissionMissing, Refused
 from aiprod_ops.ports import Database, Sample
-from aiprod_ops.units import Bytes, Milliseconds, Ratio, Seconds, show
+from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
     "BackupPromise", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison", "Context", "Copy",
-    "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures", "Finding", "Inspection", "Key",
-    "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewIndex",
-    "NoParams", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
+    "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures", "Finding", "Inspection",
+    "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds", "Moment", "Moving", "Name",
+    "NewIndex", "NoParams", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample",
+    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
     "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise",
     "build_estimate", "build_of", "choices", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "later", "lost", "migrated",
-    "narrow_indexes", "one_moment", "ordered", "plausible", "promise", "read_copy", "read_snapshot", "ready_to_build",
-    "rebuild_index", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "since_reset", "still_unused", "try_builds", "try_repairs", "writable",
+    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "invariants",
+    "is_built", "is_same", "keep_flips", "known_flips", "later", "limited", "lost", "migrated", "narrow_indexes",
+    "one_moment", "ordered", "plausible", "promise", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
+    "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
+    "since_reset", "still_unused", "try_builds", "try_repairs", "unmended", "writable",
 ]  # fmt: skip

@@ -4,6 +4,7 @@
 Everything that acts uses the codes below. A message says what was seen, what was expected, and what to do next.
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -122,6 +123,11 @@ class Broken(OpsError):
     """A journal, a plan or an evidence file was altered: its chain or digest does not hold."""
 
     exit_code = Exit.REFUSED
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk has no room left, or the user's share of it is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def before_acting(error: OpsError) -> Exit:

@@ -102,8 +102,9 @@ class Database(Protocol):
     def bloat(self, indexes: Sequence[Name]) -> Inspection:
         """What pgstatindex counts in these b-trees, one after the other: each is read as a whole."""
 
-    def damage(self, indexes: Sequence[Name]) -> Inspection:
-        """What amcheck finds wrong in these b-trees, one after the other: each is read as a whole."""
+    def damage(self, indexes: Sequence[Name], *, rows: bool = ..., timeout: Seconds = ...) -> Inspection:
+        """What amcheck finds wrong in these b-trees, one after the other: each is read as a whole. With `rows` its
+        table is read, too, to see that the index has each row: without it an index that lacks rows looks sound."""
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
         """What the log tells of these statements since a time, and why it could not be read. Where there is no log, or

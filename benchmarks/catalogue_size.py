@@ -73,7 +73,7 @@ def _usage(database: Any, known: dict[str, Any]) -> None:
 def _damage(database: Any, known: dict[str, Any]) -> None:
     from aiprod_ops.domain.catalogue import damage
 
-    known["checked"] = database.damage([index.name for index in damage.order(known["catalogue"].indexes)])
+    known["checked"] = database.damage([index.name for index in damage.order(known["catalogue"].indexes)], rows=True)
 
 
 def _judgement(_: Any, known: dict[str, Any]) -> None:

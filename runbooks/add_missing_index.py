@@ -27,6 +27,7 @@ from aiprod_ops.api import (
     Bytes,
     Context,
     Copy,
+    Cores,
     Finding,
     Lab,
     Milliseconds,
@@ -34,7 +35,6 @@ from aiprod_ops.api import (
     Name,
     Plan,
     Proof,
-    Ratio,
     Schema,
     Seconds,
     Statement,
@@ -47,10 +47,10 @@ from aiprod_ops.api import (
 class Params:
     """What may be set on the command line."""
 
-    objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
-    load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
-    wasted: Ratio = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
-    min_gain: float = 2.0  #: buffers before / buffers after on the copy, for at least one statement
+    objective: Milliseconds = api.promise("database.statement_mean", least=0.001)  #: mean of one call; above it is slow
+    load: Cores = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
+    wasted: Cores = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
+    min_gain: float = api.limited(2.0, least=1)  #: buffers before / after on the copy, for at least one statement
     patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
@@ -111,9 +111,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         is_served = not index and bool(api.advise([statement], bare, facts.sizes).candidates)
         reason = "its index is there" if is_served else "no index helps: check slow-queries"
         reason = declined.get(statement.query_id, reason)
-        found = _finding(
-            statement, facts.workload, params, f"index on {_keys(index)}" if index else reason, bool(index)
-        )
+        found = _finding(statement, facts.workload, params, f"index on {index.place}" if index else reason, bool(index))
         if not index and statement.query_id in unread:
             yield _unread(found, unread[statement.query_id])
         else:
@@ -162,10 +160,6 @@ def _without_secondary(schema: Schema) -> Schema:
 
 def _list(names: Sequence[Name]) -> str:
     return " and ".join(name.name for name in names)
-
-
-def _keys(index: api.NewIndex) -> str:
-    return f"{index.table.name} ({', '.join(index.columns)})"
 
 
 def _costly(workload: Workload, params: Params) -> list[Statement]:

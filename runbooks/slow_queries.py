@@ -28,11 +28,11 @@ from typing import Any
 from aiprod_ops import api
 from aiprod_ops.api import (
     Context,
+    Cores,
     Counters,
     Finding,
     Logged,
     Milliseconds,
-    Ratio,
     Sample,
     Seconds,
     StatementsSnapshot,
@@ -58,13 +58,13 @@ _LEAST_PROMISE = 1e-6  #: a promise of nothing at all (`--load 0`) is counted as
 class Params:
     """What may be set on the command line."""
 
-    objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
-    load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
+    objective: Milliseconds = api.promise("database.statement_mean", least=0.001)  #: mean of one call; above it is slow
+    load: Cores = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
     by: str = "total"  #: what the list is sorted by: total, mean, calls, temp, wal
     top: int = 10  #: statements that are listed in any case; those over the objective always are
-    over: Seconds = Seconds(0)  #: take two snapshots that far apart, instead of comparing with the last check
+    over: Seconds = api.limited(Seconds(0), most=86400)  #: take two snapshots that far apart, now, and compare these
     least: Seconds = Seconds(60)  #: a check younger than this is not compared with: so short a time says little
-    regression: float = 2.0  #: mean of one call, as a multiple of what it was the day before
+    regression: float = api.limited(2.0, least=1)  #: mean of one call, as a multiple of what it was the day before
     show_parameters: bool = False  #: show the newest logged call of each statement with its values
 
     def __post_init__(self) -> None:

@@ -18,10 +18,15 @@ unused: it takes over the work of the other.
 names. Counters that were reset, a standby that nobody configured, a node that did not answer: then it is UNKNOWN.
 
 Bloat is what `pgstatindex` counts, never an estimate. Where updates left duplicates that a rebuild would merge the
-count is a lower bound: the next proof rebuilds such an index on the copy, and checks tell what that gave. Damage is
-what amcheck's `bt_index_check` says. Both extensions read whole indexes, each at the most `--read` bytes; what is left
-out is UNKNOWN. So is everything that the role may not see: `pg_monitor` is enough for most, `pg_read_all_data` for
-column statistics and sequences.
+count is a lower bound: the next proof rebuilds such an index on the copy, and checks tell what that gave. It reads
+whole indexes, and so does what looks for damage, each at the most `--read` bytes; what is left out is UNKNOWN. So is
+everything that the role may not see: `pg_monitor` is enough for most, `pg_read_all_data` for column statistics and
+sequences.
+
+Damage is what amcheck's `bt_index_check` says. An index that lacks rows is sound in itself, and queries that use it
+miss them: only its table tells. A check reads tables, too, small ones first, with what the indexes leave of `--read`;
+it says how many indexes it did not compare. The proof compares all of them on the copy. What it finds damaged there
+and the plan does not mend disproves it, and is known to every check and plan until the index is rebuilt.
 
 What can be repaired is planned: an index is built, restored, rebuilt or removed, concurrently. On a restored copy the
 workload is replayed before and after with real values, with a custom and with a generic plan; a removal that makes a
@@ -67,7 +72,7 @@ class Params:
     bloat: Ratio = api.promise("indexes.bloat")  #: share of an index that a rebuild gives back
     least: Bytes = api.promise("indexes.least_size")  #: smaller indexes are not looked at for bloat and NULLs
     nulls: Ratio = api.promise("indexes.nulls")  #: share of NULLs in the first key
-    read: Bytes = api.promise("indexes.read")  #: index pages to read, once for bloat and once for damage
+    read: Bytes = api.promise("indexes.read")  #: pages to read, once for bloat and once, with tables, for damage
     sequence: Ratio = api.promise("indexes.sequence_warning")  #: share of a sequence, or of its column's type, in use
     sequence_end: Ratio = api.promise("indexes.sequence_critical")  #: the same, before it is critical
     only: str = ""  #: kinds of faults to look at, as `duplicate,bloat`; all by default
@@ -78,6 +83,11 @@ class Params:
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when an action starts
 
     def __post_init__(self) -> None:
+        if self.sequence > self.sequence_end:
+            raise ValueError(
+                f"--sequence is {self.sequence:g}, --sequence-end {self.sequence_end:g}: a warning comes before it is "
+                "critical"
+            )
         if unknown := self.kinds - set(api.KINDS):
             raise ValueError(f"--only knows no {', '.join(sorted(unknown))}; it knows {', '.join(api.KINDS)}")
 
@@ -186,10 +196,16 @@ def _summary(facts: Facts) -> Finding:
     seen = facts.catalogue
     note = (
         f"{len(seen.foreign_keys)} foreign keys, {len(seen.sequences)} sequences; {facts.checked.checked} b-trees "
-        f"looked at for damage, {facts.pages.checked} of the larger ones for bloat; "
+        f"looked at for damage{_without_table(facts.checked)}, {facts.pages.checked} of the larger ones for bloat; "
         f"usage on {len(facts.usage[-1].nodes)} nodes"
     )
     return Finding("indexes checked", float(len(seen.indexes)), note=note, id="indexes")
+
+
+def _without_table(checked: Inspection) -> str:
+    if not checked.uncompared:
+        return ""
+    return f" ({len(checked.uncompared)} of them not for rows that they lack: a proof does, or more `--read`)"
 
 
 @book.keep
@@ -211,14 +227,14 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
 
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:
-    """Do it on the copy; refuse what makes a statement worse, and what gives back too little."""
-    api.read_copy(copy.context, params.least, params.bloat)
+    """Do it on the copy; refuse what makes a statement worse, and what gives back too little; find what is damaged."""
+    damaged = api.read_copy(copy.context, params.least, params.bloat)
     source = copy.source
     trial = api.try_repairs(
         copy, plan, source.workload(), source.schema(), source.sizes(), most=params.most, least_gain=params.bloat
     )
     api.keep_flips(copy.context, trial.flips)
-    return trial.proof
+    return replace(trial.proof, findings=api.unmended(copy, plan, damaged) if params.looks_at("damage") else ())
 
 
 @book.guard

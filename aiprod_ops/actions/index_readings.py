@@ -1,5 +1,7 @@
-"""What a check of indexes reads beyond the catalogue: scans on every node and their history, pages of b-trees."""
+"""What a check of indexes reads beyond the catalogue: scans on every node and their history, pages of b-trees, and of
+tables as many as the budget has room for."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -7,11 +9,14 @@ import msgspec
 
 from aiprod_ops.actions.index_builds import LONGEST, index_size
 from aiprod_ops.domain.catalogue import bloat, damage
+from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue
-from aiprod_ops.domain.catalogue.inspections import Inspection, within
+from aiprod_ops.domain.catalogue.inspections import Inspection, with_copy, within
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
+from aiprod_ops.domain.findings import Finding, waived
+from aiprod_ops.domain.plans import Plan
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.engine.runbook import Context
+from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.errors import Failed, OpsError
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Ratio, Seconds, seconds
@@ -19,6 +24,7 @@ from aiprod_ops.units import Bytes, Ratio, Seconds, seconds
 USAGE = "index-usage"  #: the name of the snapshots in the target's history
 _BLOAT, _DAMAGE = "bloat-on-copy", "damage-on-copy"
 _ALL = Bytes(1 << 62)
+_BATCH = Seconds(60)  #: reading so many indexes as are sent at once, on a server that others use
 
 
 def index_usage(ctx: Context, window: Seconds) -> tuple[UsageSnapshot, ...]:
@@ -45,22 +51,36 @@ def index_bloat(ctx: Context, catalogue: Catalogue, least: Bytes, budget: Bytes)
     ctx.report(f"reading {len(chosen)} indexes for bloat")
     read = replace(ctx.db.bloat([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
     known = _of_copy(ctx, _BLOAT)
-    return bloat.known_from_copy(_with_copy(read, known), known) if known else read
+    return bloat.known_from_copy(with_copy(read, known, catalogue.indexes), known) if known else read
 
 
-def index_damage(ctx: Context, catalogue: Catalogue, budget: Bytes) -> Inspection:
-    """What amcheck finds in the b-trees, small ones first, within a budget of bytes."""
+def index_damage(ctx: Context, catalogue: Catalogue, budget: Bytes, timeout: Seconds = _BATCH) -> Inspection:
+    """What amcheck finds in the b-trees, small ones first, within a budget of bytes. What is left of it goes into the
+    tables, small ones first: an index that lacks rows is sound in itself."""
     if catalogue.amcheck.missing:
         return Inspection()
     chosen, left_out = within(damage.order(catalogue.indexes), budget)
-    ctx.report(f"looking for damage in {len(chosen)} indexes")
-    read = replace(ctx.db.damage([index.name for index in chosen]), left_out=tuple(index.name for index in left_out))
-    known = _of_copy(ctx, _DAMAGE) if read.left_out else None
-    return _with_copy(read, known) if known else read
+    rest = Bytes(budget - sum(index.size for index in chosen))
+    compared, alone = within(damage.order_with_tables(chosen), rest, lambda index: index.table_size)
+    ctx.report(f"looking for damage in {len(chosen)} indexes, in {len(compared)} of them for each row of the table")
+    full = ctx.db.damage([index.name for index in compared], rows=True, timeout=timeout)
+    # An expression may fail for a row, a table be too large for the time: the index by itself is looked at still.
+    failed = [trouble.index for trouble in full.troubles if not trouble.is_damage]
+    uncompared = (*(index.name for index in alone), *failed)
+    plain = ctx.db.damage(uncompared, timeout=timeout)
+    read = Inspection(
+        full.checked + plain.checked,
+        troubles=(*(trouble for trouble in full.troubles if trouble.is_damage), *plain.troubles),
+        left_out=tuple(index.name for index in left_out),
+        uncompared=uncompared,
+    )
+    known = _of_copy(ctx, _DAMAGE) if left_out or uncompared else None
+    return with_copy(read, known, catalogue.indexes) if known else read
 
 
-def read_copy(ctx: Context, least: Bytes, share: Ratio) -> None:
-    """Read all indexes of a copy, whatever their size, and keep what was seen for the checks that may not read so much.
+def read_copy(ctx: Context, least: Bytes, share: Ratio) -> list[Fault]:
+    """Read all indexes of a copy and their tables, whatever their size, and keep what was seen for the checks that may
+    not read so much. Answers what is damaged.
 
     A copy is made page by page: what is bloated or damaged there is so on the target. Where the count of bloat is only
     a lower bound of `share`, a rebuild tells, and is taken back.
@@ -71,8 +91,21 @@ def read_copy(ctx: Context, least: Bytes, share: Ratio) -> None:
     for index in bloat.doubtful(catalogue.indexes, read, share):
         ctx.report(f"rebuilding {index.name} to see what that gives back")
         tried[str(index.name)] = replace(read.trees[str(index.name)], rebuilt=_rebuilt(ctx.db, index.name))
-    ctx.history.keep(_BLOAT, now, replace(read, trees=read.trees | tried))
-    ctx.history.keep(_DAMAGE, now, index_damage(ctx, catalogue, _ALL))
+    files = {str(index.name): index.filenode for index in catalogue.indexes}
+    checked = index_damage(ctx, catalogue, _ALL, LONGEST)
+    ctx.history.keep(_BLOAT, now, replace(read, trees=read.trees | tried, files=files))
+    ctx.history.keep(_DAMAGE, now, replace(checked, files=files))
+    return [fault for fault in damage.faults(catalogue, checked, read) if fault.repair is not None]
+
+
+def unmended(copy: Copy, plan: Plan, damaged: Sequence[Fault]) -> tuple[Finding, ...]:
+    """What is damaged on a copy and neither rebuilt nor removed by the plan. While an index lacks rows no measurement
+    with it counts; what somebody waived is known."""
+    subjects = (copy.kinds[action.kind].subject(action) for action in plan.actions)
+    mended = {str(subject.name) for subject in subjects if isinstance(subject, Existing)}
+    found = [fault.finding for fault in damaged if fault.subject not in mended]
+    ctx = copy.context
+    return tuple(waived(found, ctx.waivers, ctx.target.name, ctx.clock.now().date()))
 
 
 def _rebuilt(database: Database, name: Name) -> Bytes | None:
@@ -93,15 +126,3 @@ def _of_copy(ctx: Context, name: str) -> Inspection | None:
     if last is None or ctx.clock.now() - last.taken > timedelta(seconds=seconds(ctx.promises.get("evidence.max_age"))):
         return None
     return msgspec.convert(last.value, Inspection)
-
-
-def _with_copy(read: Inspection, known: Inspection) -> Inspection:
-    """With what a copy told of the indexes that were left out."""
-    unknown = {*known.left_out, *(trouble.index for trouble in known.troubles if not trouble.is_damage)}
-    left = {name for name in read.left_out if name not in unknown}
-    return replace(
-        read,
-        trees={**{key: tree for key, tree in known.trees.items() if key in {str(name) for name in left}}, **read.trees},
-        troubles=(*read.troubles, *(each for each in known.troubles if each.index in left)),
-        left_out=tuple(name for name in read.left_out if name not in left),
-    )

@@ -27,7 +27,8 @@ class Worth:
     """What one index saves and costs. Rates are a minute's, weighted by how often each statement was called.
 
     `saved` are buffers by kind of plan, `wal` bytes, `hot` the share of updates that can be HOT without the index and
-    with it (None where nothing is updated), `statements` how many used it. One that keeps rows unique is not left out.
+    with it (None where nothing is updated), `statements` how many used it. One that cannot be left out has a `duty`: it
+    keeps rows unique, or it is a part of another.
     """
 
     name: Name
@@ -71,6 +72,7 @@ def worth(
     """
     minutes = max(float(workload.window) / 60, 1e-9)
     rates = {each.query_id: each.calls / minutes for each in workload.statements}
+    whole = {index.name: index.parent for index in database.catalogue().indexes if index.parent is not None}
     found: list[Worth] = []
     for table in schema.tables:
         changing = [n for n, case in enumerate(wanted) if table.name in written(case.subject.statement.text, schema)]
@@ -78,13 +80,23 @@ def worth(
         for index in sorted(table.indexes, key=lambda each: each.name):
             if index.is_valid and index.is_ready:
                 report(f"what {index.name} is worth")
-                found.append(_of(database, index, wanted, measured, rates, with_all, _hot(table, index, workload)))
+                duty = _duty(index, whole)
+                hot = _hot(table, index, workload)
+                found.append(_of(database, index, duty, wanted, measured, rates, with_all, hot))
     return sorted(found, key=lambda each: (-max(each.saved.values(), default=0.0), str(each.name)))
+
+
+def _duty(index: Index, whole: Mapping[Name, Name]) -> str:
+    """What an index is needed for whatever it saves; a partition's index goes with the one that it belongs to."""
+    if index.name in whole:
+        return f"part of {whole[index.name].name}"
+    return "unique rows" if index.is_unique or index.constraint else ""
 
 
 def _of(
     database: Database,
     index: Index,
+    duty: str,
     wanted: Sequence[Case],
     measured: Mapping[int, Measured],
     rates: Mapping[int, float],
@@ -94,18 +106,21 @@ def _of(
     size = index_size(database, index.name)
     users = [n for n in measured if index.name.name in measured[n].indexes]
     statements = len({wanted[n].subject.statement.query_id for n in users})
-    if index.is_unique or index.constraint:
-        return Worth(index.name, size, statements, {}, 0.0, None, "unique rows")
+    if duty:
+        return Worth(index.name, size, statements, {}, 0.0, None, duty)
     saved: dict[str, list[float]] = {}
     wal = 0.0
-    with _without(database, index.name):
-        for number in users:
-            case = wanted[number]
-            if case.subject.is_write:
-                continue
-            lost = _lost(database, case, measured[number])
-            share = rates.get(case.subject.statement.query_id, 0.0) / _sets(wanted, case)
-            saved.setdefault(case.plan, []).append(lost * share)
+    try:
+        with _without(database, index.name):
+            for number in users:
+                case = wanted[number]
+                if case.subject.is_write:
+                    continue
+                lost = _lost(database, case, measured[number])
+                share = rates.get(case.subject.statement.query_id, 0.0) / _sets(wanted, case)
+                saved.setdefault(case.plan, []).append(lost * share)
+    except (Failed, TimedOut):  # what an index is worth decides nothing: whatever needs this one, the plan is tried
+        return Worth(index.name, size, statements, {}, 0.0, None, "something needs it")
     for number, before in with_all.items():
         case = wanted[number]
         after = _written(database, case, without=index.name)

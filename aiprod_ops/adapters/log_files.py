@@ -192,6 +192,7 @@ class Following:
         self._digester = Digester(wanted)
         self._place, self._reads = place, reads
         self._is_known = False
+        _refuse_compressed(place)
         for earlier in find([place])[:-1] if place.is_dir() else []:
             self._is_known |= add(self._digester, earlier, reads)
         self._blocks = follow(place)
@@ -215,6 +216,8 @@ class Following:
         """The digest of all that was read. Raises the error that says why when there is no call in it."""
         self._blocks.close()
         self._end()
+        if not self._digester.reading.size_bytes and not self._place.exists():
+            raise ConfigurationError(f"{self._place} does not exist", hint="name the file that the server writes to")
         if not self._digester.calls:
             raise absence.why(self._digester, str(self._place), self._reads.format, is_known=self._is_known)
         return self._digester.digest()
@@ -224,6 +227,19 @@ class Following:
 
     def _begin(self) -> None:
         self._reader = LogReader(self._digester.reading, self._reads.format, self._reads.prefix)
+
+
+def _refuse_compressed(place: Path) -> None:
+    """Raises ConfigurationError for a file that nobody adds to. One that is not there yet may come."""
+    try:
+        if not place.is_file():
+            return
+        with place.open("rb") as file:
+            is_compressed = file.read(4).startswith((_GZIP, _ZSTD))
+    except OSError as error:
+        raise _unreadable(place, error) from error
+    if is_compressed:
+        raise ConfigurationError(f"{place} is compressed: nothing is added to it", hint="read it without --follow")
 
 
 def _now(place: Path, file: BinaryIO | None) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from aiprod_ops.cli.streams import code_without_result, lossy, tell_lost
 from aiprod_ops.errors import Exit
 
 _COMMANDS = {
@@ -84,11 +85,16 @@ def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """The entry point `aiprod-ops`."""
     signal.signal(signal.SIGTERM, terminate)
+    sys.stdout, file = lossy(sys.stdout)
     code = call(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader (head, less) went away: not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    if file.lost:
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        tell_lost(file.lost, command)
+        code = code_without_result(code, command)
     sys.exit(code)
 
 

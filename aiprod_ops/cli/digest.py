@@ -105,6 +105,8 @@ def _followed(places: Sequence[str], wanted: "Wanted", reads: "Reads", printed: 
     if len(places) != 1 or places[0] == STDIN:
         raise UsageError("--follow reads one file or folder", hint="name one, without the rotated ones")
     following = Following(Path(places[0]), wanted, reads)
+    if not Path(places[0]).exists():
+        click.echo(f"waiting for {places[0]}, which is not there yet", err=True)
     shown = time.monotonic()
     try:
         while True:

@@ -11,6 +11,8 @@ def tell_outcome(world: Any, outcome: Any, output: str) -> int:
     from aiprod_ops.cli import render
 
     code, words = int(outcome.exit), _WORDS.get(outcome.exit, outcome.exit.name)
+    if outcome.kind == "prove":
+        words = _OF_PROOF.get(outcome.exit, words)
     if output == "json":
         render.as_json({"run": outcome.run, "exit": code, "outcome": words, "reason": outcome.reason})
         return code
@@ -37,6 +39,10 @@ _WORDS = {
     Exit.INTERRUPTED: "STOPPED before the first action, nothing was changed",
     Exit.TERMINATED: "STOPPED before the first action, nothing was changed",
 }
+
+
+#: A proof changes nothing: with the words of a run, "done" would be a lie.
+_OF_PROOF = {Exit.DONE: "PROVEN, nothing was changed", Exit.REFUSED: "NOT PROVEN, nothing was changed"}
 
 
 def _summary(world: Any, run: str) -> Iterator[str]:

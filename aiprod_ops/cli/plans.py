@@ -10,7 +10,7 @@ from aiprod_ops.cli.checks import known
 from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.errors import Broken, OpsError, UsageError
+from aiprod_ops.errors import OpsError, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
                        shell_complete=options.complete_runbook)  # fmt: skip
@@ -62,16 +62,10 @@ def _following(entry: Any, made: Any, where: Where) -> str:
 
 def _name_unfinished(world: Any, made: Any, where: Where) -> None:
     """A run that was interrupted on the same instance comes first: say so."""
-    from aiprod_ops.engine.journal import Journal, runs
+    from aiprod_ops.engine.journal import unfinished
 
-    for name in runs(world.store):
-        try:
-            journal = Journal(world.store, world.context.clock, name)
-        except Broken:  # `runs list` names it
-            continue
-        target = journal.opening["target"]["system_identifier"] if journal.records else ""
-        if journal.ended is None and target == made.plan.identity.system_identifier:
-            click.echo(f"unfinished on this instance: aiprod-ops resume {name}{repeated(where)}", err=True)
+    for journal in unfinished(world.store, world.context.clock, made.plan.identity.system_identifier):
+        click.echo(f"unfinished on this instance: aiprod-ops resume {journal.run}{repeated(where)}", err=True)
 
 
 @click.command("prove", context_settings=options.PASS_THROUGH)

@@ -1,6 +1,5 @@
 """What an exception means to the person at the terminal."""
 
-import errno
 import json
 import tempfile
 import traceback
@@ -10,7 +9,7 @@ import click
 
 from aiprod_ops.cli import Terminated
 from aiprod_ops.cli.redaction import redact
-from aiprod_ops.errors import ConfigurationError, Exit, OpsError, Refused, UsageError
+from aiprod_ops.errors import ConfigurationError, Exit, OpsError, Refused, UsageError, is_full
 
 
 class Interrupted(OpsError):
@@ -47,7 +46,7 @@ def of(error: BaseException) -> OpsError:
             return Interrupted("interrupted; nothing was changed")
         case BrokenPipeError():
             return Refused("the reader of the output went away")
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        case OSError() if is_full(error):
             place = error.filename or "the state folder"
             return Refused(f"{place}: {error.strerror}; nothing was changed", hint="make room there, then try again")
         case OSError() if error.filename:

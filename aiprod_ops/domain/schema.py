@@ -106,13 +106,15 @@ class Schema:
     """The tables that somebody uses, sorted by name. Only what is stable: it goes into a plan's digest.
 
     `search_path` resolves unqualified names; `revision` is Alembic's head in the database, if there is one.
-    `taken` are the names of everything else that shares the tables' name space: views, sequences, partitioned parents.
+    `taken` are the names of everything else that shares the tables' name space: views, sequences, and the `partitioned`
+    parents, which hold no rows themselves.
     """
 
     tables: tuple[Table, ...]
     search_path: tuple[str, ...] = ("public",)
     revision: str = ""
     taken: tuple[Name, ...] = ()
+    partitioned: tuple[Name, ...] = ()
 
     def table(self, schema: str, name: str) -> Table | None:
         """Find a table by name; an empty `schema` searches the search path, in order."""

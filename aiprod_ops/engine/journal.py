@@ -1,9 +1,10 @@
 """The journal of one run: written and made durable before and after each act."""
 
+from contextlib import suppress
 from typing import Any
 
 from aiprod_ops.domain.runs import Record, read_journal
-from aiprod_ops.errors import UsageError
+from aiprod_ops.errors import Broken, UsageError
 from aiprod_ops.ports import Clock, Store
 
 
@@ -53,3 +54,14 @@ class Journal:
 def runs(store: Store) -> list[str]:
     """Ids of all runs, oldest first."""
     return sorted({name.split("/")[1] for name in store.names("runs/") if name.endswith("journal.jsonl")})
+
+
+def unfinished(store: Store, clock: Clock, system_identifier: str) -> list[Journal]:
+    """Runs and proofs of an instance that wait for `resume`, oldest first. One that cannot be read is named by
+    `runs list`."""
+    found: list[Journal] = []
+    for name in runs(store):
+        with suppress(Broken):
+            found.append(Journal(store, clock, name))
+    waiting = (journal for journal in found if journal.records and journal.ended is None)
+    return [each for each in waiting if each.opening["target"]["system_identifier"] == system_identifier]

@@ -9,7 +9,7 @@ from typing import Any
 from aiprod_ops.domain.plans import Action, Draft, Plan
 from aiprod_ops.domain.runs import State, replay
 from aiprod_ops.engine.evidence import Archive
-from aiprod_ops.engine.journal import Journal, runs
+from aiprod_ops.engine.journal import Journal, runs, unfinished
 from aiprod_ops.engine.planning import draft as make_draft
 from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
 from aiprod_ops.engine.proving import Proven, abandon, opening, proof_of, prove, require
@@ -26,11 +26,13 @@ _UNNOTICED = 60  # seconds that a drill waits for the runbook to see what was pr
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an operation ended: the exit code, the run (empty when none was needed), and why, in words."""
+    """How an operation ended: the exit code, the run (empty when none was needed), and why, in words. `kind` is that of
+    its journal: what a proof said is no change."""
 
     exit: Exit
     run: str
     reason: str = ""
+    kind: str = "run"
 
 
 def new_run(clock: Clock, runbook: str) -> str:
@@ -70,11 +72,18 @@ def is_wanted(world: World, entry: Entry, params: Any, draft: Draft) -> bool:
     if not now.actions and _is_all_done(world, entry, draft.plan):
         return False
     if now.digest != draft.digest:
-        raise Refused(
-            f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}",
-            hint=f"plan again: aiprod-ops plan {entry.id}",
-        )
+        raise _stale(world, entry, draft, now)
     return True
+
+
+def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
+    """A run of the very plan that was interrupted makes it stale: that one is to be finished, not planned again."""
+    said = f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}"
+    waiting = unfinished(world.store, world.context.clock, now.identity.system_identifier)
+    mine = [each.run for each in waiting if each.opening["kind"] == "run" and each.opening["digest"] == draft.digest]
+    if mine:
+        return Refused(f"{said}; its run {mine[0]} was interrupted", hint=f"aiprod-ops resume {mine[0]}")
+    return Refused(said, hint=f"plan again: aiprod-ops plan {entry.id}")
 
 
 def _is_all_done(world: World, entry: Entry, plan: Plan) -> bool:
@@ -107,13 +116,14 @@ def resume(world: World, entry: Entry, journal: Journal) -> Outcome:
     """Go on with a run from its journal. One that has ended answers how it ended."""
     draft = kept_draft(world.store, journal.opening["digest"])
     params = typed_params(entry, draft.plan.parameters)
+    kind = journal.opening["kind"]
     if journal.ended is not None:
-        return Outcome(Exit(journal.ended), journal.run, "the run has ended already")
+        return Outcome(Exit(journal.ended), journal.run, "the run has ended already", kind)
     _same_source(entry, draft)
-    if journal.opening["kind"] == "prove":
+    if kind == "prove":
         proven = prove(world, entry, params, draft, journal.run)
         refused = "; ".join(f"{name}: {why}" for name, why in proven.proof.refused.items())
-        return Outcome(Exit.REFUSED if refused else Exit.DONE, journal.run, refused)
+        return Outcome(Exit.REFUSED if refused else Exit.DONE, journal.run, refused, kind)
     return finish(Run(world, entry, params, draft, journal))
 
 

@@ -19,7 +19,7 @@ from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting
+from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting, is_full
 from aiprod_ops.ports import Restored, Server, Store
 from aiprod_ops.units import Bytes, Seconds, seconds
 
@@ -44,7 +44,7 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         raise UsageError(f"{entry.id} has nothing to prove on a copy")
     context = world.context
     journal = Journal(world.store, context.clock, run)
-    with world.store.lock(f"run-{run}", world.by):
+    with _room(journal), world.store.lock(f"run-{run}", world.by):
         journal.recover()
         if not journal.records:
             journal.write("opened", **opening(world, entry, draft, "prove"))
@@ -134,6 +134,23 @@ def _refuse_another(server: Server, draft: Draft) -> None:
 
 
 @contextmanager
+def _room(journal: Journal) -> Iterator[None]:
+    """Where the journal, too, is on a full disk, a proof that has begun waits for `resume`."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        again = f"aiprod-ops resume {journal.run}" if journal.records else "try again"
+        raise _no_room(error, again) from error
+
+
+def _no_room(error: OSError, again: str) -> Refused:
+    place = error.filename or "the state folder"
+    return Refused(f"{place}: {error.strerror}; nothing was changed", hint=f"make room there, then: {again}")
+
+
+@contextmanager
 def _ending(journal: Journal) -> Iterator[None]:
     """A proof that cannot be made, or is stopped, ends: nothing is left of it, and it can be made again at any time."""
     try:
@@ -146,6 +163,11 @@ def _ending(journal: Journal) -> Iterator[None]:
         if before_acting(error) is error.exit_code:
             raise
         raise Refused(f"the plan cannot be tried on a copy: {error.message}", hint=error.hint) from error
+    except OSError as error:  # of the copy; where the journal is on the same disk, this write fails as well
+        if not is_full(error):
+            raise
+        journal.write("ended", exit=int(Exit.REFUSED), error=str(error.strerror))
+        raise _no_room(error, "try again") from error
 
 
 def opening(world: World, entry: Entry, draft: Draft, kind: str, **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import stat
 import sys
 import tokenize
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from importlib import metadata, resources
@@ -22,25 +22,45 @@ from typing import Any
 from aiprod_ops.config import Promises
 from aiprod_ops.engine.runbook import Runbook
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.units import milliseconds, seconds, size
+from aiprod_ops.units import cores, count, milliseconds, number, ratio, seconds, show, size
 
 _GROUP = "aiprod_ops.runbooks"
-_READERS = {"Seconds": seconds, "Milliseconds": milliseconds, "Bytes": size}
+_UNITS = {"Seconds": "s", "Milliseconds": "ms", "Bytes": "B", "Ratio": "ratio"}
 
 
 @dataclass(frozen=True)
 class Param:
-    """One option of a runbook: `--name`, the type's name (its unit), help, and the default or where it is promised."""
+    """One option of a runbook: `--name`, the type's name (its unit), help, and the default or where it is promised.
+
+    `least` and `most` are what it may be set to, where not every value of the type makes sense.
+    """
 
     name: str
     type: str
     help: str
     default: Any
     promise: str
+    least: float | None = None
+    most: float | None = None
 
     @property
     def option(self) -> str:
         return "--" + self.name.replace("_", "-")
+
+    def read(self, raw: Any) -> Any:
+        """A value as it was typed, or as `service.toml` has it. Raises ValueError saying what was expected."""
+        value = _READERS.get(self.type, str)(raw)
+        for limit, word, is_beyond in (
+            (self.least, "least", self.least is not None and value < self.least),
+            (self.most, "most", self.most is not None and value > self.most),
+        ):
+            if limit is not None and is_beyond:
+                raise ValueError(f"{raw!r} makes no sense here, expected at {word} {show(limit, self._unit)}")
+        return value
+
+    @property
+    def _unit(self) -> str:
+        return _UNITS.get(self.type, "")
 
 
 @dataclass(frozen=True)
@@ -84,26 +104,31 @@ class Entry:
                 comments.get(field.name, ""),
                 None if field.default is MISSING else field.default,
                 field.metadata.get("promise", ""),
+                field.metadata.get("least"),
+                field.metadata.get("most"),
             )
             for field in fields(self.book.params)
         )
 
     def read_params(self, given: dict[str, str], promises: Promises) -> Any:
-        """The parameters: what was given, else what is promised, else the default. Raises UsageError."""
+        """The parameters: what was given, else what is promised, else the default.
+
+        Raises UsageError for what was given, ConfigurationError for a promise that cannot be one.
+        """
         values: dict[str, Any] = {}
         for param in self.params:
             if param.name in given:
-                raw: Any = given[param.name]
+                try:
+                    values[param.name] = param.read(given[param.name])
+                except ValueError as error:
+                    raise UsageError(f"{param.option}: {error}") from error
             elif param.promise:
-                raw = promises.get(param.promise)
-            elif param.default is not None:
-                continue
-            else:
+                try:
+                    values[param.name] = param.read(promises.get(param.promise))
+                except ValueError as error:
+                    raise ConfigurationError(f"{param.promise} of {promises.origin}: {error}") from error
+            elif param.default is None:
                 raise UsageError(f"{self.id} needs {param.option}")
-            try:
-                values[param.name] = _READERS.get(param.type, _PLAIN.get(param.type, str))(raw)
-            except ValueError as error:
-                raise UsageError(f"{param.option}: {error}") from error
         try:
             return self.book.params(**values)
         except ValueError as error:  # the runbook's own `__post_init__`
@@ -118,7 +143,10 @@ def _truth(text: str) -> bool:
     raise ValueError(f"{text!r} is not yes or no")
 
 
-_PLAIN: dict[str, Any] = {"int": int, "float": float, "Ratio": float, "bool": _truth}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "Seconds": seconds, "Milliseconds": milliseconds, "Bytes": size, "Ratio": ratio, "Cores": cores, "int": count,
+    "float": number, "bool": _truth,
+}  # fmt: skip
 
 
 def find(folders: Iterable[Path] = ()) -> dict[str, Entry]:

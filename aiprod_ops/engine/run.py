@@ -433,7 +433,10 @@ class Run:
     def _unwritable(self, error: OSError) -> OpsError:
         where = self.world.store.where(self.journal.name)
         if not self._progress.touched:
-            return Refused(f"the journal cannot be written ({error.strerror}: {where}); nothing was changed")
+            return Refused(
+                f"the journal cannot be written ({error.strerror}: {where}); nothing was changed",
+                hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
+            )
         return OutcomeUnknown(
             f"the journal cannot be written ({error.strerror}: {where})",
             hint=f"make room there, then: aiprod-ops resume {self.journal.run}",

@@ -144,9 +144,17 @@ class NoParams:
     """For runbooks without parameters."""
 
 
-def promise(path: str) -> Any:
-    """Default of a parameter, taken from `service.toml`: `limit: Milliseconds = promise("database.statement_mean")`."""
-    return field(default=None, metadata={"promise": path})
+def promise(path: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """Default of a parameter, taken from `service.toml`: `limit: Milliseconds = promise("database.statement_mean")`.
+
+    What is read, there or from the command line, may be no smaller than `least` and no larger than `most`.
+    """
+    return field(default=None, metadata={"promise": path, "least": least, "most": most})
+
+
+def limited(default: Any, *, least: float | None = None, most: float | None = None) -> Any:
+    """A parameter that may not be set to every value of its type: `regression: float = limited(2.0, least=1)`."""
+    return field(default=default, metadata={"least": least, "most": most})
 
 
 Findings = Iterable[Finding]

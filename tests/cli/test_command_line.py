@@ -168,3 +168,31 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m aiprod_ops --help | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+FULL = "standard output: No space left on device: the result is not there"
+
+
+@pytest.mark.parametrize(
+    ("command", "to", "code", "said"),
+    [
+        ("digest l.log", ">/dev/full", 10, FULL),
+        ("digest l.log -o json", ">/dev/full", 10, FULL),
+        ("list -o json", ">/dev/full", 10, FULL),
+        ("evidence list", ">/dev/full", 3, FULL),
+        ("check nosuch -o json", ">/dev/full", 3, FULL),
+        ("--version", ">/dev/full", 10, FULL),
+        ("evidence list", ">&-", 3, "standard output: it is closed"),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_told_in_one_line(
+    command: str, to: str, code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "l.log").write_text("2026-01-01 00:00:00.000 UTC [1] LOG:  duration: 12.0 ms  statement: select 1\n")
+    env = {**os.environ, "HOME": str(tmp_path), "AIPROD_OPS_CONFIG": str(tmp_path / "aiprod-ops.toml")}
+    (tmp_path / "aiprod-ops.toml").write_text('state = "state"\n')
+    line = f"{sys.executable} -m aiprod_ops {command} {to}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[0].startswith(f"aiprod-ops: {said}"), done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,12 +10,13 @@ import pytest
 from aiprod_ops import cli
 from aiprod_ops.cli import options, render, verdicts
 from aiprod_ops.cli.checks import unused
+from aiprod_ops.config import Settings
 from aiprod_ops.domain.findings import Finding, Waiver, waived
 from aiprod_ops.domain.plans import Action, Draft, Identity, Plan
 from aiprod_ops.domain.results import counts
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.planning import Checked
-from aiprod_ops.errors import UsageError
+from aiprod_ops.errors import ConfigurationError, UsageError
 
 TODAY = date(2026, 11, 21)
 KNOWN = Waiver("lag", date(2027, 1, 31), "the link is slow")
@@ -128,6 +129,54 @@ def test_a_runbooks_own_objection_to_an_option_is_a_usage_error() -> None:
     promises = {"database": {"statement_mean": "500 ms", "statement_load": 0.01}}
     with pytest.raises(UsageError, match="expected one of total, mean, calls, temp, wal"):
         entry.read_params({"by": "odd"}, registry.Promises(promises, "test"))
+
+
+MISTAKES = {
+    "verify-indexes": (
+        (("--sequence", "80"), "--sequence: '80' is not a share from 0 to 1, such as 0.8 or '80 %'"),
+        (("--bloat", "2"), "--bloat: '2' is not a share"),
+        (("--bloat", "-1"), "--bloat: '-1' is not a share"),
+        (("--bloat", "150%"), "--bloat: '150%' is not a share"),
+        (("--nulls", "nan"), "--nulls: 'nan' is not a share"),
+        (("--sequence", "0.99", "--sequence-end", "0.5"), "a warning comes before it is critical"),
+        (("--window", "99999999 d"), "--window: '99999999 d' is not a duration of at most a hundred years"),
+        (("--read", "-1"), "--read: '-1' is not a size"),
+    ),
+    "slow-queries": (
+        (("--top", "-3"), "--top: '-3' is not a whole number from 0"),
+        (("--top", "2.5"), "--top: '2.5' is not a whole number from 0"),
+        (("--regression", "0"), "--regression: '0' makes no sense here, expected at least 1"),
+        (("--regression", "inf"), "--regression: 'inf' is not a number"),
+        (("--objective", "0"), "--objective: '0' makes no sense here, expected at least"),
+        (("--load", "1e9"), "--load: '1e9' is not a number of cores from 0 to 10,000"),
+        (("--load", "1%"), "--load: '1%' is not a number of cores"),
+        (("--over", "3650d"), "--over: '3650d' makes no sense here, expected at most 24.0 h"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("book", "words", "says"), [(book, *mistake) for book, mistakes in MISTAKES.items() for mistake in mistakes]
+)
+def test_an_option_that_makes_no_sense_is_refused_before_anything_is_read(
+    book: str, words: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "aiprod-ops.toml"
+    config.write_text('state = "state"\n[targets.here]\nprobe = "postgresql://nobody@127.0.0.1:9/none"\n')
+    for command, code in {"check": 3, "plan": 64}.items():
+        assert cli.call([command, book, *words, "--config", str(config)]) == code
+        assert says in capsys.readouterr().err
+
+
+def test_a_share_may_be_written_as_a_percentage_on_the_command_line_and_in_service_toml() -> None:
+    entry = registry.find()["verify-indexes"]
+    shipped = Settings(Path(), {}).promises
+    own = registry.Promises({"indexes": {**shipped.values["indexes"], "nulls": "95 %"}}, "service.toml")
+    params = entry.read_params({"bloat": "50%"}, own)
+    assert (params.bloat, params.nulls) == (0.5, 0.95)
+    wrong = registry.Promises({"indexes": {**shipped.values["indexes"], "nulls": 95}}, "/etc/service.toml")
+    with pytest.raises(ConfigurationError, match=r"indexes\.nulls of /etc/service\.toml: 95 is not a share"):
+        entry.read_params({}, wrong)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class MemoryDatabase:
     def bloat(self, indexes: Sequence[Name]) -> Inspection:
         return self._bloat
 
-    def damage(self, indexes: Sequence[Name]) -> Inspection:
+    def damage(self, indexes: Sequence[Name], *, rows: bool = False, timeout: Seconds = _USUAL) -> Inspection:
         return self._damage
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:

@@ -15,8 +15,8 @@ INDEX: Row = {
     "nulls_not_distinct": False, "is_deferrable": False, "is_valid": False, "is_ready": True, "is_live": True,
     "constraint": "", "constraint_kind": "", "referenced_by": [], "is_replica_identity": False, "is_clustered": False,
     "is_partitioned": False, "root_schema": None, "root": None, "unattached": None, "fillfactor": 90, "filenode": 1,
-    "rows": 0.0, "size": 8192, "owner": "bob", "leading_nulls": None, "changed": 0.0, "hides_statistics": False,
-    "collations": [],
+    "rows": 0.0, "size": 8192, "table_size": 8192, "owner": "bob", "leading_nulls": None, "changed": 0.0,
+    "hides_statistics": False, "collations": [],
 }  # fmt: skip
 KEY: Row = {"oid": 7, "is_included": False, "is_expression": False, "key": "x", "is_descending": False,
             "is_nulls_first": False, "operator_class": ""}  # fmt: skip

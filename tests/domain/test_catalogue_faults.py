@@ -21,7 +21,7 @@ from aiprod_ops.domain.catalogue.indexes import (
     Thresholds,
     Unvalidated,
 )
-from aiprod_ops.domain.catalogue.inspections import Inspection, Tree, Trouble, within
+from aiprod_ops.domain.catalogue.inspections import Inspection, Tree, Trouble, with_copy, within
 from aiprod_ops.domain.catalogue.judgement import faults
 from aiprod_ops.domain.plans import canonical
 from aiprod_ops.domain.schema import Key, Name
@@ -179,6 +179,26 @@ def test_damage_of_either_kind_is_told_once() -> None:
         ("damage:unread", Level.UNKNOWN),
     ]
     assert [each.id for each in bloat.faults(catalogue(one, two), read, Ratio(0.5), Bytes(0))] == ["bloat:budget"]
+
+
+def test_what_a_copy_told_counts_for_the_same_file_only() -> None:
+    """Looked at are a to d without their tables, e was left out; the copy compared all but d, which failed there."""
+    small, hurt, built, failed, large = (index(name, filenode=n) for n, name in enumerate("abcde", 1))
+    read = Inspection(4, uncompared=(small.name, hurt.name, built.name, failed.name), left_out=(large.name,))
+    lacking = Trouble(hurt.name, "lacks a row", is_damage=True)
+    files = {str(each.name): each.filenode for each in (small, hurt, failed, large)} | {str(built.name): 99}
+    known = Inspection(4, troubles=(lacking,), uncompared=(failed.name,), files=files)
+    told = with_copy(read, known, [small, hurt, built, failed, large])
+    assert (told.troubles, told.left_out, told.uncompared) == ((lacking,), (), (built.name, failed.name))
+    rebuilt = replace(hurt, filenode=17)
+    assert with_copy(read, known, [small, rebuilt, built, failed, large]).troubles == ()
+
+
+def test_an_index_that_the_copy_did_not_have_is_not_known_from_it() -> None:
+    large, new = index("a", filenode=1), index("b", filenode=2)
+    read = Inspection(left_out=(large.name, new.name))
+    told = with_copy(read, Inspection(1, uncompared=(large.name,), files={"public.a": 1}), [large, new])
+    assert (told.left_out, told.uncompared) == ((new.name,), (large.name,))
 
 
 # Sequences

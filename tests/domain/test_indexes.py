@@ -315,6 +315,27 @@ def test_what_is_not_known_is_said() -> None:
     assert reason == "no statistics of column user_id of public.jobs"
 
 
+@pytest.mark.parametrize(
+    ("relation", "reason"),
+    [
+        ("nope", "nope is not there: it was dropped, or is a temporary table"),
+        ("public.parts", "public.parts is partitioned: indexes are proposed for tables and partitions, not for"),
+        ("parts", "parts is partitioned"),
+        ("seen", "seen is a view, a foreign table or something else that has no index of its own"),
+        ("orders", "orders is not in our search_path (public) but in app, shop: the statement's session had one"),
+        ("public.orders", "public.orders is not there"),
+    ],
+)  # fmt: skip
+def test_why_a_relation_gets_no_advice(relation: str, reason: str) -> None:
+    parts, seen = Name("public", "parts"), Name("public", "seen")
+    there = replace(SCHEMA.tables[1], name=Name("app", "orders"))
+    schema = replace(
+        SCHEMA, tables=(*SCHEMA.tables, there), taken=(parts, seen, Name("shop", "orders")), partitioned=(parts,)
+    )
+    ((_, said),) = advise(workload(f"SELECT 1 FROM {relation} WHERE a = 1"), schema, SIZES).unread
+    assert said.startswith(reason)
+
+
 def test_search_path() -> None:
     other = replace(SCHEMA.tables[1], name=Name("app", "jobs"), indexes=())
     schema = Schema((other, *SCHEMA.tables), search_path=("app", "public"))

@@ -142,6 +142,8 @@ def test_the_name_tells_the_part_and_what_is_there_is_known_by_it() -> None:
     name = name_for(TABLE, (Key("user_id"),), (), where)
     assert name.name == "idx_events_user_id_where_not_is_sent"
     new = NewIndex(name, EVENTS, (Key("user_id"),), where)
+    assert new.place == "events (user_id) WHERE NOT Is Sent"
+    assert replace(new, table=Name("app", "events"), where=None).place == "app.events (user_id)"
     there = Index(name, EVENTS, new.keys, "", predicate='(NOT "Is Sent")')
     assert exists(new, replace(TABLE, indexes=(there,))) == there
     assert exists(replace(new, where=None), replace(TABLE, indexes=(there,))) is None

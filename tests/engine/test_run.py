@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from memory_world import Bench, Killed
 
+from aiprod_ops.cli import outcomes
 from aiprod_ops.domain.plans import Draft
 from aiprod_ops.engine import planning
 from aiprod_ops.engine.evidence import Archive
@@ -280,6 +281,62 @@ def test_a_full_disk_after_an_act_is_unknown_until_resume(bench: Bench) -> None:
     bench.store.full = False
     bench.light.trouble.clear()
     assert resumed(bench, runs(bench.store)[-1]).exit == Exit.DONE
+
+
+def test_a_full_disk_while_proving_names_resume_which_tells_what_was_proven(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = planned(bench)
+    copy = bench.platform.copy
+
+    @contextmanager
+    def full(name: str, report: Any = None, origin: Any = None) -> Any:
+        with copy(name) as made:
+            yield made
+        bench.store.full = True
+
+    bench.platform.copy = full  # type: ignore[method-assign]
+    with pytest.raises(Refused, match=r"No space left.*nothing was changed") as caught:
+        applied(bench, made)
+    (run,) = runs(bench.store)
+    assert caught.value.hint == f"make room there, then: aiprod-ops resume {run}"
+    bench.store.full, bench.platform.copy = False, copy  # type: ignore[method-assign]
+    for _ in range(2):  # one that has ended tells the same
+        assert outcomes.tell_outcome(bench.world(), resumed(bench, run), "text") == Exit.DONE
+        assert capsys.readouterr().out.startswith("PROVEN, nothing was changed")
+
+
+def test_a_full_disk_of_the_copy_alone_ends_the_proof(bench: Bench) -> None:
+    made = planned(bench)
+
+    @contextmanager
+    def full(name: str, report: Any = None, origin: Any = None) -> Any:
+        raise OSError(28, "No space left on device", "/copies/base")
+        yield
+
+    bench.platform.copy = full  # type: ignore[method-assign]
+    with pytest.raises(Refused, match=r"/copies/base: No space left.*nothing was changed") as caught:
+        applied(bench, made)
+    assert caught.value.hint == "make room there, then: try again"
+    (run,) = runs(bench.store)
+    assert Journal(bench.store, bench.clock, run).ended == Exit.REFUSED
+
+
+def killed() -> None:
+    raise Killed
+
+
+def test_a_plan_that_its_own_interrupted_run_made_stale_names_resume(bench: Bench) -> None:
+    made = planned(bench)
+    bench.light.trouble["b"] = killed
+    with pytest.raises(Killed):
+        applied(bench, made)
+    bench.light.trouble.clear()
+    run = runs(bench.store)[-1]
+    with pytest.raises(Refused, match=f"is stale: no longer planned: a; its run {run} was interrupted") as caught:
+        applied(bench, made)
+    assert caught.value.hint == f"aiprod-ops resume {run}"
+    assert resumed(bench, run).exit == Exit.DONE
 
 
 def records_of(scenario: Callable[[Bench], Any], bench: Bench) -> int:

@@ -15,7 +15,7 @@ import msgspec
 import psycopg2
 import pytest
 
-from aiprod_ops.actions.index_readings import index_bloat, read_copy
+from aiprod_ops.actions.index_readings import index_bloat, index_damage, read_copy
 from aiprod_ops.adapters.clock import SystemClock
 from aiprod_ops.adapters.files import FolderStore
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -581,6 +581,58 @@ def test_flipped_bytes_are_damage(server: PostgresServer) -> None:
     assert all(found[each].level is Level.CRITICAL and isinstance(found[each].repair, Rebuild) for each in hurt)
 
 
+def test_an_index_that_lacks_rows(server: PostgresServer, tmp_path: Path) -> None:
+    """Its structure is sound. The check sees it where the budget has room for the table, and else after a proof."""
+    database = fresh(server, "lacking", "CREATE TABLE t (id int)", "CREATE INDEX t_id ON t (id)", *WITHOUT_ROWS)
+    promises = Settings(state=tmp_path, targets={}).promises
+    history = history_of(FolderStore(tmp_path), "here", promises)
+    unused: Any = None
+    with probe(server, database) as opened:
+        ctx = Context(opened, Target("here", ""), unused, SystemClock(), promises, lambda _: None, history)
+        (index,) = opened.catalogue().indexes
+        little = Bytes(index.size)
+
+        def seen(budget: Bytes) -> tuple[list[str], tuple[Name, ...]]:
+            catalogue = opened.catalogue()
+            checked = index_damage(ctx, catalogue, budget)
+            return [fault.id for fault in damage.faults(catalogue, checked, Inspection())], checked.uncompared
+
+        assert seen(Bytes(1 << 40)) == (["damage:public.t_id"], ())
+        assert seen(little) == ([], (index.name,))
+        (found,) = read_copy(ctx, Bytes(1 << 40), Ratio(0.5))
+        assert (found.level, "lacks matching index tuple" in found.note) == (Level.CRITICAL, True)
+        assert seen(little) == (["damage:public.t_id"], ())
+        sql(server, "REINDEX INDEX t_id", database=database)
+        (index,) = opened.catalogue().indexes
+        assert seen(Bytes(index.size)) == ([], (index.name,))
+
+
+WITHOUT_ROWS = (
+    "INSERT INTO t SELECT generate_series(1, 5000)",
+    "UPDATE pg_index SET indisready = false WHERE indexrelid = 't_id'::regclass",
+    "INSERT INTO t SELECT generate_series(5001, 6000)",
+    "UPDATE pg_index SET indisready = true WHERE indexrelid = 't_id'::regclass",
+)
+
+
+def test_an_expression_that_fails_does_not_hide_the_index(server: PostgresServer, tmp_path: Path) -> None:
+    """Comparing it with the table computes its keys again; where that fails it is still looked at by itself."""
+    database = fresh(
+        server, "failing", "CREATE TABLE t (id int)",
+        "CREATE FUNCTION key(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        "CREATE INDEX t_key ON t (key(id))",
+        "INSERT INTO t SELECT generate_series(1, 100)",
+        "CREATE OR REPLACE FUNCTION key(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 - $1)'",
+    )  # fmt: skip
+    unused: Any = None
+    with probe(server, database) as opened:
+        promises = Settings(state=tmp_path, targets={}).promises
+        history = history_of(FolderStore(tmp_path), "here", promises)
+        ctx = Context(opened, Target("here", ""), unused, SystemClock(), promises, lambda _: None, history)
+        checked = index_damage(ctx, opened.catalogue(), Bytes(1 << 40))
+    assert (checked.checked, checked.troubles, checked.uncompared) == (1, (), (Name("public", "t_key"),))
+
+
 def test_an_index_that_is_locked_is_unknown(server: PostgresServer) -> None:
     database = fresh(server, "locked", "CREATE TABLE t (id int)", "CREATE INDEX t_id ON t (id)")
     with probe(server, database) as opened, session(server, database) as other, other.cursor() as cursor:
@@ -604,12 +656,17 @@ def test_a_collation_that_changed(server: PostgresServer) -> None:
     database = fresh(
         server, "sorted", f"CREATE TABLE t (id int PRIMARY KEY, a text COLLATE \"{known[0]}\", b text)",
         "CREATE INDEX t_a ON t (a)", "CREATE INDEX t_b ON t (b)", "CREATE INDEX t_hash ON t USING hash (a)",
-        "CREATE INDEX t_pattern ON t (a text_pattern_ops)",
+        "CREATE INDEX t_pattern ON t (a text_pattern_ops)", "CREATE INDEX t_part ON t (id) WHERE a > 'm'",
+        "CREATE INDEX t_key ON t ((a > 'm'))", f"CREATE INDEX t_cast ON t (id) WHERE b > 'm' COLLATE \"{known[0]}\"",
+        "CREATE INDEX t_same ON t (id) WHERE a IN ('m', 'n')", "CREATE INDEX t_like ON t (id) WHERE a LIKE 'm%'",
+        "CREATE INDEX t_own ON t (id) WHERE b > 'm'",
     )  # fmt: skip
     assert without_usage(judged(server, database)) == set()
     sql(server, f"UPDATE pg_collation SET collversion = '0.1' WHERE collname = '{known[0]}'", database=database)
     found = {fault.id: fault for fault in judged(server, database)}
-    assert {each for each in found if each.startswith("collation")} == {"collation:public.t_a"}
+    assert {each for each in found if each.startswith("collation")} == {
+        f"collation:public.{name}" for name in ("t_a", "t_part", "t_key", "t_cast")
+    }
     assert "REFRESH VERSION" in found["collation:public.t_a"].note
 
 

@@ -210,6 +210,16 @@ def test_statement_errors(owner: PostgresDatabase) -> None:
     assert "secret" not in caught.value.message + caught.value.hint
 
 
+def test_no_hint_asks_to_drop_what_depends_on_it(owner: PostgresDatabase) -> None:
+    owner.execute("CREATE TABLE parts (day date) PARTITION BY RANGE (day)")
+    owner.execute("CREATE TABLE parts_1 PARTITION OF parts DEFAULT")
+    owner.execute("CREATE INDEX parts_day ON parts (day)")
+    with pytest.raises(Failed, match=r"because index parts_day requires it \(SQLSTATE 2BP01\)") as caught:
+        owner.execute("DROP INDEX parts_1_day_idx")
+    assert caught.value.hint == ""
+    owner.execute("DROP TABLE parts")
+
+
 def test_cancelled_by_somebody_else(server: PostgresServer, owner: PostgresDatabase) -> None:
     with connect(server) as victim:
         pid = pid_of(victim)

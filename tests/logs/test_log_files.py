@@ -298,6 +298,21 @@ def test_a_log_that_comes_later(tmp_path: Path) -> None:
     assert followed.calls() == 3
 
 
+def test_a_log_that_never_comes_is_not_called_empty(tmp_path: Path) -> None:
+    followed = Followed(tmp_path / "the.log")
+    with pytest.raises(ConfigurationError, match=r"the\.log does not exist"):
+        followed.calls()
+
+
+def test_a_compressed_log_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "the.json.gz"
+    path.write_bytes(gzip.compress(jsonlog(CALLS[:3])))
+    with pytest.raises(ConfigurationError, match="is compressed: nothing is added to it"):
+        Following(path)
+    path.write_bytes(b"")
+    assert Followed(path).look() == 0
+
+
 def test_memory_does_not_grow_with_the_log() -> None:
     """Every statement, application, session and text is new: what is held stays bounded."""
     digester = Digester(most=50)

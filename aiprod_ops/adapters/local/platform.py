@@ -188,7 +188,7 @@ class LocalPlatform:
         if free < needed:
             raise Refused(
                 f"a copy needs {show(needed, 'B')} in {self._copies}, {show(free, 'B')} are free",
-                hint="free space there, or name another folder as `copies` in the configuration",
+                hint="free space there, or name another folder as `copies` in the target's table of the configuration",
             )
 
     def _restore(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> Fetched:

@@ -41,8 +41,10 @@ def schema(query: Query) -> Schema:
         Table(name, tuple(_column(row) for row in rows if row["column"] is not None), tuple(indexes.get(name, ())))
         for name, rows in _by(query("columns"), _table)
     )
-    taken = tuple(_table(row) for row in query("names"))
-    return Schema(tables, tuple(place["search_path"]), revision, taken)
+    others = query("names")
+    taken = tuple(_table(row) for row in others)
+    partitioned = tuple(_table(row) for row in others if row["is_partitioned"])
+    return Schema(tables, tuple(place["search_path"]), revision, taken, partitioned)
 
 
 def sizes(query: Query) -> dict[str, TableSize]:

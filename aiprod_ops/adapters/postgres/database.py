@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,6 +31,7 @@ from aiprod_ops.units import Seconds
 T = TypeVar("T")
 _NONE: Mapping[str, Any] = {}
 _USUAL = Seconds(30)
+_QUICK = Seconds(60)  #: our own statements: readings of the catalogue and of pages
 _PATIENCE = Seconds(5)
 
 
@@ -149,8 +151,8 @@ class PostgresDatabase:
     def bloat(self, indexes: Sequence[Name]) -> Inspection:
         return pages.bloat(self._named, indexes)
 
-    def damage(self, indexes: Sequence[Name]) -> Inspection:
-        return pages.damage(self._named, indexes)
+    def damage(self, indexes: Sequence[Name], *, rows: bool = False, timeout: Seconds = _QUICK) -> Inspection:
+        return pages.damage(partial(self._named, timeout=timeout), indexes, rows=rows)
 
     def moment(self, snapshot: str = "") -> AbstractContextManager[None]:
         return self._session.moment(snapshot)
@@ -164,8 +166,10 @@ class PostgresDatabase:
     def close(self) -> None:
         self._session.close()
 
-    def _named(self, name: str, values: Values = _NONE, *, names: Names = _NONE) -> list[dict[str, Any]]:
-        return self._session.run(catalog.statement(name), values, names, Seconds(60))
+    def _named(
+        self, name: str, values: Values = _NONE, *, names: Names = _NONE, timeout: Seconds = _QUICK
+    ) -> list[dict[str, Any]]:
+        return self._session.run(catalog.statement(name), values, names, timeout)
 
     def _log_files(self) -> ServerLog:
         """The log as files where the configuration says so, else through the server."""

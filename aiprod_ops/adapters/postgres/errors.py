@@ -32,6 +32,7 @@ _NO_DATABASE = re.compile(r"database \".*\" does not exist")
 _NO_TLS = re.compile(r"SSL was required|does not support SSL|root certificate file|server certificate for|SSL error")
 _TOO_MANY = re.compile(r"too many clients|too many connections|remaining connection slots")
 _LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)  #: without a SQLSTATE
+_DEPENDENT = "2B"  #: what depends on an object: the server's hint is to drop that, too, which is nobody's next step
 _PREFIX = re.compile(r"\A.*?failed: (?:FATAL:\s+)?", re.DOTALL)
 
 
@@ -115,7 +116,7 @@ def _session_error(error: psycopg2.Error, said: str, target: Target) -> OpsError
 
 
 def _refusal(state: str, said: str, error: psycopg2.Error, target: Target) -> OpsError:
-    hint = error.diag.message_hint or ""
+    hint = "" if state.startswith(_DEPENDENT) else error.diag.message_hint or ""
     if state == "42501":
         return PermissionMissing(
             f"{target}: {said}", hint=f"Grant what is missing to the role of the {target.identity} DSN. {hint}".strip()

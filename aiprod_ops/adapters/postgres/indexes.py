@@ -134,6 +134,7 @@ def _index(row: Row, keys: Sequence[Row], building: str) -> IndexState:
         fillfactor=row["fillfactor"],
         filenode=row["filenode"],
         size=Bytes(int(row["size"])),
+        table_size=Bytes(int(row["table_size"])),
         rows=row["rows"],
         owner=row["owner"],
         building=building,

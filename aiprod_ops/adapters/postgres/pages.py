@@ -35,18 +35,19 @@ def bloat(query: Query, names: Sequence[Name]) -> Inspection:
     return Inspection(len(names) - len(troubles), trees, troubles)
 
 
-def damage(query: Query, names: Sequence[Name]) -> Inspection:
-    """What amcheck says of each. Raises Failed where the extension is missing."""
+def damage(query: Query, names: Sequence[Name], *, rows: bool = False) -> Inspection:
+    """What amcheck says of each; with `rows` every row of the table is looked for, too. Raises Failed where the
+    extension is missing."""
     function = _function(query, "amcheck", "bt_index_check")
 
     def check(batch: Sequence[Name]) -> None:
-        query("index_check", _columns(batch), names={"function": function})
+        query("index_check", _columns(batch) | {"rows": rows}, names={"function": function})
 
     troubles = tuple(_troubles(names, check))
     return Inspection(len(names) - len(troubles), troubles=troubles)
 
 
-def _columns(names: Sequence[Name]) -> dict[str, list[str]]:
+def _columns(names: Sequence[Name]) -> dict[str, object]:
     return {"schemas": [name.schema for name in names], "names": [name.name for name in names]}
 
 

@@ -29,6 +29,12 @@ class NewIndex:
         """Its keys without direction and operator class, in order."""
         return tuple(key.column for key in self.keys)
 
+    @property
+    def place(self) -> str:
+        """Table, keys and condition; the schema where it is not the one that nobody names."""
+        table = self.table.name if self.table.schema == "public" else str(self.table)
+        return f"{table} ({', '.join(self.columns)}){_where(self.where)}"
+
     def __str__(self) -> str:
         keys = ", ".join(shown(key) for key in self.keys)
         return f"{self.name.name} on {self.table} ({keys}){_where(self.where)}"

@@ -6,7 +6,7 @@ from aiprod_ops.domain.advice.coverage import Need
 from aiprod_ops.domain.advice.options import Option, Target, Unknown, option
 from aiprod_ops.domain.advice.partial import partial
 from aiprod_ops.domain.advice.selectivity import POOR, WIDE_RANGE, commonest
-from aiprod_ops.domain.schema import Key, Schema, TableSize
+from aiprod_ops.domain.schema import Key, Name, Schema, TableSize
 from aiprod_ops.domain.sql.queries import Access, Query
 
 #: Smaller tables are read faster than an index is maintained: 100 pages of 8 kB are read in a millisecond.
@@ -82,11 +82,29 @@ def _target(access: Access, schema: Schema, sizes: Mapping[str, TableSize]) -> T
     shown = f"{access.schema}.{access.table}".lstrip(".")
     table = schema.table(access.schema, access.table)
     if table is None:
-        raise Unknown(f"{shown} is no table that is known: a view, a foreign table, or dropped")
+        raise Unknown(f"{shown} {_why_no_table(access, schema)}")
     size = sizes.get(str(table.name))
     if size is None or size.rows < 0:
         raise Unknown(f"no statistics of {table.name}: ANALYZE never ran, or this role may not read them")
     return Target(access, table, size)
+
+
+def _why_no_table(access: Access, schema: Schema) -> str:
+    named = [Name(place, access.table) for place in ((access.schema,) if access.schema else schema.search_path)]
+    first = next((name for name in named if name in schema.taken), None)
+    if first is not None and first in schema.partitioned:
+        return "is partitioned: indexes are proposed for tables and partitions, not for the parent of partitions"
+    if first is not None:
+        return "is a view, a foreign table or something else that has no index of its own"
+    names = (*(table.name for table in schema.tables), *schema.taken)
+    elsewhere = sorted({name.schema for name in names if name.name == access.table})
+    if elsewhere and not access.schema:
+        here = ", ".join(schema.search_path) or "empty"
+        return (
+            f"is not in our search_path ({here}) but in {', '.join(elsewhere)}: the statement's session had one of its "
+            "own, and which is not recorded; `ALTER ROLE … SET search_path` for the probe's role shows us the same"
+        )
+    return "is not there: it was dropped, or is a temporary table"
 
 
 def _joined(targets: Sequence[Target]) -> list[list[Target]]:

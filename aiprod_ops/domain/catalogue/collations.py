@@ -11,7 +11,7 @@ from aiprod_ops.domain.catalogue.indexes import Catalogue, CollationState, Index
 
 
 def faults(catalogue: Catalogue) -> Iterator[Fault]:
-    """One for each index that is sorted by a collation whose version has changed."""
+    """One for each index that sorts or compares by a collation whose version has changed."""
     users: dict[str, list[IndexState]] = {}
     for index in catalogue.indexes:
         for name in index.collations:
@@ -35,7 +35,7 @@ def faults(catalogue: Catalogue) -> Iterator[Fault]:
 
 def _fault(index: IndexState, collation: CollationState) -> Fault:
     note = (
-        f"it was sorted by {collation.name} version {collation.recorded}, and the operating system has "
+        f"it was built by {collation.name} version {collation.recorded}, and the operating system has "
         f"{collation.actual or 'none'} now: lookups may miss rows; when all of its indexes are rebuilt, "
         f"`{collation.refresh}`"
     )

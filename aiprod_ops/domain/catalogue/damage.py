@@ -16,6 +16,11 @@ def order(indexes: Iterable[IndexState]) -> list[IndexState]:
     return sorted(readable(indexes), key=lambda index: (index.size, index.name))
 
 
+def order_with_tables(indexes: Iterable[IndexState]) -> list[IndexState]:
+    """Which are compared with their tables first: those of small tables."""
+    return sorted(indexes, key=lambda index: (index.table_size, index.name))
+
+
 def faults(catalogue: Catalogue, checked: Inspection, read: Inspection) -> Iterator[Fault]:
     """One for each index that amcheck (`checked`) or pgstatindex (`read`) found damaged."""
     if catalogue.amcheck.missing and readable(catalogue.indexes):

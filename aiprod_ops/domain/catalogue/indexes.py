@@ -56,13 +56,14 @@ class IndexState:
     fillfactor: int = 90
     filenode: int = 0
     size: Bytes = Bytes(0)
+    table_size: Bytes = Bytes(0)  #: without TOAST: what has to be read to look for every row in the index
     rows: float = 0.0
     owner: str = ""
     building: str = ""
     leading_nulls: float | None = None
     changed: float = 0.0
     hides_statistics: bool = False  #: the role may not read the first key's statistics
-    collations: tuple[str, ...] = ()  #: by which its keys are sorted; `default` is the database's own
+    collations: tuple[str, ...] = ()  #: by which it sorts or compares; `default` is the database's own
 
     @property
     def existing(self) -> Existing:

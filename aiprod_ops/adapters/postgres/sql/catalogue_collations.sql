@@ -2,6 +2,9 @@
 WITH used AS MATERIALIZED (
     SELECT DISTINCT unnest(i.indcollation::oid[]) AS oid FROM pg_index i
      UNION
+    SELECT (regexp_matches(concat(i.indexprs::text, i.indpred::text), ':inputcollid ([1-9]\d*)', 'g'))[1]::oid
+      FROM pg_index i WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+     UNION
     SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_collation'::regclass
 )
 SELECT /* aiprod-ops */

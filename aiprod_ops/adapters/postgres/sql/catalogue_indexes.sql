@@ -4,6 +4,11 @@ WITH referenced AS MATERIALIZED (
       FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid WHERE k.contype = 'f' GROUP BY k.conindid
 ), leading_nulls AS MATERIALIZED (
     SELECT s.schemaname, s.tablename, s.attname, s.null_frac FROM pg_stats s WHERE NOT s.inherited
+), compared_by AS MATERIALIZED ( -- what expressions and predicates compare by: of a column's own collation pg_depend knows nothing
+    SELECT i.indexrelid, f.found[1]::oid AS operator, f.found[2]::oid AS sort
+      FROM pg_index i CROSS JOIN LATERAL regexp_matches(concat(i.indexprs::text, i.indpred::text),
+                                                        '(?::opno (\d+) [^{{}}]*)?:inputcollid ([1-9]\d*)', 'g') AS f(found)
+     WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
 ), sorted_by AS MATERIALIZED (
     SELECT u.indexrelid, array_agg(DISTINCT CASE WHEN l.oid = 100 THEN 'default' ELSE format('%I.%I', n.nspname, l.collname) END) AS names
       FROM (SELECT i.indexrelid, p.sort
@@ -12,9 +17,8 @@ WITH referenced AS MATERIALIZED (
              WHERE p.sort <> 0 AND o.opcname NOT LIKE '%pattern\_ops'
                AND o.opcmethod <> (SELECT oid FROM pg_am WHERE amname = 'hash')
              UNION ALL
-            SELECT d.objid, d.refobjid FROM pg_depend d JOIN pg_index i ON i.indexrelid = d.objid
-             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_collation'::regclass
-               AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)) AS u
+            SELECT e.indexrelid, e.sort FROM compared_by e JOIN pg_collation w ON w.oid = e.sort LEFT JOIN pg_operator o ON o.oid = e.operator
+             WHERE NOT (w.collisdeterministic AND coalesce(o.oprname IN ('=', '<>', '~~', '!~~'), false))) AS u
       JOIN pg_collation l ON l.oid = u.sort JOIN pg_namespace n ON n.oid = l.collnamespace
      GROUP BY u.indexrelid
 )
@@ -31,7 +35,7 @@ SELECT /* aiprod-ops */
        rn.nspname::text AS root_schema, r.relname::text AS root,
        coalesce((SELECT o.option_value::int FROM pg_options_to_table(x.reloptions) o WHERE o.option_name = 'fillfactor'), 90) AS fillfactor,
        coalesce(x.relfilenode, 0)::bigint AS filenode, greatest(x.reltuples, 0)::float8 AS rows,
-       coalesce(pg_relation_size(x.oid), 0) AS size,
+       coalesce(pg_relation_size(x.oid), 0) AS size, coalesce(pg_relation_size(c.oid), 0) AS table_size,
        pg_get_userbyid(x.relowner)::text AS owner,
        s.null_frac::float8 AS leading_nulls,
        coalesce(pg_stat_get_mod_since_analyze(c.oid), 0) / greatest(c.reltuples, 1)::float8 AS changed,
