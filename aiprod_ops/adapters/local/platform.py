@@ -207,6 +207,9 @@ class LocalPlatform:
             server.programs.hand_over(path)
         # Crash recovery of a large, busy source replays all the WAL of the backup, or of the archive.
         server.start(timeout=LONGEST if fetched.settings else Seconds(600))
+        if fetched.settings:
+            report("recovering: the copy replays the archived WAL")
+            server.await_answer(LONGEST)
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else

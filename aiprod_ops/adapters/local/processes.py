@@ -22,7 +22,16 @@ from aiprod_ops.units import Seconds
 if TYPE_CHECKING:
     from psutil import Process
 
-SERVERS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_verifybackup", "pg_waldump", "redis-server")
+SERVERS = (
+    "postgres",
+    "initdb",
+    "pg_ctl",
+    "pg_basebackup",
+    "pg_verifybackup",
+    "pg_waldump",
+    "pgbackrest",
+    "redis-server",
+)
 OURS = (
     "aiprod_ops.lab",
     "aiprod_ops.adapters.local.migrating",
@@ -50,6 +59,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",  # a program may quote what is no text, of a damaged file for example
         start_new_session=True,
     ) as child:
         try:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
 from aiprod_ops.errors import Failed, Refused
 from aiprod_ops.ports import Backups, Database
@@ -56,6 +57,44 @@ class Repository(Backups, Protocol):
 
     def size(self, origin: Origin) -> Bytes:
         """What the restored data directory takes."""
+
+
+def check_label(label: str) -> None:
+    """Raises Refused where it is no part of a file's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
+        raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
+
+
+def check_reach(at: datetime | None, reaches: datetime | None) -> None:
+    """Raises Refused where a moment lies after all that is archived."""
+    if at is not None and (reaches is None or at > reaches):
+        where = f"reaches {reaches:%Y-%m-%d %H:%M:%S} UTC" if reaches else "has nothing after the backup"
+        raise Refused(
+            f"the WAL archive {where}; {at:%Y-%m-%d %H:%M:%S} UTC was asked for",
+            hint="ask for an earlier moment, or let the server archive: SELECT pg_switch_wal()",
+        )
+
+
+REPLAYED = """
+    SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn AS replayed,
+           pg_size_bytes(current_setting('wal_segment_size')) AS segment /* aiprod-ops */
+"""
+
+
+def check_replayed(database: Database, names: Sequence[str]) -> list[str]:
+    """What to say of a recovery that came to the last of these segments. Raises Failed where it did not: it takes the
+    first record that it cannot read for the end of the WAL, and says nothing."""
+    if not names:
+        return []
+    [row] = database.query(REPLAYED)
+    begins = wal.number(names[-1], int(row["segment"])) * int(row["segment"])
+    replayed = int(row["replayed"] or 0)
+    if replayed < begins:
+        raise Failed(
+            f"recovery ended {begins - replayed:,} bytes before the last WAL segment, {names[-1]}: "
+            "what was written after that is lost"
+        )
+    return [f"replayed to the end of the archive, {names[-1]}"]
 
 
 class FolderRepository:
@@ -100,20 +139,24 @@ class FolderRepository:
 
     def arrangement(self) -> Arrangement:
         good = successful(self.listed())
-        if self._archive is None or not good:
+        if (archive := self._archive) is None or not good:
             return Arrangement(automatic=False)
-        reaches = self._archive.reaches(self._first_segment(good[-1].id))
-        return Arrangement(automatic=False, recovers_from=good[0].taken if reaches else None, recovers_to=reaches)
+        reached = [(each, archive.reaches(self._first_segment(each.id), self._own_wal(each.id))) for each in good]
+        able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
+        return Arrangement(
+            automatic=False,
+            recovers_from=able[0][0].taken if able else None,
+            recovers_to=able[-1][1] if able else None,
+        )
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
-        """Raises Refused where the label is no part of a file's name."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
-            raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
+        """Raises Refused where the label is none."""
+        check_label(label)
         for each in self.listed():
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
             if each.label == label and each.state is State.FAILED:
-                shutil.rmtree(self._folder / each.id)
+                self._discard(each.id)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
@@ -134,14 +177,19 @@ class FolderRepository:
         """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
         if _NAME.match(backup.removesuffix(_PART)) is None:
             raise Refused(f"{backup!r} is not the name of a backup")
-        path = self._folder / backup
-        going = self._folder / f"{backup}{_GOING}"
-        if path.is_dir():
-            path.rename(going)  # from here on it is no backup any more, however far the removal comes
-        shutil.rmtree(going, ignore_errors=True)
+        if _is_alive(self._folder / backup):
+            raise Refused(f"{backup} is being taken", hint="wait until it has ended")
+        self._discard(backup)
         left = successful(self.listed())
         if self._archive is not None and left:
             self._archive.clean(min(self._first_segment(each.id) for each in left))
+
+    def _discard(self, backup: str) -> None:
+        path, going = self._folder / backup, self._folder / f"{backup}{_GOING}"
+        if path.is_dir():
+            processes.stop(path)  # what a killed maker left behind writes on
+            path.rename(going)  # from here on it is no backup any more, however far the removal comes
+        shutil.rmtree(going, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
         chosen = next(each for each in self.listed() if each.id == self._chosen(origin))
@@ -151,9 +199,7 @@ class FolderRepository:
         chosen = self._chosen(origin)
         source = self._folder / chosen
         checks = ["pg_verifybackup: intact"]
-        segments: tuple[str, ...] = ()
-        if self._archive is not None:
-            segments = self._archive.following(self._first_segment(chosen))
+        segments = self._following(chosen, origin)
         report(f"restoring {chosen}, verifying it against its manifest")
         stored = PostgresServer(self._programs, source, source, 5432, source / "log")
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
@@ -162,27 +208,29 @@ class FolderRepository:
         processes.in_parallel(*work)
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
-        settings = self._recovery(origin)
-        return Fetched(chosen, tuple(checks), settings, segments if origin.at is None else ())
+        settings = archive.recovery(origin.at, segments) if archive is not None else {}
+        return Fetched(chosen, tuple(checks), settings, () if "recovery_target_time" in settings else segments)
 
-    def _recovery(self, origin: Origin) -> dict[str, str]:
+    def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
+        """Raises Refused where the moment lies after all that is archived."""
         if self._archive is None:
             if origin.at is not None:
                 raise Refused(
                     "there is no WAL archive, so a backup restores to its own end only",
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
-            return {}
-        target = {} if origin.at is None else {"recovery_target_time": origin.at.isoformat()}
-        return {**self._archive.recovery(), **target}
+            return ()
+        first, own = self._first_segment(chosen), self._own_wal(chosen)
+        segments = self._archive.following(first, own)
+        check_reach(origin.at, self._archive.reaches(first, own))
+        return segments
+
+    def _own_wal(self, backup: str) -> list[str]:
+        """What was written while it was taken is part of it."""
+        return [path.name for path in (self._folder / backup / "pg_wal").glob("*")]
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        """Recovery takes the first record that it cannot read for the end of the WAL, and says nothing."""
-        if not fetched.archived or self._archive is None:
-            return []
-        row = database.query("select pg_last_wal_replay_lsn() - '0/0'::pg_lsn as replayed /* aiprod-ops */")[0]
-        self._archive.check_replayed(int(row["replayed"] or 0), fetched.archived)
-        return [f"replayed to the end of the archive, {fetched.archived[-1]}"]
+        return check_replayed(database, fetched.archived)
 
     def _chosen(self, origin: Origin) -> str:
         good = successful(self.listed())
@@ -227,7 +275,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _is_alive(part: Path) -> bool:
     """Whether somebody is taking it."""
     try:
-        with (part / _MAKER).open("a") as file:
+        with (part / _MAKER).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return False
     except BlockingIOError:
