@@ -52,7 +52,7 @@ _ERRORS: dict[int, tuple[type[OpsError], str]] = {
     105: (PermissionMissing, "the storage of the repository refuses its credentials"),
 }
 _DENIED = re.compile(r"permission denied", re.IGNORECASE)
-_QUOTED = re.compile(r"(invalid JSON \w+ at line \d+).*")
+_QUOTED = re.compile(r"(\bat line \d+).*")
 _INNER = re.compile(r"ERROR: \[0*(\d+)\]")
 MOST = 600  #: characters of what it said
 
@@ -88,27 +88,29 @@ class Program:
         except subprocess.TimeoutExpired as error:
             raise TimedOut(f"pgbackrest {command} did not end within {patience:g} s and was killed") from error
         if done.returncode != 0:
-            raise self._error(command, done.returncode, done.stderr or done.stdout, reads)
+            raise meaning(self.stanza, command, done.returncode, done.stderr or done.stdout, reads)
         return done.stdout
 
     def json(self, command: str, *options: str) -> Any:
         """What a command answers as JSON."""
         said = self.run(command, "--output=json", *options)
         try:
-            return json.loads(said)
+            return json.loads(said, strict=False)  # it quotes damaged files as they are
         except ValueError as error:
             raise Failed(f"pgbackrest {command} does not answer in JSON: {words(said) or 'it said nothing'}") from error
 
-    def _error(self, command: str, code: int, said: str, reads: str) -> OpsError:
-        kind, hint = _ERRORS.get(_cause(code, said), (Failed, ""))
-        if _DENIED.search(said):
-            kind, hint = PermissionMissing, "run this command as the user that runs pgBackRest on this machine"
-        elif reads and kind is ConfigurationError:
-            kind, hint = Failed, ""
-        ending = f"killed by signal {-code}" if code < 0 else f"exit {code}"
-        what = f"{reads} cannot be restored: " if reads else ""
-        message = f"{what}pgbackrest {command} failed ({ending}): {words(said) or 'it said nothing'}"
-        return kind(message, hint=hint.format(stanza=self.stanza))
+
+def meaning(stanza: str, command: str, code: int, said: str, reads: str = "") -> OpsError:
+    """The error that an exit code stands for. `reads` is the stored thing that was read: what it lacks is damage."""
+    kind, hint = _ERRORS.get(_cause(code, said), (Failed, ""))
+    if _DENIED.search(said):
+        kind, hint = PermissionMissing, "run this command as the user that runs pgBackRest on this machine"
+    elif reads and kind is ConfigurationError:
+        kind, hint = Failed, ""
+    ending = f"killed by signal {-code}" if code < 0 else f"exit {code}"
+    what = f"{reads} cannot be restored: " if reads else ""
+    message = f"{what}pgbackrest {command} failed ({ending}): {words(said) or 'it said nothing'}"
+    return kind(message, hint=hint.format(stanza=stanza))
 
 
 def _cause(code: int, said: str) -> int:
