@@ -206,6 +206,29 @@ def test_whoever_takes_one_may_die(site: Site) -> None:
     assert [each.id for each in site.repository.listed()] == site.backups
 
 
+def test_tablespaces_are_kept_or_refused(site: Site) -> None:
+    """Never a copy whose links lead into the server's files, or the backup's."""
+    place = site.folder / "space"
+    place.mkdir(mode=0o700)
+    site.sql(f"CREATE TABLESPACE fast LOCATION '{place}'")
+    try:
+        site.sql("CREATE TABLE spaced TABLESPACE fast AS SELECT 1 AS one")
+        if site.kind == "folder":
+            with pytest.raises(Refused, match="does not keep"):
+                site.repository.take("spaced")
+            return
+        taken = site.repository.take("spaced")
+        with site.platform().copy("copy", origin=Origin(taken)) as (database, _):
+            [row] = database.query("SELECT pg_tablespace_location(oid) AS place FROM pg_tablespace WHERE oid > 9999")
+            assert Path(row["place"]).is_relative_to(site.copies / "copy")
+            assert database.query("SELECT one FROM spaced") == [{"one": 1}]
+        site.repository.remove(taken)
+    finally:
+        site.sql("DROP TABLE IF EXISTS spaced")
+        site.sql("DROP TABLESPACE fast")
+    assert [each.id for each in site.repository.listed()] == site.backups
+
+
 def test_zz_removal(site: Site) -> None:
     """The last one: it takes the first backup away."""
     for name in ("../second", "archive", "marks-20200101T000000Z"):

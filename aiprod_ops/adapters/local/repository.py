@@ -165,13 +165,24 @@ class FolderRepository:
         try:
             with _locked(part / _MAKER):
                 report(f"taking the backup {name}")
-                server.base_backup(self._backup, env=self._env, sync=True)
+                self._base_backup(server)
                 report("verifying it against its manifest")
                 server.verify_backup()
                 (part / "data").rename(self._folder / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return name
+
+    def _base_backup(self, server: PostgresServer) -> None:
+        """Tablespaces would be written to where they are on the server: on this machine that is outside of the folder,
+        and where the server runs it is its own."""
+        try:
+            server.base_backup(self._backup, env=self._env, sync=True)
+        except Failed as error:
+            if "exists but is not empty" not in error.message:
+                raise
+            raise Refused(f"{_SPACES}: {error.message}", hint=_SPACES_HINT) from error
+        _refuse_tablespaces(server.data)
 
     def remove(self, backup: str) -> None:
         """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
@@ -200,6 +211,7 @@ class FolderRepository:
         source = self._folder / chosen
         checks = ["pg_verifybackup: intact"]
         segments = self._following(chosen, origin)
+        _refuse_tablespaces(source)
         report(f"restoring {chosen}, verifying it against its manifest")
         stored = PostgresServer(self._programs, source, source, 5432, source / "log")
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
@@ -256,6 +268,16 @@ class FolderRepository:
         if found is None:
             raise Failed(f"the backup_label of {backup} does not tell where its WAL begins")
         return found[1]
+
+
+_SPACES = "the server has tablespaces, which a folder of backups does not keep"
+_SPACES_HINT = 'pgBackRest keeps them: backups = "pgbackrest:STANZA"'
+
+
+def _refuse_tablespaces(data: Path) -> None:
+    """A copy would write into those of the backup: its links lead there."""
+    if any((data / "pg_tblspc").glob("*")):
+        raise Refused(_SPACES, hint=_SPACES_HINT)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
