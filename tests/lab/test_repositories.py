@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from command_line import until
-from repositories import HAS_PGBACKREST, Site, altered, flip, site_of
+from repositories import HAS_PGBACKREST, SYSTEM, Site, altered, flip, site_of
 
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import find
+from aiprod_ops.adapters.local.repository import Fetched
+from aiprod_ops.adapters.local.unprivileged import Way, command
 from aiprod_ops.domain.backups import Origin, State
 from aiprod_ops.errors import Failed, Refused
 
@@ -193,8 +198,8 @@ world._platform(settings, settings.target("here")).backups.take(sys.argv[2])
 
 def test_whoever_takes_one_may_die(site: Site) -> None:
     """A second call with the label finds what became of the first one: it is there once, and restores."""
-    command = [sys.executable, "-c", TAKE, str(site.configuration()), "third"]
-    with subprocess.Popen(command, env={**os.environ, **site.env}, cwd="/") as child:
+    words = [sys.executable, "-c", TAKE, str(site.configuration()), "third"]
+    with subprocess.Popen(words, env={**os.environ, **site.env}, cwd="/") as child:
         until(site.running, "the backup is not listed as running")
         os.kill(child.pid, signal.SIGKILL)
     taken = site.repository.take("third")
@@ -227,6 +232,35 @@ def test_tablespaces_are_kept_or_refused(site: Site) -> None:
         site.sql("DROP TABLE IF EXISTS spaced")
         site.sql("DROP TABLESPACE fast")
     assert [each.id for each in site.repository.listed()] == site.backups
+
+
+def test_a_recovery_that_stops_before_the_last_segment_is_found(site: Site) -> None:
+    """Exactly at its beginning, which is the end of the one before: what a restore_command that fails leads to."""
+    with site.platform().copy("copy", origin=Origin()) as (database, _):
+        [row] = database.query("SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn AS at")
+        after = int(row["at"]) // (1 << 24)
+        assert int(row["at"]) % (1 << 24) == 0, "the last segment was closed by a switch"
+        replayed, lost = (f"00000001{number // 256:08X}{number % 256:08X}" for number in (after - 1, after))
+        assert site.repository.check_recovered(Fetched("", (), archived=(replayed,)), database)
+        with pytest.raises(Failed, match=f"before the last WAL segment, {lost}"):
+            site.repository.check_recovered(Fetched("", (), archived=(replayed, lost)), database)
+
+
+if os.geteuid() == 0 and sys.platform == "linux":
+
+    def test_the_wal_is_open_to_whoever_the_copy_runs_as(site: Site) -> None:
+        """In a container that is the user nobody; the files that the server archived are closed to it."""
+        folder = site.folder / "nobody"
+        folder.mkdir(mode=0o711)
+        programs = find(Path(SYSTEM) if SYSTEM else None, how=Way.NOBODY)
+        server = PostgresServer(programs, folder / "data", folder / "s", 5432, folder / "server.log")
+        fetched = site.repository.fetch(Origin(), server, lambda _: None)
+        place = re.search(r'cp "(.*)/%f"', fetched.settings["restore_command"])
+        assert place is not None
+        for name in fetched.archived:
+            read = subprocess.run(command(Way.NOBODY, ["/bin/cat", f"{place[1]}/{name}"]), capture_output=True, cwd="/")
+            assert (read.returncode, len(read.stdout)) == (0, 1 << 24), read.stderr
+        shutil.rmtree(folder)
 
 
 def test_zz_removal(site: Site) -> None:

@@ -4,6 +4,7 @@ Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery"; pg
 """
 
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,6 +107,16 @@ class Archive:
         if at is not None and self.goes_past(at, names):
             settings["recovery_target_time"] = at.isoformat()
         return settings
+
+    def copied(self, folder: Path, names: Sequence[str]) -> "Archive":
+        """These segments, with the histories of all timelines, in another folder."""
+        try:
+            folder.mkdir(mode=0o711)
+            for path in (*self._folder.glob("*.history"), *(self._folder / name for name in names)):
+                shutil.copyfile(path, folder / path.name)
+        except OSError as error:
+            raise Failed(f"the WAL cannot be copied to {folder}: {error.strerror}") from error
+        return Archive(folder, self._programs)
 
     def clean(self, first: str) -> None:
         """Remove what lies before the first segment that is still needed."""

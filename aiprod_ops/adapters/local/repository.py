@@ -22,6 +22,7 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
 from aiprod_ops.errors import Failed, Refused
@@ -89,10 +90,10 @@ def check_replayed(database: Database, names: Sequence[str]) -> list[str]:
     [row] = database.query(REPLAYED)
     begins = wal.number(names[-1], int(row["segment"])) * int(row["segment"])
     replayed = int(row["replayed"] or 0)
-    if replayed < begins:
+    if replayed <= begins:  # every segment has a record: equal is the end of the one before
         raise Failed(
-            f"recovery ended {begins - replayed:,} bytes before the last WAL segment, {names[-1]}: "
-            "what was written after that is lost"
+            f"recovery ended before the last WAL segment, {names[-1]}: {begins - replayed:,} bytes before it, and all "
+            "of it is lost"
         )
     return [f"replayed to the end of the archive, {names[-1]}"]
 
@@ -220,6 +221,11 @@ class FolderRepository:
         processes.in_parallel(*work)
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
+        if archive is not None and server.programs.way is Way.NOBODY:
+            archive = archive.copied(
+                server.data.parent / "wal", segments
+            )  # the server's own files are closed to nobody
+            server.programs.hand_over(server.data.parent / "wal")
         settings = archive.recovery(origin.at, segments) if archive is not None else {}
         return Fetched(chosen, tuple(checks), settings, () if "recovery_target_time" in settings else segments)
 
