@@ -221,13 +221,19 @@ class FolderRepository:
         processes.in_parallel(*work)
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
-        if archive is not None and server.programs.way is Way.NOBODY:
-            archive = archive.copied(
-                server.data.parent / "wal", segments
-            )  # the server's own files are closed to nobody
-            server.programs.hand_over(server.data.parent / "wal")
-        settings = archive.recovery(origin.at, segments) if archive is not None else {}
+        settings = self._readable(archive, server, segments).recovery(origin.at, segments) if archive else {}
         return Fetched(chosen, tuple(checks), settings, () if "recovery_target_time" in settings else segments)
+
+    @staticmethod
+    def _readable(archive: Archive, server: PostgresServer, segments: Sequence[str]) -> Archive:
+        """The archive itself; in the copy's folder where its server runs as nobody, to whom the server's files are
+        closed."""
+        if server.programs.way is not Way.NOBODY:
+            return archive
+        place = server.data.parent / "wal"
+        copied = archive.copied(place, segments)
+        server.programs.hand_over(place)
+        return copied
 
     def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
         """Raises Refused where the moment lies after all that is archived."""
