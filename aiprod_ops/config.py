@@ -58,6 +58,17 @@ class Target:
     backups: str = ""
     archive: str = ""
 
+    @property
+    def is_for_drills(self) -> bool:
+        """Whether things may be broken here: a drill refuses every other target, and none is scheduled there."""
+        return self.environment in ("lab", "drill")
+
+    def variables(self, *, acts: bool) -> tuple[str, ...]:
+        """Environment variables that its DSNs are taken from, sorted; the actor's only where something `acts`, or where
+        it has to copy for want of a backup identity."""
+        dsns = (self.probe, *self.replicas, self.backup or self.actor, self.actor if acts else "")
+        return tuple(sorted({dsn.removeprefix("env:") for dsn in dsns if dsn.startswith("env:")}))
+
     def dsn(self, identity: str) -> str:
         """The DSN of `probe`, `actor` or `backup`; raises ConfigurationError when the target has none."""
         value = str(getattr(self, identity))

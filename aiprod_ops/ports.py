@@ -109,6 +109,10 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where there is no log, or
         none that this role may read, neither."""
 
+    def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
+        """Of a session that reads: within it every query sees one moment, this one or the one that another session
+        exported (`pg_export_snapshot`)."""
+
     def another(self) -> "Database":
         """A second session with the same database and identity, for work side by side. It has to be closed."""
 
@@ -171,6 +175,9 @@ class Backups(Protocol):
     def remove(self, backup: str) -> None:
         """Throw one away; nothing happens when there is none of that id."""
 
+    def reaches(self, lsn: str) -> bool:
+        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; False where it cannot go by LSN at all."""
+
 
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
@@ -197,11 +204,27 @@ class Platform(Protocol):
         Raises Failed (with the revision and its complaint), TimedOut, or ConfigurationError where no server can be had.
         """
 
+    def control(self, name: str) -> list[str]:
+        """Do damage to the copy of this name, which is of no use any more, and answer what noticed it, in words."""
+
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""
 
     def free(self) -> Bytes | None:
         """Free space on the target's data volume; None where nobody can tell."""
+
+
+class Delivery(Protocol):
+    """Where the files that belong to verified runs are wanted: a target's migrations."""
+
+    def check(self) -> None:
+        """Raises ConfigurationError where nothing can be put there."""
+
+    def deliver(self, name: str, text: str) -> str:
+        """Put a file there; answers its place as evidence tells it. Raises OSError."""
+
+    def withdraw(self, name: str, text: str) -> str:
+        """Take back what was delivered, where nothing rests on it yet; answers what became of it, in words."""
 
 
 class Store(Protocol):

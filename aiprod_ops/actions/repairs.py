@@ -9,7 +9,6 @@ import msgspec
 from aiprod_ops.actions.index_builds import LOCK, LONGEST, Build, build_estimate, create_index, creation, drop_index
 from aiprod_ops.actions.index_readings import index_usage
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index, restoring
-from aiprod_ops.actions.revisions import Declared, alembic_revision
 from aiprod_ops.domain.advice.coverage import NewIndex, exists, name_for
 from aiprod_ops.domain.advice.selectivity import index_size
 from aiprod_ops.domain.catalogue.faults import Build as Missing
@@ -17,6 +16,7 @@ from aiprod_ops.domain.catalogue.faults import Drop, Existing, Fault, Rebuild, R
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.plans import Action, Estimate, Plan
+from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.units import Bytes, Seconds

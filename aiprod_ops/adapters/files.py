@@ -29,15 +29,7 @@ class FolderStore:
             return None
 
     def put(self, name: str, data: bytes) -> None:
-        path = self._parent(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            _write(temporary, data, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        replace_file(self._parent(name), data, 0o600)
 
     def append(self, name: str, data: bytes) -> None:
         path = self._parent(name)
@@ -96,6 +88,18 @@ class FolderStore:
         return path
 
 
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Let a file have this content and mode; whoever reads it sees the old one or the new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write(temporary, data, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
 def _make_private(folder: Path) -> None:
     """`mkdir(parents=True)` gives its mode to the last folder only."""
     if not folder.is_dir():
@@ -103,9 +107,11 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _write(path: Path, data: bytes, flags: int) -> None:
+def _write(path: Path, data: bytes, flags: int, mode: int = 0o600) -> None:
     handle = os.open(path, flags, 0o600)
     try:
+        if mode != 0o600:
+            os.fchmod(handle, mode)  # whatever the umask
         while data:
             data = data[os.write(handle, data) :]
         os.fsync(handle)

@@ -29,6 +29,7 @@ _COMMANDS = {
     "rollback": ("runs", "Take back what a run did."),
     "run": ("plans", "Apply an approved plan: guard, apply, verify, seal."),
     "runs": ("runs", "List runs, or show one step by step."),
+    "schedule": ("schedule", "What runs when; units for systemd, cron, Kubernetes, Cloud Scheduler, and their alerts."),
 }
 _CHECKING = {"check", "evidence"}  # there every error is 3, UNKNOWN, as monitoring plugins have it
 _UNKNOWN = 3

@@ -1,16 +1,21 @@
 """`check`."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aiprod_ops.cli import options
+from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.options import Where
 
 if TYPE_CHECKING:
     from aiprod_ops.domain.findings import Waiver
+    from aiprod_ops.domain.results import Result
     from aiprod_ops.engine.planning import Checked
+    from aiprod_ops.engine.registry import Entry
+    from aiprod_ops.engine.world import World
 
 
 @click.command("check", context_settings=options.PASS_THROUGH)
@@ -18,46 +23,82 @@ if TYPE_CHECKING:
                 shell_complete=options.complete_runbook)  # fmt: skip
 @click.option("--all", "all_of_them", is_flag=True, help="Every runbook that can check.")
 @click.option("--ids", is_flag=True, help="Print each finding's id: what a waiver names.")
+@click.option("--alone", is_flag=True, help="End at once, UNKNOWN, where the same check of this target is running.")
+@click.option("--warning-ok", is_flag=True, help="Answer 0 for WARNING, to a scheduler that calls all else a failure.")
 @options.output("text", "json", "nagios", "prom")
+@deliveries
 @options.where
-def check_command(words: tuple[str, ...], all_of_them: bool, ids: bool, output: str, where: Where) -> int:
+def check_command(
+    words: tuple[str, ...], all_of_them: bool, ids: bool, alone: bool, warning_ok: bool, output: str, to: Deliveries,
+    where: Where,
+) -> int:  # fmt: skip
     """Read the facts and judge them. Changes nothing; a monitoring role is enough.
 
     What is new or gone is told since the last check of the same target. A runbook's own options are listed by
     `aiprod-ops explain ID`. Exit code: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
     """
-    from aiprod_ops.cli import problems, render, verdicts
+    from aiprod_ops.cli import render, verdicts
     from aiprod_ops.cli.world import entries_of, open_world
-    from aiprod_ops.domain.findings import Finding
-    from aiprod_ops.engine import registry
-    from aiprod_ops.engine.planning import Checked, check
+    from aiprod_ops.engine import registry, results
 
     entries = entries_of(where)
     names, given = options.split_params(words, entries)
     if not names and not all_of_them:
         raise click.UsageError(f"which runbook? There are: {', '.join(sorted(entries))}; or --all")
     chosen = [registry.pick(entries, name) for name in (sorted(entries) if all_of_them else names)]
-    results: list[Checked] = []
-    with open_world(where, quiet=output != "text") as world:
-        for entry in chosen:
-            try:
-                params = entry.read_params(known(entry, given), world.context.promises)
-                results.append(check(entry, world.context, params))
-            except Exception as error:  # one runbook that is broken must not hide what the others see
-                if len(chosen) == 1 or isinstance(error, click.UsageError):
-                    raise
-                problem = problems.of(error)
-                note = f"{problem.message} {problem.hint}".strip()
-                results.append(Checked(entry.id, (Finding("check", None, note=note),)))
+    with open_world(where, quiet=output != "text") as world, ExitStack() as held:
         target = world.context.target.name
-        idle = unused(world.context.waivers, target, results) if all_of_them else ()
-        code = verdicts.tell(results, target, output, ids=ids, idle=idle)
+        for entry in chosen if alone else ():
+            held.enter_context(results.alone(world.store, target, entry.id, world.by))
+        seen, told, failure = _look(chosen, world, given)
+        if output == "prom":
+            verdicts.prometheus(told)
+        deliver(to, told)
+        if failure is not None:
+            raise failure
+        idle = unused(world.context.waivers, target, seen) if all_of_them else ()
+        code = verdicts.tell(seen, target, output, ids=ids, idle=idle)
     if output == "text" and code in (1, 2):
-        worst = max(results, key=lambda result: result.status.severity)
+        worst = max(seen, key=lambda result: result.status.severity)
         book = entries[worst.runbook].book
         step = "plan" if "plan" in book.phases else "explain"
         render.say(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
-    return code
+    return 0 if code == 1 and warning_ok else code
+
+
+def _look(
+    chosen: "list[Entry]", world: "World", given: dict[str, str]
+) -> "tuple[list[Checked], list[Result], Exception | None]":
+    """Each check and its result. One runbook that is broken must not hide what the others see; where there is only
+    that one, its failure is handed back, for the results to be delivered before it is told."""
+    from aiprod_ops.cli import problems
+    from aiprod_ops.domain.findings import Finding
+    from aiprod_ops.engine import results
+    from aiprod_ops.engine.planning import Checked, check
+    from aiprod_ops.units import Seconds
+
+    seen: list[Checked] = []
+    told: list[Result] = []
+    failure: Exception | None = None
+    clock = world.context.clock
+    for entry in chosen:
+        began = clock.monotonic()
+        exports: tuple[str, ...] = ()
+        try:
+            exports = entry.book.exports
+            params = entry.read_params(known(entry, given), world.context.promises)
+            checked = check(entry, world.context, params)
+        except click.UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 the one place where a check's failure becomes UNKNOWN
+            failure = error if len(chosen) == 1 else None
+            problem = problems.of(error) if failure is None else None
+            note = f"{problem.message} {problem.hint}".strip() if problem else ""
+            checked = Checked(entry.id, (Finding("check", None, note=note),))
+        seen.append(checked)
+        took = Seconds(round(clock.monotonic() - began, 3))
+        told.append(results.of_check(world.context, checked, given, exports, took))
+    return seen, told, failure
 
 
 def unused(waivers: "Iterable[Waiver]", target: str, results: "Iterable[Checked]") -> "list[Waiver]":

@@ -49,15 +49,17 @@ def _summary(world: Any, run: str) -> Iterator[str]:
             there = _there(world, place)
             yield f"{'written':<12} {name}: {there}"
             yield f"{'':<12} `alembic upgrade head` records it, and changes nothing here"
+        for name, became in record.body.get("withdrawn", {}).items():
+            yield f"{'withdrawn':<12} {name}: {became}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return
 
 
 def _there(world: Any, place: str) -> str:
     """Where a person finds a file that evidence names: in the target's migrations, or in the store."""
-    from aiprod_ops.cli.world import DELIVERED
+    from aiprod_ops.adapters.local.delivery import PLACE
 
     folder = world.context.target.migrations
-    if place.startswith(DELIVERED) and folder:
-        return f"{folder}/{place.removeprefix(DELIVERED)}"
+    if place.startswith(PLACE) and folder:
+        return f"{folder}/{place.removeprefix(PLACE)}"
     return str(world.store.where(place))

@@ -7,9 +7,10 @@ import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.checks import known
+from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.errors import Broken, UsageError
+from aiprod_ops.errors import Broken, OpsError, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
                        shell_complete=options.complete_runbook)  # fmt: skip
@@ -107,7 +108,7 @@ def prove_command(
 
 
 def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
-    from aiprod_ops.cli import render
+    from aiprod_ops.cli import render, verdicts
     from aiprod_ops.units import show
 
     if output == "json":
@@ -115,13 +116,19 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
         return int(proven.evidence.body["exit"])
     copy = proven.restored
     size, took = show(copy["size"], "B"), show(copy["seconds"], "s")
-    render.say(f"Copy: {size}, restored in {took}; {'; '.join(copy['checks'])}")
+    source = f" of {copy['backup']}" if copy["backup"] else ""
+    made = f"{size}, restored in {took}" if copy["checks"] else f"given up after {took}"
+    render.say(f"Copy{source}: {'; '.join([made, *copy['checks']])}")
     render.say()
-    render.comparisons(proven.proof.comparisons, every=every)
-    render.say()
+    if proven.proof.comparisons:
+        render.comparisons(proven.proof.comparisons, every=every)
+        render.say()
     for line in render.table(proven.proof.worth):
         render.say(f"  {line}")
-    render.say()
+    for finding in proven.proof.findings:
+        render.say(f"  {verdicts.line(finding)}")
+    if proven.proof.worth or proven.proof.findings:
+        render.say()
     for note in proven.proof.notes:
         render.say(f"  note: {note}")
     for name, reason in sorted(proven.proof.refused.items()):
@@ -138,7 +145,8 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
     )
     render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
     if not proven.draft:
-        render.say(f"next: mend what was refused, then aiprod-ops plan {entry.id}{repeated(where)}")
+        step = "plan" if "plan" in entry.book.phases else "prove"
+        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
     elif not nothing:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])
@@ -175,6 +183,11 @@ def run_command(
     from aiprod_ops.engine.planning import approved, draft, keep, typed_params
 
     entry, given = _pick(words, where)
+    if "prove" in entry.book.phases and "plan" not in entry.book.phases:
+        raise UsageError(
+            f"{entry.id} changes nothing on the target: it examines a disposable copy, and that takes no approval",
+            hint=f"aiprod-ops prove {entry.id}{repeated(where)}",
+        )
     with open_world(where, why=why, quiet=output != "text") as world:
         if digest:
             made = _for(entry, approved(world.store, world.context, digest))
@@ -210,25 +223,40 @@ def _for(entry: Any, made: Any) -> Any:
 @click.command("drill", context_settings=options.PASS_THROUGH)
 @_book
 @options.output("text", "json")
+@deliveries
 @options.where
-def drill_command(words: tuple[str, ...], output: str, where: Where) -> int:
+def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Where) -> int:
     """Provoke the problem in the lab, run the runbook against it, measure the time to recovery."""
     from aiprod_ops.cli.outcomes import tell_outcome
     from aiprod_ops.cli.world import open_world, settings_of
     from aiprod_ops.engine.operations import drill
+    from aiprod_ops.engine.results import failed_drill, last_drill
     from aiprod_ops.lab.known import of_config
+    from aiprod_ops.units import Seconds, show
 
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
-        if world.context.target.environment != "lab":
+        if not world.context.target.is_for_drills:
             raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
         params = entry.read_params({**entry.book.drill_with, **given}, world.context.promises)
-        with signals(world.stop):
-            drilled = drill(world, entry, params, of_config(settings_of(where)))
+        began = world.context.clock.monotonic()
+        try:
+            with signals(world.stop):
+                drilled = drill(world, entry, params, of_config(settings_of(where)))
+        except OpsError:
+            deliver(to, [failed_drill(world, entry.id, Seconds(world.context.clock.monotonic() - began))])
+            raise
+        last = last_drill(world.store, world.context.target, entry.id)
+        deliver(to, [last] if last else [])
         if output == "json":
             from aiprod_ops.cli.render import as_json
 
             as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **drilled.figures})
             return int(drilled.outcome.exit)
-        click.echo(f"RTO {drilled.figures['rto_s']:.1f} s from the fault to the verified end")
+        until = (
+            "from the fault to the verified end" if "plan" in entry.book.phases else "of a restore to its first answer"
+        )
+        for figure, said in ((drilled.figures["rto_s"], f"RTO {{}} {until}"), (drilled.figures["rpo_s"], "RPO {}")):
+            if figure is not None:
+                click.echo(said.format(show(figure, "s")))
         return tell_outcome(world, drilled.outcome, output)

@@ -8,6 +8,7 @@ import msgspec
 
 from aiprod_ops.cli.render import as_json, say, table
 from aiprod_ops.domain.findings import Finding, Status, Waiver, worst
+from aiprod_ops.domain.results import Result
 from aiprod_ops.engine.planning import Checked
 
 _COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.CRITICAL: "red", Status.UNKNOWN: "magenta"}
@@ -23,14 +24,19 @@ def tell(
         as_json({**told, "idle_waivers": idle} if idle else told)
     elif output == "nagios":
         say(_nagios(results, status))
-    elif output == "prom":
-        say("\n".join(_prom(results, target)))
-    else:
+    elif output == "text":
         for result in results:
             _text(result, target, ids=ids)
         for waiver in idle:
             say(f"  the waiver of {waiver.finding} until {waiver.until} ({waiver.reason}) covers nothing now")
     return int(status)
+
+
+def prometheus(results: Iterable[Result]) -> None:
+    """Print the results in Prometheus' text format."""
+    from aiprod_ops.adapters.prometheus import text
+
+    say(text(results).rstrip())
 
 
 def _data(result: Checked) -> dict[str, Any]:
@@ -52,19 +58,24 @@ def _text(result: Checked, target: str, *, ids: bool) -> None:
         if columns:
             say()
             rows = [{"status": f.status.name, **f.columns, **({"id": f.id} if ids else {})} for f in findings]
-            for line in table(rows, widest=54):
-                say("  " + line)
+            for row in table(rows, widest=54):
+                say("  " + row)
             say()
             for finding in findings:
                 if said := _said(finding):
                     say(f"  {finding.id}: {said}")
         else:
             for finding in findings:
-                note = (f" ({said})" if (said := _said(finding)) else "") + (f" [{finding.id}]" if ids else "")
-                value = f": {finding.shown}" if finding.shown else ""
-                say(f"  {_colored(finding.status)}  {finding.metric}{value}{note}")
-    if line := _compared(result):
-        say(f"  {line}")
+                say(f"  {line(finding)}" + (f" [{finding.id}]" if ids else ""))
+    if told := _compared(result):
+        say(f"  {told}")
+
+
+def line(finding: Finding) -> str:
+    """Status, metric, value and note."""
+    note = f" ({said})" if (said := _said(finding)) else ""
+    value = f": {finding.shown}" if finding.shown else ""
+    return f"{_colored(finding.status)}  {finding.metric}{value}{note}"
 
 
 def _said(finding: Finding) -> str:
@@ -115,20 +126,3 @@ def _flat(text: str) -> str:
 
 def _edge(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _prom(results: Sequence[Checked], target: str) -> Iterable[str]:
-    yield "# HELP aiprod_ops_check_status Result of a check: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."
-    yield "# TYPE aiprod_ops_check_status gauge"
-    for result in results:
-        yield f'aiprod_ops_check_status{{runbook="{result.runbook}",target="{_label(target)}"}} {int(result.status)}'
-    yield "# HELP aiprod_ops_check_findings Findings of a check by state."
-    yield "# TYPE aiprod_ops_check_findings gauge"
-    for result in results:
-        for state in Status:
-            labels = f'runbook="{result.runbook}",target="{_label(target)}",state="{state.name.lower()}"'
-            yield f"aiprod_ops_check_findings{{{labels}}} {sum(f.status is state for f in result.findings)}"
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -19,12 +19,11 @@ from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.ports import Database, Platform, Store
+from aiprod_ops.ports import Database, Delivery, Platform, Store
+from aiprod_ops.units import seconds
 
 if TYPE_CHECKING:
     from aiprod_ops.adapters.local.repository import Repository
-
-DELIVERED = "migrations/"  #: a place in the target's migrations folder, as evidence tells it
 
 
 def version() -> str:
@@ -123,6 +122,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
         connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
+        longest=seconds(settings.promises.get("backups.longest")),
         repository=_repository(target, replace(target, backup=backup).dsn("backup")) if target.backups else None,
     )
 
@@ -178,7 +178,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 version=version(),
                 why=why,
                 trigger=trigger,
-                deliver=lambda name, text: _deliver(target, name, text),
+                delivery=_delivery(target, probe),
             )
         except OpsError as error:
             # The next command has to find the same instance.
@@ -190,16 +190,9 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 database.close()
 
 
-def _deliver(target: Target, name: str, text: str) -> str:
-    """Put a verified run's file into the target's migrations folder; answers its place there, or nothing.
-
-    The folder's own path is no matter for the evidence: it is another one on each machine.
-    """
-    from aiprod_ops.actions.revisions import following
+def _delivery(target: Target, probe: Database) -> Delivery | None:
+    from aiprod_ops.adapters.local.delivery import MigrationsFolder
 
     if not target.migrations:
-        return ""
-    folder = Path(target.migrations)
-    others = [path.read_text() for path in sorted(folder.glob("*.py")) if path.name != name]
-    (folder / name).write_text(following(text, others))
-    return f"{DELIVERED}{name}"
+        return None
+    return MigrationsFolder(Path(target.migrations), lambda: set(probe.schema().revision.split(",")))

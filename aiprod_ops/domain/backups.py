@@ -68,15 +68,16 @@ class Arrangement:
     automatic: bool | None = None  #: the platform takes backups by itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """What a copy is restored from: a backup by its id ('' for the newest), and the moment it is taken forward to.
 
-    Without a moment it is taken as far as the WAL that was kept beside it reaches.
+    The moment is a time or an LSN; without one it is taken as far as the WAL that was kept beside it reaches.
     """
 
     backup: str = ""
     at: datetime | None = None
+    lsn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

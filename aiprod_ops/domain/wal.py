@@ -44,6 +44,16 @@ def number(name: str, size: int = USUAL) -> int:
     return int(name[8:16], 16) * (LOG // size) + int(name[16:], 16)
 
 
+def position(lsn: str) -> int:
+    """An LSN in bytes since the beginning of time.
+
+    >>> position("1/10") - LOG
+    16
+    """
+    high, _, low = lsn.partition("/")
+    return int(high, 16) * LOG + int(low, 16)
+
+
 def line(names: Iterable[str], first: str, size: int = USUAL) -> Line:
     """Those from one segment on, as recovery takes them: where a newer timeline begins, the older one has ended.
 
@@ -74,7 +84,5 @@ def size_of(lsn: str, name: str) -> Bytes:
     >>> size_of("0/18000028", "000000010000000000000006")
     67108864
     """
-    high, _, low = lsn.partition("/")
-    at = int(high, 16) * LOG + int(low, 16)
-    fitting = [size for size in (USUAL, *SIZES) if number(name, size) == at // size]
+    fitting = [size for size in (USUAL, *SIZES) if number(name, size) == position(lsn) // size]
     return fitting[0] if fitting else USUAL

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.evidence import Sealed
@@ -15,7 +17,7 @@ from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
 from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
-from aiprod_ops.engine.runbook import Copy
+from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting
 from aiprod_ops.ports import Restored, Server, Store
@@ -65,6 +67,26 @@ def last_proof(runbook: str) -> str:
     return f"proof.{runbook}"
 
 
+@dataclass(frozen=True)
+class LastProof:
+    """What the last proof from a stored backup said; `refused` is empty where it holds. `copy` is how it was restored,
+    `findings` what was seen in it, both as the evidence has them."""
+
+    n: int
+    run: str
+    exit: int
+    ended: datetime
+    refused: dict[str, str]
+    findings: list[dict[str, Any]]
+    copy: dict[str, Any]
+
+
+def said_last(context: Context, runbook: str) -> LastProof | None:
+    """The last proof of this target by a runbook; None where there is none."""
+    kept = context.history.last(last_proof(runbook))
+    return msgspec.convert(kept.value, LastProof) if kept else None
+
+
 def _summary(sealed: Sealed) -> dict[str, Any]:
     return {name: sealed.body[name] for name in ("run", "exit", "ended", "refused", "findings", "copy")} | {
         "n": sealed.n
@@ -73,14 +95,14 @@ def _summary(sealed: Sealed) -> dict[str, Any]:
 
 def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored]:
     """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells."""
-    origin = entry.book.phases["origin"](world.context, params)
-    clock, label = world.context.clock, origin.backup
-    started = clock.monotonic()
-    try:
-        return _tried(world, entry, params, draft, run, origin)
-    except (Failed, TimedOut) as error:
-        took = Seconds(clock.monotonic() - started)
-        return Proof((), {f"backup {label}".strip(): error.message}), Restored(run, took, Bytes(0), (), label)
+    clock = world.context.clock
+    with entry.book.phases["origin"](world.context, params) as origin:
+        started = clock.monotonic()
+        try:
+            return _tried(world, entry, params, draft, run, origin)
+        except (Failed, TimedOut, AnotherSystem) as error:
+            took, label = Seconds(clock.monotonic() - started), origin.backup
+            return Proof((), {f"backup {label}".strip(): error.message}), Restored(run, took, Bytes(0), (), label)
 
 
 def _tried(
@@ -91,16 +113,20 @@ def _tried(
         context.report(f"removed the copy {name} of a run that is no more")
     with context.platform.copy(run, context.report, origin) as (database, restored):
         _refuse_another(database.server(), draft)
-        copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds)
+        copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds, origin)
         proof: Proof = entry.book.phases["prove"](copy, draft.plan, params)
         return replace(proof, refused=proof.against), restored
 
 
+class AnotherSystem(Refused):
+    """The copy is not one of the target."""
+
+
 def _refuse_another(server: Server, draft: Draft) -> None:
-    """A backup DSN that leads elsewhere would prove the plan on other data. Raises Refused."""
+    """A backup DSN that leads elsewhere would prove the plan on other data. Raises AnotherSystem."""
     planned = draft.plan.identity
     if (server.system_identifier, server.database) != (planned.system_identifier, planned.database):
-        raise Refused(
+        raise AnotherSystem(
             f"the copy is of the database {server.database} of system {server.system_identifier}, "
             f"the plan is for {planned.database} of system {planned.system_identifier}",
             hint="mend the backup DSN",

@@ -122,11 +122,11 @@ class Run:
     def _refusal(self) -> str:
         """Why acting is refused right now: a plan that is stale, or a guard; empty when nothing speaks against it."""
         context = self.world.context
-        if not self._progress.touched and "of" not in self.journal.opening:
+        if not self._progress.touched and not self._is_reversal:
             now = recompute(self.entry, context, self.params, self.draft)
             if now.digest != self.draft.digest:
                 return f"the plan is stale: what it rests on has changed (now {now.digest[:12]})"
-        if "guard" not in self.book.phases or "of" in self.journal.opening:
+        if "guard" not in self.book.phases or self._is_reversal:
             return ""
         findings = list(self.book.phases["guard"](context, self.plan, self.params))
         return _against(findings)
@@ -165,6 +165,8 @@ class Run:
             # Done, though contact was lost on the way: a broken connection is no reason to undo what was asked for.
             return self.journal.write("outcome", step=step, state=State.CHANGED, note=error, **figures)
         reason = breach or error or f"{self.plan.actions[step].name} went without an error, but it is not to be seen"
+        if self._is_reversal:
+            raise self._unfinished(reason)
         self.journal.write("outcome", step=step, state=State.FAILED, error=reason, **figures)
         return self._abandon(reason)
 
@@ -199,7 +201,7 @@ class Run:
 
     def _verify(self, _step: int) -> None:
         context, clock = self.world.context, self.world.context.clock
-        if "of" in self.journal.opening:
+        if self._is_reversal:
             return self._verify_reversal(self.journal.opening["of"])
         until = clock.monotonic() + self.book.settle
         while True:
@@ -213,13 +215,21 @@ class Run:
         return self.journal.write("verified", findings=[asdict(finding) for finding in findings])
 
     def _verify_reversal(self, of: str) -> None:
-        """A rollback is verified when the plan of the run it takes back follows from the facts again."""
+        """A rollback is verified when all that it took back is to be seen. Others may have changed the rest since:
+        whether the first plan follows from the facts again is told, and no more."""
         opening = Journal.of(self.world.store, self.world.context.clock, of).opening
         original = kept_draft(self.world.store, opening["digest"])
-        now = self._recomputed(original)
-        if replace(now, source=original.plan.source).digest != original.digest:
-            return self._abandon("after taking it back, the facts are not those from before")
-        return self.journal.write("verified", findings=[])
+        gone = [self._look(step) is True for step in range(len(self.plan.actions))]
+        findings = [
+            Finding(f"{action.kind} {action.name}", float(not is_gone), "", crit=1)
+            for action, is_gone in zip(self.plan.actions, gone, strict=True)
+        ]
+        if against := _against(findings):
+            return self._abandon(f"verification failed: {against}")
+        is_same = replace(self._recomputed(original), source=original.plan.source).digest == original.digest
+        note = "" if is_same else f"the schema has changed since the run {of}, by others"
+        findings.append(Finding("facts that are not those from before the run", float(not is_same), "", note=note))
+        return self.journal.write("verified", findings=[asdict(finding) for finding in findings])
 
     def _verified_findings(self) -> list[Finding]:
         for attempt in range(_ATTEMPTS):
@@ -236,7 +246,21 @@ class Run:
 
     # Backward
 
+    @property
+    def _is_reversal(self) -> bool:
+        return "of" in self.journal.opening
+
+    def _unfinished(self, reason: str) -> PartlyApplied:
+        """A rollback that was begun only goes forward: its journal stays open, and `resume` tries again."""
+        return PartlyApplied(
+            f"the rollback is not finished: {reason}",
+            hint=f"page the owner ({self.book.owner}); then: aiprod-ops resume {self.journal.run}",
+        )
+
     def _abandon(self, reason: str, exit_code: Exit = Exit.REFUSED) -> None:
+        """Stop, and undo what was done; a rollback, which nothing undoes, is left to be gone on with."""
+        if self._is_reversal and self._progress.touched:
+            raise self._unfinished(reason)
         self.world.context.report(f"stopping: {reason}")
         self.journal.write("abandoned", reason=reason, signal=self.world.stop.signal, exit=int(exit_code))
 
@@ -271,12 +295,7 @@ class Run:
         return ""
 
     def _compare(self, _step: int) -> None:
-        """After undoing, the same plan must follow from the facts: then they equal those from before.
-
-        What a rollback has done cannot be undone (that is undo-failed); what it has not done is as it was.
-        """
-        if "of" in self.journal.opening:
-            return self.journal.write("compared", equal=True, digest="")
+        """After undoing, the same plan must follow from the facts: then they equal those from before."""
         now = self._recomputed(self.draft)
         return self.journal.write("compared", equal=now.digest == self.draft.digest, digest=now.digest)
 
@@ -286,7 +305,8 @@ class Run:
         progress = self._progress
         if not progress.sealed:
             files = self._files() if not progress.abandoned else {}
-            record = Archive(self.world.store).seal(self._body(progress, files))
+            withdrawn = self._withdrawn() if not progress.abandoned else {}
+            record = Archive(self.world.store).seal({**self._body(progress, files), "withdrawn": withdrawn})
             self.journal.write("sealed", evidence=record.n, seal=record.seal)
         self.journal.write("ended", exit=int(progress.exit_code))
 
@@ -295,14 +315,35 @@ class Run:
 
         Answers where each file is: a path, or its name in the store.
         """
-        if "files" not in self.book.phases or "of" in self.journal.opening:
+        if "files" not in self.book.phases or self._is_reversal:
             return {}
         placed: dict[str, str] = {}
         for name, text in self.book.phases["files"](self.plan, self.params).items():
             kept = f"runs/{self.journal.run}/files/{name}"
             self.world.store.put(kept, text.encode())
-            placed[name] = self.world.deliver(name, text) or kept
+            placed[name] = self._delivered(name, text) or kept
         return placed
+
+    def _delivered(self, name: str, text: str) -> str:
+        if self.world.delivery is None:
+            return ""
+        try:
+            return self.world.delivery.deliver(name, text)
+        except OSError as error:
+            raise PartlyApplied(
+                f"all is done and verified, but {name} cannot be written ({error.strerror}: {error.filename})",
+                hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
+            ) from error
+
+    def _withdrawn(self) -> dict[str, str]:
+        """Files of the run that is taken back, and what became of each where it had been delivered."""
+        of = self.journal.opening.get("of", "")
+        if self.world.delivery is None or not of:
+            return {}
+        prefix = f"runs/{of}/files/"
+        names = [name.removeprefix(prefix) for name in self.world.store.names(prefix)]
+        texts = {name: (self.world.store.get(f"{prefix}{name}") or b"").decode() for name in names}
+        return {name: self.world.delivery.withdraw(name, text) for name, text in texts.items()}
 
     def _body(self, progress: Any, files: dict[str, str]) -> dict[str, Any]:
         context = self.world.context

@@ -48,13 +48,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Copy:
-    """A restored, disposable copy of the target. `source` reads the target itself, with the probe identity."""
+    """A restored, disposable copy of the target. `source` reads the target itself, with the probe identity; `origin` is
+    the stored backup that it was restored from, where it was."""
 
     db: Database
     source: Database
     restored: Restored
     context: Context
     kinds: "Mapping[str, Kind[Any]]"
+    origin: Origin | None = None
 
     def apply(self, actions: Iterable[Action]) -> None:
         """Do the actions on the copy, exactly as they would be done on the target."""
@@ -74,6 +76,9 @@ class Lab(Protocol):
 
     def work(self, rounds: int) -> None:
         """Send each of the application's statements so many times, one after the other."""
+
+    def backup(self, label: str) -> str:
+        """Take a backup of the lab into its own repository; answers its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,8 @@ class Runbook:
     `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
     verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here,
     `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof
-    tells something of the copy even where nothing is planned.
+    tells something of the copy even where nothing is planned. `exports` are findings by their metric ("data age") whose
+    largest value monitoring gets, one sample each; the metric's name follows from it and from the unit.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class Runbook:
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
         examines: bool = False,
+        exports: tuple[str, ...] = (),
     ) -> None:
         if risk not in ("low", "moderate", "severe"):
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
@@ -178,6 +185,7 @@ class Runbook:
         self._examines = examines
         self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
         self.drill_with = dict(drill_with or {})
+        self.exports = exports
         self.phases: dict[str, Callable[..., Any]] = {}
         self.facts_type: type = dict
 
@@ -209,10 +217,13 @@ class Runbook:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
 
-    def origin(self, function: Callable[[Context, Any], Origin]) -> Callable[[Context, Any], Origin]:
+    def origin(
+        self, function: Callable[[Context, Any], AbstractContextManager[Origin]]
+    ) -> Callable[[Context, Any], AbstractContextManager[Origin]]:
         """Optional, reads: which stored backup the copy is restored from. Without it, it is made of the target itself.
 
-        A backup that cannot be restored is then what the proof tells, not a reason for having none.
+        A context manager, so that something can be read from the source meanwhile: what it yields is `Copy.origin`. A
+        backup that cannot be restored is then what the proof tells, not a reason for having none.
         """
         return self._register("origin", function)
 

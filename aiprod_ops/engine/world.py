@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.ports import Database, Store
+from aiprod_ops.ports import Database, Delivery, Store
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Stop:
 @dataclass(frozen=True)
 class World:
     """`context` has the probe identity. `open_actor` is not called before the gate; `open_probe` gives the watch a
-    session of its own. `deliver` puts a verified run's files where the configuration wants them."""
+    session of its own. `delivery` is where a verified run's files are wanted, if anywhere."""
 
     context: Context
     store: Store
@@ -32,7 +32,7 @@ class World:
     why: str = ""
     trigger: str = "command"
     stop: Stop = field(default_factory=Stop)
-    deliver: Callable[[str, str], str] = lambda _name, _text: ""
+    delivery: Delivery | None = None
 
     def acting(self, actor: Database) -> Context:
         """The context of actions: the same world with the actor's session."""

@@ -1,7 +1,8 @@
 """A Database whose answers are given beforehand: the port in a page."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,6 +125,10 @@ class MemoryDatabase:
             if sample.query_id in query_ids:
                 found.setdefault(sample.query_id, []).append(sample.duration_ms)
         return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, ""
+
+    @contextmanager
+    def moment(self, snapshot: str = "") -> Iterator[None]:
+        yield
 
     def another(self) -> "MemoryDatabase":
         return self

@@ -1,11 +1,11 @@
 """From faults to actions, and the revision that follows."""
 
 from aiprod_ops.actions.repairs import repairs
-from aiprod_ops.actions.revisions import following
 from aiprod_ops.domain.catalogue.duplicates import pairs
 from aiprod_ops.domain.catalogue.faults import Build, Drop, Existing, Fault, Level, Restore
 from aiprod_ops.domain.catalogue.indexes import IndexState
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
+from aiprod_ops.domain.revisions import following
 from aiprod_ops.domain.schema import Column, Index, Key, Name, Schema, Table
 
 JOBS = Name("public", "jobs")

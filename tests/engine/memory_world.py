@@ -121,6 +121,10 @@ class MemoryDatabase:
     def cancel(self) -> None:
         self.cancelled.set()
 
+    @contextmanager
+    def moment(self, snapshot: str = "") -> Iterator[None]:
+        yield
+
     def another(self) -> "MemoryDatabase":
         return MemoryDatabase(self.light, writes=self.writes)
 
@@ -143,6 +147,9 @@ class MemoryBackups:
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         raise AssertionError("nobody takes one here")
+
+    def reaches(self, lsn: str) -> bool:
+        return False
 
     def remove(self, backup: str) -> None:
         self.kept = [each for each in self.kept if each.id != backup]
@@ -169,6 +176,9 @@ class MemoryPlatform:
 
     def damage(self, name: str) -> list[str]:
         return []
+
+    def control(self, name: str) -> list[str]:
+        return ["a byte was missed"]
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         return []

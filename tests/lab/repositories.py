@@ -44,6 +44,7 @@ class Site:
     env: Mapping[str, str] = field(default_factory=dict)
     backups: list[str] = field(default_factory=list)
     moments: dict[str, datetime] = field(default_factory=dict)
+    lsns: dict[str, str] = field(default_factory=dict)  #: right after each mark
     holds: dict[str, str] = field(default_factory=dict)  #: the WAL segment that each mark is in
 
     @property
@@ -73,7 +74,8 @@ class Site:
     def mark(self, name: str) -> None:
         """A committed row, the moment after it, and the WAL of both in the archive."""
         self.sql(f"INSERT INTO marks VALUES ('{name}')")
-        [(moment,)] = self.sql("SELECT clock_timestamp()")
+        [(moment, lsn)] = self.sql("SELECT clock_timestamp(), pg_current_wal_insert_lsn()::text")
+        self.lsns[name] = str(lsn)
         self.moments[name] = moment.astimezone(UTC)
         self.holds[name] = self.archived()
 

@@ -26,10 +26,10 @@ def drill_lab(short_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.mark.parametrize("words", DRILLS, ids=lambda words: words[0])
-def test_drill(drill_lab: Fleet, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_drill(drill_lab: Fleet, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--config", str(drill_lab.config), "--runbooks", str(site() / "examples")]
     before = traces.look(drill_lab)
-    assert cli.call(["drill", *words, "-o", "json", *where]) == 0
+    assert cli.call(["drill", *words, "-o", "json", "--prom-file", str(tmp_path / "drill.prom"), *where]) == 0
     drilled = json.loads(capsys.readouterr().out)
     assert (drilled["exit"], drilled["reason"]) == (0, "")
     assert drilled["rto_s"] > 0
@@ -40,6 +40,10 @@ def test_drill(drill_lab: Fleet, words: tuple[str, ...], capsys: pytest.CaptureF
     assert (evidence["kind"], evidence["trigger"], evidence["environment"]) == ("drill", "drill", "lab")
     assert (evidence["run"], evidence["exit"]) == (drilled["run"], 0)
     assert evidence["drill"]["rto_s"] == drilled["rto_s"]
+    labels = f'environment="lab",runbook="{words[0]}",target="lab"'
+    metrics = (tmp_path / "drill.prom").read_text()
+    assert f"aiprod_ops_drill_status{{{labels}}} 0.0\n" in metrics
+    assert f"aiprod_ops_drill_rto_seconds{{{labels}}} {drilled['rto_s']}\n" in metrics
 
 
 def test_a_drill_is_refused_where_it_is_no_lab(
@@ -49,3 +53,15 @@ def test_a_drill_is_refused_where_it_is_no_lab(
     benches.write_config(config, short_path / "production", drill_lab, environment="production")
     assert cli.call(["drill", "add-missing-index", "--config", str(config)]) == 64
     assert "is no lab; a drill breaks things" in capsys.readouterr().err
+
+
+def test_a_drill_that_is_refused_is_reported_as_failed(
+    drill_lab: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--config", str(drill_lab.config), "--prom-file", str(tmp_path / "drill.prom"))
+    assert cli.call(["drill", "slow-queries", *where]) == 10
+    assert "has no drill" in capsys.readouterr().err
+    assert (
+        'aiprod_ops_drill_status{environment="lab",runbook="slow-queries",target="lab"} 2.0\n'
+        in (tmp_path / "drill.prom").read_text()
+    )

@@ -58,7 +58,7 @@ def test_check_for_machines(job: Job, output: str) -> None:
             assert done.out.count("\n") == 1
             assert done.out.count("|") == 1
         case "prom":
-            assert f'aiprod_ops_check_status{{runbook="{BOOK}",target="lab"}} 2' in done.out
+            assert f'aiprod_ops_check_status{{environment="lab",runbook="{BOOK}",target="lab"}} 2.0' in done.out
 
 
 def test_plan_changes_nothing_and_is_the_same_twice(job: Job) -> None:

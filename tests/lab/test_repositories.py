@@ -98,6 +98,24 @@ def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
     assert checks[-1].startswith("replayed to the end of the archive, 0000")
 
 
+def test_an_lsn_between_two_transactions(site: Site) -> None:
+    lsn = site.lsns["a"]
+    assert site.repository.reaches(lsn)
+    marks, _, _ = site.restored(Origin(site.backups[0], lsn=lsn))
+    assert marks == ["a"]
+    assert not site.repository.reaches("FFFF/0")
+
+
+def test_the_negative_control(site: Site) -> None:
+    """A flipped byte in a spare is refused, and the stored backup is as it was."""
+    stored = site.stored(site.backups[1], "jobs")
+    before = stored.read_bytes()
+    spare = site.folder / "spare"
+    assert re.search("checksum|contentChecksum", site.repository.refusal(spare))
+    assert not spare.exists()
+    assert stored.read_bytes() == before
+
+
 def test_a_moment_that_nothing_leads_to_is_refused(site: Site) -> None:
     with pytest.raises(Refused, match=r"there is no backup from before .* UTC"):
         site.restored(Origin(at=datetime(2020, 1, 1, tzinfo=UTC)))

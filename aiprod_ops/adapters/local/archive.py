@@ -12,6 +12,7 @@ from pathlib import Path
 from aiprod_ops.adapters.local.instance import LONGEST
 from aiprod_ops.adapters.local.programs import Programs
 from aiprod_ops.domain import wal
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import Failed
 
 #: So far apart may the times of two transactions lie whose ends stand in the WAL the other way round.
@@ -47,6 +48,11 @@ class Archive:
             )
         known = set(here)
         return tuple(name for name in found.names if name in known)
+
+    def has(self, lsn: str) -> bool:
+        """Whether the segment with this LSN is there: it comes when it is complete."""
+        names = self.segments()
+        return bool(names) and max(map(self._number, names)) >= wal.position(lsn) // self._size()
 
     def reaches(self, first: str, own: Iterable[str] = ()) -> datetime | None:
         """Until when all that was written can be restored from this segment on; None where nothing follows it."""
@@ -92,7 +98,7 @@ class Archive:
         options = [f"--path={self._folder}", *arguments]
         return self._programs.run("pg_waldump", *options, cwd=self._folder, env=env, timeout=LONGEST)
 
-    def recovery(self, at: datetime | None, names: Sequence[str]) -> dict[str, str]:
+    def recovery(self, origin: Origin, names: Sequence[str]) -> dict[str, str]:
         """Settings with which a server reads these segments from here: to their end, or to a moment before it.
 
         It answers nobody before it is there: a hot standby would look like a server that has started, and would stop
@@ -104,8 +110,10 @@ class Archive:
             "recovery_target_action": "promote",
             "hot_standby": "off",
         }
-        if at is not None and self.goes_past(at, names):
-            settings["recovery_target_time"] = at.isoformat()
+        if origin.at is not None and self.goes_past(origin.at, names):
+            settings["recovery_target_time"] = origin.at.isoformat()
+        if origin.lsn:
+            settings["recovery_target_lsn"] = origin.lsn
         return settings
 
     def copied(self, folder: Path, names: Sequence[str]) -> "Archive":

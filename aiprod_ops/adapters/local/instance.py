@@ -31,12 +31,12 @@ class PostgresServer:
     port: int
     log: Path
 
-    def initdb(self) -> None:
-        """Make an empty cluster, owned by `postgres`, with checksums, in C collation, UTF-8."""
+    def initdb(self, *more: str) -> None:
+        """Make an empty cluster, owned by `postgres`, with checksums, in C collation, UTF-8; `more` are options."""
         self.data.mkdir(mode=0o700)
         self.programs.hand_over(self.data)
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--data-checksums"]
-        self.programs.run("initdb", f"--pgdata={self.data}", *options, "--no-sync", cwd=self.data)
+        self.programs.run("initdb", f"--pgdata={self.data}", *options, *more, "--no-sync", cwd=self.data)
 
     def configure(self, settings: Mapping[str, str | int], hba: str) -> None:
         """Write the whole configuration: what is not named here has PostgreSQL's default."""
@@ -75,9 +75,9 @@ class PostgresServer:
         while processes.run(self.programs.command("pg_isready", *arguments), cwd=self.data).returncode != 0:
             if not self.is_running():
                 said = complaint(self.log.read_text(encoding="utf-8", errors="replace"))
-                raise Failed(f"the server in {self.data} stopped while it recovered: {said}")
+                raise Failed(f"the server in {self.data} ended while it recovered: {said}")
             if time.monotonic() > deadline:
-                raise TimedOut(f"the server in {self.data} does not end its recovery within {timeout:.0f} s")
+                raise TimedOut(f"recovery has not ended after {timeout:.0f} s")
             time.sleep(0.05)
 
     def stop(self, mode: str = "fast", timeout: Seconds = Seconds(60)) -> None:

@@ -43,6 +43,10 @@ STANDALONE: dict[str, str | int] = {
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
 
+LARGEST = """
+    SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
+    ORDER BY relnamespace = 'pg_catalog'::regnamespace, pg_relation_size(oid) DESC LIMIT 1
+"""
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 
 
@@ -50,7 +54,8 @@ class LocalPlatform:
     """Makes disposable copies below a folder, on the machine where this runs.
 
     `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
-    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none).
+    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none). `longest`
+    bounds the recovery of a copy from the `repository` of stored backups.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class LocalPlatform:
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
         repository: Repository | None = None,
+        longest: Seconds = LONGEST,
     ) -> None:
         self._backup = backup
         self._database = database
@@ -71,6 +77,7 @@ class LocalPlatform:
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
         self._repository = repository
+        self._longest = longest
         self._standing: dict[str, tuple[PostgresServer, str]] = {}  # copies that answer, with a superuser's DSN
 
     @property
@@ -165,6 +172,22 @@ class LocalPlatform:
         arguments = ["--all", "--jobs=2", "--install-missing", "--no-password", f"--maintenance-db={dsn}"]
         return server.programs.complaints("pg_amcheck", *arguments, cwd=server.data.parent, timeout=LONGEST)
 
+    def control(self, name: str) -> list[str]:
+        """A byte is flipped in the copy's largest table, and in a spare of the stored backup where there is one."""
+        server, dsn = self._standing[name]
+        database = self._connect(dsn)
+        try:
+            table = database.query(LARGEST)[0]["file"]
+        finally:
+            database.close()
+        server.stop()
+        flip(server.data / table)
+        server.start(timeout=Seconds(600))
+        noticed = [f"pg_amcheck: {line}" for line in self.damage(name)[:1]]
+        if self._repository is not None:
+            noticed += [said for said in [self._repository.refusal(server.data.parent / "spare")] if said]
+        return noticed
+
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
         if free < needed:
@@ -206,10 +229,10 @@ class LocalPlatform:
         for path in (server.data, *fetched.tablespaces):
             server.programs.hand_over(path)
         # Crash recovery of a large, busy source replays all the WAL of the backup, or of the archive.
-        server.start(timeout=LONGEST if fetched.settings else Seconds(600))
+        server.start(timeout=self._longest if fetched.settings else Seconds(600))
         if fetched.settings:
             report("recovering: the copy replays the archived WAL")
-            server.await_answer(LONGEST)
+            server.await_answer(self._longest)
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
@@ -275,6 +298,15 @@ def _after_start(database: Database) -> list[str]:
     for row in prepared:
         database.execute("ROLLBACK PREPARED %(gid)s", row)
     return ["recovered to a consistent state", *([f"{len(prepared)} prepared transactions ended"] if prepared else [])]
+
+
+def flip(path: Path, at: int = 4096) -> None:
+    """Change one byte of a file, in the middle of its first page."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0xFF]))
 
 
 def _size(folder: Path) -> Bytes:

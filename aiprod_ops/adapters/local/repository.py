@@ -9,6 +9,7 @@ Point-in-Time Recovery".
 
 import fcntl
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,10 @@ class Repository(Backups, Protocol):
     def size(self, origin: Origin) -> Bytes:
         """What the restored data directory takes."""
 
+    def refusal(self, spare: Path) -> str:
+        """Damage a spare of the newest stored backup, made in a folder that is not there yet, and answer in what words
+        it is refused; '' where it is not."""
+
 
 def check_label(label: str) -> None:
     """Raises Refused where it is no part of a file's name."""
@@ -66,9 +71,14 @@ def check_label(label: str) -> None:
         raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
 
 
-def check_reach(at: datetime | None, reaches: datetime | None) -> None:
+def to_the_end(settings: Mapping[str, str]) -> bool:
+    """Whether a copy with these settings reads all the WAL that it is given."""
+    return not any(name.startswith("recovery_target_") and name != "recovery_target_action" for name in settings)
+
+
+def check_reach(origin: Origin, reaches: datetime | None) -> None:
     """Raises Refused where a moment lies after all that is archived."""
-    if at is not None and (reaches is None or at > reaches):
+    if (at := origin.at) is not None and (reaches is None or at > reaches):
         where = f"reaches {reaches:%Y-%m-%d %H:%M:%S} UTC" if reaches else "has nothing after the backup"
         raise Refused(
             f"the WAL archive {where}; {at:%Y-%m-%d %H:%M:%S} UTC was asked for",
@@ -150,6 +160,9 @@ class FolderRepository:
             recovers_to=able[-1][1] if able else None,
         )
 
+    def reaches(self, lsn: str) -> bool:
+        return self._archive is not None and self._archive.has(lsn)
+
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         """Raises Refused where the label is none."""
         check_label(label)
@@ -221,8 +234,26 @@ class FolderRepository:
         processes.in_parallel(*work)
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
-        settings = self._readable(archive, server, segments).recovery(origin.at, segments) if archive else {}
-        return Fetched(chosen, tuple(checks), settings, () if "recovery_target_time" in settings else segments)
+        settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
+        return Fetched(chosen, tuple(checks), settings, segments if to_the_end(settings) else ())
+
+    def refusal(self, spare: Path) -> str:
+        """All files but one are links to the stored ones: nothing is written to these."""
+        source = self._folder / self._chosen(Origin())
+        shutil.copytree(source, spare, copy_function=os.link)
+        victim = max(
+            (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        )
+        content = victim.read_bytes()
+        victim.unlink()
+        victim.write_bytes(content[:4096] + bytes([content[4096] ^ 0xFF]) + content[4097:])
+        try:
+            PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
+        except Failed as error:
+            return error.message
+        finally:
+            shutil.rmtree(spare)
+        return ""
 
     @staticmethod
     def _readable(archive: Archive, server: PostgresServer, segments: Sequence[str]) -> Archive:
@@ -238,7 +269,7 @@ class FolderRepository:
     def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
         """Raises Refused where the moment lies after all that is archived."""
         if self._archive is None:
-            if origin.at is not None:
+            if origin.at is not None or origin.lsn:
                 raise Refused(
                     "there is no WAL archive, so a backup restores to its own end only",
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
@@ -246,7 +277,7 @@ class FolderRepository:
             return ()
         first, own = self._first_segment(chosen), self._own_wal(chosen)
         segments = self._archive.following(first, own)
-        check_reach(origin.at, self._archive.reaches(first, own))
+        check_reach(origin, self._archive.reaches(first, own))
         return segments
 
     def _own_wal(self, backup: str) -> list[str]:

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from aiprod_ops.adapters.local import processes
@@ -13,6 +12,7 @@ from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer
 from aiprod_ops.adapters.pgbackrest.inventory import Kept, Stored
 from aiprod_ops.adapters.pgbackrest.program import Program
 from aiprod_ops.adapters.pgbackrest.stanza import Chain
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import Failed
 from aiprod_ops.units import Seconds
 
@@ -55,8 +55,8 @@ class Fetcher:
             _own(made)
         return tuple(made[1:])
 
-    def wal(self, chain: Chain, at: datetime | None) -> tuple[Archive, tuple[str, ...]]:
-        """The segments after the backup, checked, in a folder of the copy: all, or until a transaction ended past `at`.
+    def wal(self, chain: Chain, origin: Origin) -> tuple[Archive, tuple[str, ...]]:
+        """The segments after the backup, checked, in a folder of the copy: all, or as far as the origin asks for it.
 
         pgBackRest asks the data directory of which server it is, so it has to be restored before.
         """
@@ -67,10 +67,10 @@ class Fetcher:
         self._get(chain.kept, [each for each in chain.stored if not each.checksum], folder)
         fetched = 0
         while fetched < len(chain.names):
-            batch = chain.names[fetched : _until(chain, at, fetched)]
+            batch = chain.names[fetched : _until(chain, origin, fetched)]
             self._side_by_side(chain.kept, [stored[name] for name in batch], folder)
             fetched += len(batch)
-            if at is not None and archive.goes_past(at, batch):
+            if origin.at is not None and archive.goes_past(origin.at, batch):
                 break
         names = archive.following(chain.kept.first)
         archive.verify(names)
@@ -95,9 +95,9 @@ class Fetcher:
                 raise Failed(f"the WAL segment {each.name} is damaged: it has not the checksum it was stored with")
 
 
-def _until(chain: Chain, at: datetime | None, fetched: int) -> int:
+def _until(chain: Chain, origin: Origin, fetched: int) -> int:
     """How many segments to have after the next step: the first that was stored after the moment may end it."""
-    if at is None:
+    if (at := origin.at) is None:
         return len(chain.names)
     stored = {each.name: each.at for each in chain.stored}
     return max(fetched + AHEAD, sum(stored[name] <= at for name in chain.names) + 1)

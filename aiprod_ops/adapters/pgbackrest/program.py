@@ -68,15 +68,17 @@ class Program:
 
     def run(
         self, command: str, *options: str, cwd: Path = Path("/"), timeout: Seconds | None = None, logs: bool = False,
-        reads: str = "",
+        reads: str = "", into: Path | None = None,
     ) -> str:  # fmt: skip
         """Run a command to its end and answer its output.
 
         `logs` lets it write its own log; `reads` names the stored thing that is read: a file that is missing then is
-        damage. Raises what the exit code means, with its own words.
+        damage. `into` takes its output as it is. Raises what the exit code means, with its own words.
         """
         patience = timeout or self.patience
         argv = [self.path, f"--stanza={self.stanza}", *_QUIET, *([] if logs else [_NO_LOG]), command, *options]
+        if into is not None:
+            argv = ["/bin/sh", "-c", 'exec "$@" >"$0"', str(into), *argv]
         try:
             done = processes.run(argv, cwd=cwd, env=self.env, timeout=patience)
         except FileNotFoundError as error:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer
-from aiprod_ops.adapters.local.repository import Fetched, check_label, check_replayed
+from aiprod_ops.adapters.local.repository import Fetched, check_label, check_replayed, to_the_end
 from aiprod_ops.adapters.pgbackrest import inventory as lists
+from aiprod_ops.adapters.pgbackrest.control import refusal
 from aiprod_ops.adapters.pgbackrest.fetching import Fetcher
 from aiprod_ops.adapters.pgbackrest.program import Program
 from aiprod_ops.adapters.pgbackrest.stanza import Stanza, check
+from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State
 from aiprod_ops.errors import Failed, Held, PermissionMissing, Refused
 from aiprod_ops.ports import Database
@@ -129,14 +131,27 @@ class PgBackRest:
         report(f"restoring {chain.kept.backup.id}, each file checked against its manifest")
         tablespaces = fetcher.restore(chain.kept)
         report(f"fetching {len(chain.names)} WAL segments, or as many as it takes")
-        archive, names = fetcher.wal(chain, origin.at)
+        archive, names = fetcher.wal(chain, origin)
         checks = (
             "pgbackrest restore: every file is as its manifest says",
             f"{len(names)} WAL segments after it: none is missing, all are as they were stored and can be read",
         )
-        settings = archive.recovery(origin.at, names)
-        to_the_end = () if "recovery_target_time" in settings else names
-        return Fetched(chain.kept.backup.id, checks, settings, to_the_end, tablespaces)
+        settings = archive.recovery(origin, names)
+        archived = names if to_the_end(settings) else ()
+        return Fetched(chain.kept.backup.id, checks, settings, archived, tablespaces)
+
+    def reaches(self, lsn: str) -> bool:
+        good = [each for each in self._stanza.inventory().kept if each.backup.state is State.SUCCESSFUL]
+        if not good:
+            return False
+        chain = self._stanza.chain(good[-1])
+        last = wal.number(chain.names[-1], good[-1].segment) if chain.reaches else -1
+        return last >= wal.position(lsn) // good[-1].segment
+
+    def refusal(self, spare: Path) -> str:
+        """Of the newest full one: what rests on others is read from these first."""
+        full = [each for each in self._stanza.inventory().kept if not each.backup.rests_on]
+        return refusal(self._program, full[-1], spare) if full else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
         return check_replayed(database, fetched.archived)

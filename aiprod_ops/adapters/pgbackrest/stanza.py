@@ -109,4 +109,4 @@ def check(chain: Chain, origin: Origin) -> None:
         raise Failed(
             chain.lacks, hint="is it still in the server's pg_wal? What was written after it is lost otherwise"
         )
-    check_reach(origin.at, chain.reaches)
+    check_reach(origin, chain.reaches)

@@ -1,6 +1,7 @@
 """PostgreSQL through SQLAlchemy and psycopg2: implements `ports.Database`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +151,9 @@ class PostgresDatabase:
 
     def damage(self, indexes: Sequence[Name]) -> Inspection:
         return pages.damage(self._named, indexes)
+
+    def moment(self, snapshot: str = "") -> AbstractContextManager[None]:
+        return self._session.moment(snapshot)
 
     def another(self) -> "PostgresDatabase":
         return PostgresDatabase(

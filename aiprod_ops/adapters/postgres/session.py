@@ -9,9 +9,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import psycopg2
@@ -63,6 +63,7 @@ class Session:
         self._statement_timeout = -1
         self._we_cancelled = threading.Event()
         self._we_cut = threading.Event()
+        self._moment: sqlalchemy.RootTransaction | None = None
 
     def run(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
         """Run one statement; its rows, or none. A `timeout` of 0 is no limit."""
@@ -73,6 +74,32 @@ class Session:
             return self._awaited(lambda: self._rows(statement, values, names, timeout), timeout)
         except DBAPIError as error:
             raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error.orig
+
+    @contextmanager
+    def moment(self, snapshot: str) -> Iterator[None]:
+        """All that is read within sees one moment: this one, or that of a snapshot another session exported."""
+        self._awaited(lambda: self._begin(snapshot), Seconds(30))
+        try:
+            yield
+        finally:
+            moment, self._moment = self._moment, None
+            if moment is not None and moment.is_active:
+                self._awaited(lambda: self._end(moment), Seconds(30))
+
+    def _begin(self, snapshot: str) -> list[dict[str, Any]]:
+        connection = self._connected()
+        self._moment = connection.begin()
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        if snapshot:
+            text = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)).as_string(self._driver())
+            connection.exec_driver_sql(text.replace("%", "%%"))
+        return []
+
+    @staticmethod
+    def _end(moment: "sqlalchemy.RootTransaction") -> list[dict[str, Any]]:
+        with suppress(DBAPIError):  # the session was lost: so is its transaction
+            moment.rollback()
+        return []
 
     def hold(self, key: str) -> bool:
         """Take an advisory lock that lives as long as this session does; it is taken again when the session is."""
@@ -176,8 +203,10 @@ class Session:
             self._statement_timeout = milliseconds
 
     def _rows(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
+        if self._moment is not None and not self._moment.is_active:
+            raise Unreachable(f"Contact to {self.target} was lost, and with it the moment that was being read")
         connection = self._connected()
-        with connection.begin():
+        with connection.begin() if self._moment is None else nullcontext():
             if not statement.startswith("rollback"):  # a failed transaction takes no SET, only its end
                 self._limit(connection, timeout)
             text = self._quoted(statement, names, has_values=bool(values))

@@ -109,13 +109,26 @@ def following(text: str, others: Iterable[str]) -> str:
     known: set[Any] = set()
     before: set[Any] = set()
     for other in others:
-        named = dict(_literals(other))
-        known.add(named.get("revision"))
-        down = named.get("down_revision")
-        before.update(down if isinstance(down, list | tuple) else (down,))
+        known.add(dict(_literals(other)).get("revision"))
+        before |= _before(other)
     heads = sorted(str(head) for head in known - before - {None})
     down = heads[0] if len(heads) == 1 else tuple(heads)
     return _DOWN.sub(f"down_revision = {down!r}", text, count=1) if heads else text
+
+
+def follows(text: str, revision: str) -> bool:
+    """Whether a revision names this one as the one before it."""
+    return revision in _before(text)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts are one revision, wherever it was put in the line."""
+    return _DOWN.sub("", one) == _DOWN.sub("", other)
+
+
+def _before(text: str) -> set[Any]:
+    down = dict(_literals(text)).get("down_revision")
+    return set(down) if isinstance(down, list | tuple) else {down}
 
 
 _DOWN = re.compile(r"^down_revision = .*$", re.MULTILINE)

@@ -1,0 +1,213 @@
+"""`schedule list | render`."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aiprod_ops.cli import options
+from aiprod_ops.cli.options import Where
+
+if TYPE_CHECKING:
+    from aiprod_ops.config import Settings, Target
+    from aiprod_ops.domain.results import Result
+    from aiprod_ops.domain.schedules import Interval, Job
+    from aiprod_ops.ports import Store
+    from aiprod_ops.schedules.installation import Installation
+
+_FORMATS = ("systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules")
+_WHERE = (
+    click.option("--target", default="", metavar="NAME", help="Only this instance of the configuration; else all.",
+                 shell_complete=options.complete_target),
+    click.option("--runbooks", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Further runbooks."),
+    click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
+)  # fmt: skip
+
+
+def _where(function: options.F) -> options.F:
+    for option in reversed(_WHERE):
+        function = option(function)
+    return function
+
+
+@click.group("schedule")
+def schedule_command() -> None:
+    """What runs when, and the files for what starts it: systemd, cron, Kubernetes, Cloud Scheduler; its alerts."""
+
+
+@schedule_command.command("list")
+@options.output("text", "json")
+@_where
+def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: str) -> int:
+    """List scheduled checks and drills: when (systemd's words), how the last one ended, when one last succeeded."""
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.world import entries_of, settings_of, store_of
+    from aiprod_ops.schedules.planned import planned, wishes
+
+    where = Where(config=config, target=target, runbooks=runbooks)
+    settings, store = settings_of(where), store_of(where)
+    targets = {place.name: place for place in _targets(settings, target)}
+    jobs = planned(targets.values(), wishes(entries_of(where).values()), settings.promises, ())
+    rows = [_row(job, _last(job.wish, targets[job.place.target], settings, store)) for job in jobs]
+    if output == "json":
+        render.as_json(rows)
+    else:
+        for line in render.table(rows) or ["nothing is scheduled: no runbook says check_every or drill_every"]:
+            render.say(line)
+    return 0
+
+
+def _row(job: "Job", last: "Result | None") -> dict[str, str]:
+    from aiprod_ops.units import show
+
+    return {
+        "work": job.wish.work,
+        "runbook": job.wish.runbook,
+        "target": job.place.target,
+        "when": job.calendar.systemd if job.calendar else f"every {show(job.wish.every, 's')}",
+        "last": f"{last.ended:%Y-%m-%d %H:%M}" if last else "never",
+        "status": last.status.name if last else "",
+        "took": show(last.took, "s") if last else "",
+        "success": f"{last.succeeded:%Y-%m-%d %H:%M}" if last and last.succeeded else "never",
+    }
+
+
+def _last(wish: "Interval", place: "Target", settings: "Settings", store: "Store") -> "Result | None":
+    from aiprod_ops.engine import results
+    from aiprod_ops.engine.history import history_of
+
+    if wish.work == "drill":
+        return results.last_drill(store, place, wish.runbook)
+    return results.last_check(history_of(store, place.name, settings.promises), place, wish.runbook)
+
+
+def _targets(settings: "Settings", name: str) -> "list[Target]":
+    """The instance of that name, or all; raises ConfigurationError where there is none."""
+    return list(settings.targets.values()) if settings.targets and not name else [settings.target(name)]
+
+
+@schedule_command.command("render")
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="For what the files are.")
+@click.option("--output", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Write the files there; without it a single file is printed.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite files that were not written by this command.")
+@click.option(
+    "--no-drills", is_flag=True, help="No drills; elsewhere than in a lab, and in containers, there are none anyway."
+)
+@click.option("--program", default="", metavar="PATH", help="The program that the jobs start; else this one.")
+@click.option("--config-in-place", default="", metavar="PATH", help="Where the jobs find the configuration; else where"
+              " it is now, in containers /etc/aiprod-ops/config.toml.")  # fmt: skip
+@click.option("--user", default="aiprod-ops", show_default=True, help="The user that the jobs run as.")
+@click.option("--environment-file", default="/etc/aiprod-ops/environment", show_default=True, metavar="PATH",
+              help="NAME=value lines with the DSNs that the configuration takes from the environment.")  # fmt: skip
+@click.option("--passfile", default="", metavar="PATH", help="libpq's file of passwords: a credential of the unit.")
+@click.option("--mailto", default="root", show_default=True, help="Who gets cron's mail.")
+@click.option("--prom-folder", default="", metavar="DIR", help="Where node_exporter's textfile collector reads.")
+@click.option("--push", default="", metavar="URL", help="Where the jobs push their metrics: see `check --help`.")
+@click.option("--image", default="", help="Container image (Kubernetes, Cloud Run).")
+@click.option("--namespace", default="", help="Kubernetes namespace.")
+@click.option("--secret", default="", metavar="NAME", help="Kubernetes: the Secret with the DSNs, by variable;"
+              " Cloud Run: the secret with config.toml. Else aiprod-ops.")  # fmt: skip
+@click.option("--project", default="", help="Google Cloud project.")
+@click.option("--location", default="", help="Google Cloud location.")
+@click.option("--service-account", default="", metavar="EMAIL", help="Who executes the Cloud Run jobs.")
+@click.option("--pages", default="", metavar="URL", help="Where the site is; else as service.toml says.")
+@_where
+def schedule_render(
+    form: str, folder: Path | None, force: bool, no_drills: bool, target: str, runbooks: tuple[Path, ...], config: str,
+    **named: str,
+) -> int:  # fmt: skip
+    """Write the files for every runbook with a schedule. The same command line gives the same bytes.
+
+    No file holds a secret: DSNs come from the configuration, or from variables that a file or a secret holds.
+    """
+    from aiprod_ops.cli.redaction import has_password
+    from aiprod_ops.cli.world import entries_of, settings_of
+    from aiprod_ops.errors import UsageError
+    from aiprod_ops.schedules.formats import FORMATS, render
+    from aiprod_ops.schedules.planned import planned, wishes
+
+    if has_password(named["push"]):
+        raise UsageError("--push has a password, and the files would show it",
+                         hint="put AIPROD_OPS_PUSH=… into the jobs' environment instead")  # fmt: skip
+    where = Where(config=config, target=target, runbooks=runbooks)
+    settings, is_contained = settings_of(where), FORMATS[form].contains
+    in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)
+    further = [word for each in runbooks for word in ("--runbooks", str(each.absolute()))]
+    without = no_drills or is_contained  # a lab runs beside its drills, and no container has one
+    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work == "check" or not without]
+    jobs = planned(_targets(settings, target), wanted, settings.promises, ("--config", in_place, *further))
+    if not jobs:
+        raise UsageError("nothing is scheduled: no runbook says check_every or drill_every", hint="aiprod-ops list")
+    installation = _installation(settings, named, is_contained=is_contained, reads=(in_place, *further))
+    return _hand_over(render(form, jobs, installation), folder, force=force)
+
+
+def _installation(
+    settings: "Settings", named: dict[str, str], *, is_contained: bool, reads: tuple[str, ...]
+) -> "Installation":
+    from os import environ, geteuid
+
+    from aiprod_ops.config import default_state
+    from aiprod_ops.schedules.installation import Installation
+
+    program = named["program"] or ("aiprod-ops" if is_contained else _program())
+    pages = named["pages"] or str(settings.promises.get("schedule.pages"))
+    given: dict[str, Any] = {name: value for name, value in named.items() if value}
+    made = Installation(**{**given, "program": program, "pages": pages})
+    if is_contained:
+        return made
+    is_default = settings.state == default_state(environ, is_root=geteuid() == 0)
+    targets = settings.targets.values()
+    reads = (*reads, *(_socket(target) for target in targets), *(target.log for target in targets))
+    writes = tuple(sorted({target.copies for target in targets if target.copies}))
+    return replace(made, state="" if is_default else str(settings.state), reads=reads, writes=writes)
+
+
+def _socket(target: "Target") -> str:
+    """The folder of a socket that a DSN names; empty for a host, and for a DSN that a variable will hold."""
+    from aiprod_ops.adapters.postgres.dsn import target as read
+
+    return "" if target.probe.startswith("env:") else str(read(target.probe, "probe").parameters.get("host", ""))
+
+
+def _program() -> str:
+    """The program that runs now, by its absolute path."""
+    started = Path(sys.argv[0])
+    beside = Path(sys.executable).with_name("aiprod-ops")
+    return str(started.absolute() if started.name == "aiprod-ops" else beside)
+
+
+def _config_of(settings: "Settings", *, is_contained: bool) -> str:
+    return "/etc/aiprod-ops/config.toml" if is_contained else str(Path(settings.origin).absolute())
+
+
+def _hand_over(files: Mapping[str, str], folder: Path | None, *, force: bool) -> int:
+    """Write the files, and say which; or print the only one. Nothing is written where one of them is not ours."""
+    from aiprod_ops.adapters.files import replace_file
+    from aiprod_ops.cli import render
+    from aiprod_ops.errors import Refused, UsageError
+    from aiprod_ops.schedules.installation import MARK
+
+    if folder is None:
+        if len(files) > 1:
+            raise UsageError(f"there are {len(files)} files: {', '.join(files)}", hint="add --output DIR")
+        render.say("".join(files.values()).rstrip())
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    theirs = [name for name in files if (folder / name).exists() and MARK not in _head(folder / name)]
+    if theirs and not force:
+        raise Refused(f"{folder / theirs[0]} was not written by this command", hint="look at it, then add --force")
+    for name, text in files.items():
+        replace_file(folder / name, text.encode(), 0o644)
+        click.echo(str(folder / name), err=True)
+    return 0
+
+
+def _head(path: Path) -> str:
+    """The first lines; JSON has no comment, so that there the mark stands in the first field."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(300)

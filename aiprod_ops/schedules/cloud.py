@@ -1,0 +1,96 @@
+"""A Cloud Run job for each job, and the Cloud Scheduler job that executes it: the bodies that the REST APIs take.
+
+Source: the discovery documents of run v2 (GoogleCloudRunV2Job) and cloudscheduler v1 (Job).
+"""
+
+import base64
+import json
+from typing import Any
+
+from aiprod_ops.domain.schedules import PROGRAM, Job
+from aiprod_ops.schedules.installation import HOME, MARK, Installation
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+def files(jobs: list[Job], where: Installation) -> dict[str, str]:
+    """`NAME.run.json` for projects.locations.jobs.create of Cloud Run, `NAME.scheduler.json` for Cloud Scheduler's."""
+    made: dict[str, str] = {}
+    for job in jobs:
+        made[f"{job.name}.run.json"] = _json(_run(job, where))
+        made[f"{job.name}.scheduler.json"] = _json(_scheduler(job, where))
+    return made
+
+
+def _run(job: Job, where: Installation) -> dict[str, Any]:
+    """No state outlives an execution; a Pushgateway keeps the last success."""
+    args = list(where.command(job, *(("--warning-ok",) if job.wish.work == "check" else ()))[1:])
+    secrets = [
+        {"name": name, "valueSource": {"secretKeyRef": {"secret": _secret(name), "version": "latest"}}}
+        for name in job.place.variables
+    ]
+    return {
+        "annotations": {"aiprod-ops": MARK, "title": job.title},
+        "labels": {"managed-by": PROGRAM},
+        "template": {
+            "taskCount": 1,
+            "parallelism": 1,
+            "template": {
+                "maxRetries": 0,
+                "timeout": f"{job.deadline:.0f}s",
+                **({"serviceAccount": where.service_account} if where.service_account else {}),
+                "containers": [
+                    {
+                        "image": where.image,
+                        "command": [where.program],
+                        "args": args,
+                        "env": [{"name": "AIPROD_OPS_STATE", "value": "/tmp/aiprod-ops"}, *secrets],  # noqa: S108
+                        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+                        "volumeMounts": [{"name": "config", "mountPath": HOME}],
+                    }
+                ],
+                "volumes": [
+                    {
+                        "name": "config",
+                        "secret": {"secret": where.secret, "items": [{"path": "config.toml", "version": "latest"}]},
+                    }
+                ],
+            },
+        },
+    }
+
+
+def _scheduler(job: Job, where: Installation) -> dict[str, Any]:
+    """It starts an execution and waits for no end: the deadline is the Cloud Run job's."""
+    when = job.counted_by("Cloud Scheduler")
+    parent = f"projects/{where.project}/locations/{where.location}"
+    note = f" ({when.note})" if when.note else ""
+    return {
+        "description": f"{MARK}: {job.title}{note}",
+        "name": f"{parent}/jobs/{job.name}",
+        "schedule": when.cron,
+        "timeZone": "Etc/UTC",
+        "attemptDeadline": "180s",
+        "retryConfig": {"retryCount": 2, "minBackoffDuration": "10s", "maxBackoffDuration": "60s"},
+        "httpTarget": {
+            "uri": f"https://run.googleapis.com/v2/{parent}/jobs/{job.name}:run",
+            "httpMethod": "POST",
+            "headers": {"Content-Type": "application/json"},
+            "body": base64.b64encode(b"{}").decode(),
+            # Google's own APIs take an OAuth token; an OIDC token is for services of one's own.
+            "oauthToken": {"serviceAccountEmail": where.service_account, "scope": _SCOPE},
+        },
+    }
+
+
+def _secret(variable: str) -> str:
+    """A variable's secret in Secret Manager.
+
+    >>> _secret("OPS_PROBE_DSN")
+    'ops-probe-dsn'
+    """
+    return variable.lower().replace("_", "-")
+
+
+def _json(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=2) + "\n"

@@ -1,0 +1,40 @@
+"""Which jobs follow from the runbooks, the instances and the promises."""
+
+from collections.abc import Iterable
+
+from aiprod_ops.config import Promises, Target
+from aiprod_ops.domain.schedules import Interval, Job, Place, Terms, jobs
+from aiprod_ops.engine.registry import Entry
+from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.units import seconds
+
+
+def wishes(entries: Iterable[Entry]) -> list[Interval]:
+    """What the runbooks want. A drill that a runbook has no hook for is none. Raises ConfigurationError."""
+    found = []
+    for entry in entries:
+        book = entry.book
+        wanted = (("check", book.check_every), ("drill", book.drill_every if "inject" in book.phases else ""))
+        for work, every in wanted:
+            try:
+                found += [Interval(entry.id, work, seconds(every), next(iter(book.alerts), ""))] if every else []
+            except ValueError as error:
+                raise ConfigurationError(f"{entry.path}: {work}_every: {error}") from error
+    return found
+
+
+def planned(
+    targets: Iterable[Target], wanted: Iterable[Interval], promises: Promises, options: tuple[str, ...]
+) -> list[Job]:
+    """The jobs of all targets, in the order of their names. `options` end each command line.
+
+    Drills only where things may be broken: elsewhere `drill` itself refuses.
+    """
+    terms = Terms(seconds(promises.get("schedule.slack")), seconds(promises.get("schedule.longest")))
+    every = list(wanted)
+    made: list[Job] = []
+    for target in targets:
+        for wish in (each for each in every if each.work == "check" or target.is_for_drills):
+            place = Place(target.name, target.environment, target.variables(acts=wish.work == "drill"))
+            made += jobs([wish], [place], terms, options)
+    return sorted(made, key=lambda job: job.name)

@@ -1,0 +1,125 @@
+"""`schedule list` and `schedule render`: files that are ours, never a secret, never a drill in production."""
+
+from pathlib import Path
+
+import pytest
+
+from aiprod_ops import cli
+
+CONFIG = """\
+state = "state"
+[targets.production]
+probe = "env:OPS_PROBE_DSN"
+actor = "env:OPS_ACTOR_DSN"
+backup = "postgresql://backup:hunter22@db/app"
+[targets.lab]
+environment = "lab"
+probe = "host=/nowhere dbname=app password=hunter22"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AIPROD_OPS_STATE", str(tmp_path / "default"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
+    file = tmp_path / "config.toml"
+    file.write_text(CONFIG)
+    return file
+
+
+def render(config: Path, form: str, *more: str) -> int:
+    return cli.call(["schedule", "render", "--format", form, "--config", str(config), *more])
+
+
+IN_CONTAINERS = ("--image", "ops:1", "--project", "p", "--location", "europe-west1", "--service-account", "a@b.c")
+
+
+@pytest.mark.parametrize("form", ["systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules"])
+def test_files_are_written_twice_the_same_and_hold_no_secret(form: str, config: Path, tmp_path: Path) -> None:
+    options = (*IN_CONTAINERS, "--pages", "https://ops.example.com")
+    written = []
+    for _ in range(2):
+        assert render(config, form, "--output", str(tmp_path / "out"), *options) == 0
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    assert written[0] == written[1]
+    assert b"hunter22" not in b"".join(written[0].values())
+    told = b"".join(written[0].values()).decode()
+    assert (" drill " in told) == (form in ("systemd", "cron", "prometheus-rules")), "a container has no lab"
+    assert [line for line in told.splitlines() if "drill" in line and "production" in line] == []
+
+
+def test_one_file_is_printed_and_several_want_a_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render(config, "cron", "--target", "production") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("# Written by `aiprod-ops schedule render`")
+    assert "check verify-indexes --target production --config" in out
+    assert "on lab" not in out
+    assert err == ""
+    assert render(config, "systemd") == 64
+    assert "add --output DIR" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_ours_stays(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = tmp_path / "out/aiprod-ops"
+    theirs.parent.mkdir()
+    theirs.write_text("# by hand\n")
+    assert render(config, "cron", "--output", str(theirs.parent)) == 10
+    assert "was not written by this command" in capsys.readouterr().err
+    assert theirs.read_text() == "# by hand\n"
+    assert render(config, "cron", "--output", str(theirs.parent), "--force") == 0
+    assert capsys.readouterr().err == f"{theirs}\n"
+    assert theirs.read_text() != "# by hand\n"
+
+
+def test_drills_can_be_left_out(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render(config, "cron") == 0
+    assert " drill verify-indexes --target lab" in capsys.readouterr().out
+    assert render(config, "cron", "--no-drills") == 0
+    assert " drill " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--target", "elsewhere"), "has no target 'elsewhere'"),
+        (("--push", "http://ops:hunter22@gateway"), "--push has a password, and the files would show it"),
+    ],
+)
+def test_what_cannot_be_is_one_error(
+    words: tuple[str, ...], says: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert render(config, "cron", *words) in (64, 78)
+    out, err = capsys.readouterr()
+    assert says in err
+    assert out == ""
+    assert "hunter22" not in err
+
+
+def test_an_interval_that_is_none_is_named_with_its_file(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "books"
+    folder.mkdir(mode=0o700)
+    (folder / "now_and_then.py").write_text(
+        "from aiprod_ops import api\nbook = api.Runbook(symptom='', owner='', check_every='now and then')\n"
+        "@book.facts\ndef facts(ctx, params) -> dict:\n    return {}\n"
+        "@book.judge\ndef judge(facts, params):\n    return ()\n"
+    )
+    (folder / "now_and_then.py").chmod(0o600)
+    assert render(config, "cron", "--runbooks", str(folder)) == 78
+    assert "now_and_then.py: check_every: 'now and then' is not a duration" in capsys.readouterr().err
+
+
+def test_the_list_tells_when_each_last_ran(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--config", str(config)]
+    assert cli.call(["schedule", "list", *where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 8
+    assert all(line.endswith("never") for line in lines[1:])
+    assert not [line for line in lines if "drill" in line and "production" in line]
+    assert cli.call(["check", "verify-indexes", "--target", "lab", *where]) == 3
+    capsys.readouterr()
+    assert cli.call(["schedule", "list", "--target", "lab", *where]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("check  verify-indexes")]
+    assert "UNKNOWN" in line
+    assert line.endswith("never"), "it ran, and has not succeeded yet"

@@ -1,0 +1,28 @@
+"""Jobs that the tests of every format share: intervals of each kind, and names that need quoting."""
+
+from aiprod_ops.domain.schedules import Interval, Job, Place, Terms, jobs
+from aiprod_ops.schedules.installation import Installation
+from aiprod_ops.units import seconds
+
+EVERY = ("5 min", "1 h", "6 h", "1 d", "3 d", "7 d", "30 d", "90 d", "365 d")
+ODD = "36 h"
+PLACES = (Place("production", "production", ("OPS_ACTOR_DSN", "OPS_PROBE_DSN")), Place("50% $HOME 'ö\"", "lab"))
+OPTIONS = ("--config", "/etc/aiprod-ops/config.toml")
+WHERE = Installation(
+    program="/bin/true",
+    image="registry.example.com/aiprod-ops:1",
+    project="example",
+    location="europe-west1",
+    service_account="ops@example.iam.gserviceaccount.com",
+    prom_folder="/var/lib/prometheus/node-exporter",
+    push="http://pushgateway:9091",
+    passfile="/etc/aiprod-ops/pgpass",
+    pages="https://ops.example.com/",
+)
+
+
+def made(*every: str) -> list[Job]:
+    """A check of each interval on both places, and a monthly drill."""
+    wishes = [Interval(f"book-{n}", "check", seconds(each), "Slow") for n, each in enumerate(every or EVERY)]
+    wishes.append(Interval("book-0", "drill", seconds("30 d")))
+    return jobs(wishes, PLACES, Terms(seconds("2 h"), seconds("4 h")), OPTIONS)
