@@ -1,6 +1,7 @@
 """Where things are (instances, identities, folders) and what is promised (`service.toml`): read once, passed down."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -197,7 +198,23 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     folders = [*_PATHS, *([] if plain.get("backups", "").startswith(PGBACKREST) else ["backups"])]
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
+    if plain.get("backups", "").startswith(PGBACKREST):
+        _check_stanza(path, name, plain)
     return Target(name=name, **plain)
+
+
+def _check_stanza(path: Path, name: str, table: Mapping[str, Any]) -> None:
+    stanza = table["backups"].removeprefix(PGBACKREST)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", stanza):
+        raise ConfigurationError(
+            f"{path}: target {name!r} names the stanza {stanza!r}",
+            hint='backups = "pgbackrest:STANZA", as `pgbackrest info` lists it',
+        )
+    if table.get("archive"):
+        raise ConfigurationError(
+            f"{path}: target {name!r} has an `archive` beside the stanza {stanza}",
+            hint="take it out: pgBackRest has the WAL in its own repository",
+        )
 
 
 PGBACKREST = "pgbackrest:"  #: before the name of a stanza

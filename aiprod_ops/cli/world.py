@@ -161,6 +161,11 @@ def _repository(target: Target, backup: str) -> "Repository":
     from aiprod_ops.adapters.local.repository import FolderRepository
     from aiprod_ops.adapters.postgres.dsn import without_password
 
+    if target.backups.startswith(config.PGBACKREST):
+        from aiprod_ops.adapters.pgbackrest.program import Program
+        from aiprod_ops.adapters.pgbackrest.repository import PgBackRest
+
+        return PgBackRest(Program(target.backups.removeprefix(config.PGBACKREST)))
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
     archive = Path(target.archive) if target.archive else None
     dsn, env = without_password(backup)

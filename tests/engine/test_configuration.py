@@ -17,6 +17,27 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert (target.migrations, target.log, target.copies) == (str(tmp_path / "versions"), "/var/log/postgresql", "")
 
 
+def test_stored_backups_are_a_folder_or_a_stanza(tmp_path: Path) -> None:
+    file = tmp_path / "ops.toml"
+    file.write_text(f'{TARGET}backups = "stored"\narchive = "wal"\n')
+    target = load(str(file), {}).target("here")
+    assert (target.backups, target.archive) == (str(tmp_path / "stored"), str(tmp_path / "wal"))
+    file.write_text(f'{TARGET}backups = "pgbackrest:main"\n')
+    assert load(str(file), {}).target("here").backups == "pgbackrest:main"
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [('backups = "pgbackrest:"', "names the stanza ''"), ('backups = "pgbackrest:--help"', "names the stanza '--help'"),
+     ('backups = "pgbackrest:main"\narchive = "wal"', "has an `archive` beside the stanza main")],
+)  # fmt: skip
+def test_a_stanza_has_a_name_and_an_archive_of_its_own(tmp_path: Path, lines: str, wrong: str) -> None:
+    file = tmp_path / "ops.toml"
+    file.write_text(f"{TARGET}{lines}\n")
+    with pytest.raises(ConfigurationError, match=wrong):
+        load(str(file), {})
+
+
 def test_a_service_file_needs_only_what_differs(tmp_path: Path) -> None:
     (tmp_path / "service.toml").write_text('[database]\nstatement_mean = "1 s"\n')
     file = tmp_path / "ops.toml"

@@ -1,21 +1,23 @@
-"""A folder that archive_command fills with WAL segments: how far it reaches, whether it is whole, what nobody needs.
+"""A folder with WAL segments: how far it reaches, whether it is whole, what nobody needs.
 
-A segment's name is timeline, log and segment, 8 hexadecimal digits each; a log has 4 GB.
-Source: PostgreSQL manual, "WAL Internals"; pg_archivecleanup; pg_waldump.
+Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery"; pg_archivecleanup; pg_waldump.
 """
 
-import itertools
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import shutil
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiprod_ops.adapters.local.instance import LONGEST
 from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.domain import wal
+from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import Failed
 
-_SEGMENT = re.compile(r"[0-9A-F]{24}\Z")
-_LOG = 1 << 32  #: bytes
+#: So far apart may the times of two transactions lie whose ends stand in the WAL the other way round.
+_JITTER = timedelta(minutes=1)
+_ENDED = re.compile(r"desc: (?:COMMIT|ABORT)(?:_PREPARED \d+:)? (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
 
 class Archive:
@@ -27,34 +29,35 @@ class Archive:
     def segments(self) -> list[str]:
         """All of them, in the order of their names; what is being written has another name."""
         try:
-            return sorted(path.name for path in self._folder.iterdir() if _SEGMENT.match(path.name))
+            return sorted(path.name for path in self._folder.iterdir() if wal.is_segment(path.name))
         except OSError as error:
             raise Failed(f"the WAL archive {self._folder} cannot be read: {error.strerror}") from error
 
-    def following(self, first: str) -> tuple[str, ...]:
-        """Those from this one on, one for each number: of several timelines the newest. Raises Failed with the first
-        that is missing between others."""
-        newest = {self._number(name): name for name in self.segments() if name[8:] >= first[8:]}
-        numbers = sorted(newest)
-        for before, after in itertools.pairwise(numbers):
-            if after != before + 1:
-                raise Failed(
-                    f"the WAL archive lacks the segment after {newest[before]}: the {len(numbers)} from "
-                    f"{newest[numbers[0]]} on do not follow one another",
-                    hint=f"look for it on the server: {self._folder}",
-                )
-        return tuple(newest[number] for number in numbers)
+    def following(self, first: str, own: Iterable[str] = ()) -> tuple[str, ...]:
+        """Those from this one on, one for each number: of several timelines the newest. `own` are the ones that the
+        backup itself holds. Raises Failed with the first that is missing."""
+        here = self.segments()
+        found = wal.line({*here, *own}, first, self._size())
+        if found.names and self._number(found.names[0]) != self._number(first):
+            raise Failed(f"the WAL archive begins with {found.names[0]}; the backup needs it from {first} on")
+        if found.gap:
+            raise Failed(
+                f"the WAL archive lacks the segment after {found.gap}: the {len(found.names)} from {found.names[0]} on "
+                "do not follow one another",
+                hint=f"look for it on the server: {self._folder}",
+            )
+        known = set(here)
+        return tuple(name for name in found.names if name in known)
 
     def has(self, lsn: str) -> bool:
         """Whether the segment with this LSN is there: it comes when it is complete."""
-        high, low = (int(part, 16) for part in lsn.split("/"))
         names = self.segments()
-        return bool(names) and max(map(self._number, names)) >= (high * _LOG + low) // self._size()
+        return bool(names) and max(map(self._number, names)) >= wal.position(lsn) // self._size()
 
-    def reaches(self, first: str) -> datetime | None:
+    def reaches(self, first: str, own: Iterable[str] = ()) -> datetime | None:
         """Until when all that was written can be restored from this segment on; None where nothing follows it."""
         try:
-            names = self.following(first)
+            names = self.following(first, own)
         except Failed:
             return None
         return datetime.fromtimestamp((self._folder / names[-1]).stat().st_mtime, UTC) if names else None
@@ -71,25 +74,57 @@ class Archive:
         for name in names:
             runs.setdefault(name[:8], []).append(name)
         for each in runs.values():
-            arguments = ["--quiet", f"--path={self._folder}", each[0], each[-1]]
             try:
-                self._programs.run("pg_waldump", *arguments, cwd=self._folder, timeout=LONGEST)
+                self._dump("--quiet", each[0], each[-1])
             except Failed as error:
                 raise Failed(f"the WAL of the archive cannot be read: {error.message}") from error
 
-    def check_replayed(self, replayed: int, names: Sequence[str]) -> None:
-        """Raises Failed where recovery ended before the last segment: an LSN in bytes."""
-        begins = self._number(names[-1]) * self._size()
-        if replayed < begins:
-            raise Failed(
-                f"recovery ended {begins - replayed:,} bytes before the last WAL segment, {names[-1]}: "
-                "what was written after that is lost"
-            )
+    def goes_past(self, at: datetime, names: Sequence[str]) -> bool:
+        """Whether a transaction ended after this moment in these segments. Recovery that is told to stop at a moment
+        fails where nothing comes after it, although the state at that moment is just the end of the WAL."""
+        for name in reversed(names):
+            ended = self._ended(name)
+            if any(each > at for each in ended):
+                return True
+            if ended and max(ended) < at - _JITTER:
+                return False
+        return False
 
-    def recovery(self) -> dict[str, str]:
-        """Settings with which a server reads from here."""
+    def _ended(self, name: str) -> list[datetime]:
+        said = self._dump("--rmgr=Transaction", name, name, env={"TZ": "UTC"})
+        return [datetime.fromisoformat(match[1]).replace(tzinfo=UTC) for match in _ENDED.finditer(said)]
+
+    def _dump(self, *arguments: str, env: dict[str, str] | None = None) -> str:
+        options = [f"--path={self._folder}", *arguments]
+        return self._programs.run("pg_waldump", *options, cwd=self._folder, env=env, timeout=LONGEST)
+
+    def recovery(self, origin: Origin, names: Sequence[str]) -> dict[str, str]:
+        """Settings with which a server reads these segments from here: to their end, or to a moment before it.
+
+        It answers nobody before it is there: a hot standby would look like a server that has started, and would stop
+        where the source has lowered its max_connections since.
+        """
         place = str(self._folder).replace('"', '\\"')
-        return {"restore_command": f'cp "{place}/%f" "%p"', "recovery_target_action": "promote"}
+        settings = {
+            "restore_command": f'cp "{place}/%f" "%p"',
+            "recovery_target_action": "promote",
+            "hot_standby": "off",
+        }
+        if origin.at is not None and self.goes_past(origin.at, names):
+            settings["recovery_target_time"] = origin.at.isoformat()
+        if origin.lsn:
+            settings["recovery_target_lsn"] = origin.lsn
+        return settings
+
+    def copied(self, folder: Path, names: Sequence[str]) -> "Archive":
+        """These segments, with the histories of all timelines, in another folder."""
+        try:
+            folder.mkdir(mode=0o711)
+            for path in (*self._folder.glob("*.history"), *(self._folder / name for name in names)):
+                shutil.copyfile(path, folder / path.name)
+        except OSError as error:
+            raise Failed(f"the WAL cannot be copied to {folder}: {error.strerror}") from error
+        return Archive(folder, self._programs)
 
     def clean(self, first: str) -> None:
         """Remove what lies before the first segment that is still needed."""
@@ -98,7 +133,7 @@ class Archive:
     def _size(self) -> int:
         """Bytes of one segment: all but a damaged one have it."""
         sizes = [(self._folder / name).stat().st_size for name in self.segments()]
-        return max(set(sizes), key=lambda size: (sizes.count(size), size)) if sizes else 1 << 24
+        return max(set(sizes), key=lambda size: (sizes.count(size), size)) if sizes else wal.USUAL
 
     def _number(self, name: str) -> int:
-        return int(name[8:16], 16) * (_LOG // self._size()) + int(name[16:], 16)
+        return wal.number(name, self._size())

@@ -1,6 +1,7 @@
 """One PostgreSQL server on this machine: made, started, stopped and copied with PostgreSQL's own programs."""
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.programs import Programs, complaint
-from aiprod_ops.errors import Failed
+from aiprod_ops.errors import Failed, TimedOut
 from aiprod_ops.units import Seconds
 
 LONGEST = Seconds(4 * 3600)  #: of a step that reads or writes a whole backup
@@ -62,6 +63,22 @@ class PostgresServer:
         except Failed as error:
             said = self.log.read_bytes()[before:].decode("utf-8", "replace")
             raise Failed(f"the server in {self.data} does not start: {complaint(said or error.message)}") from error
+
+    def await_answer(self, timeout: Seconds) -> None:
+        """Wait until sessions are let in. Raises Failed with its own words where it stops instead.
+
+        pg_ctl takes a server that recovers for one that has started, also where it is no hot standby.
+        """
+        deadline = time.monotonic() + timeout
+        host = str(self.sockets) if fits(self.sockets, self.port) else "127.0.0.1"
+        arguments = ["--quiet", f"--host={host}", f"--port={self.port}"]
+        while processes.run(self.programs.command("pg_isready", *arguments), cwd=self.data).returncode != 0:
+            if not self.is_running():
+                said = complaint(self.log.read_text(encoding="utf-8", errors="replace"))
+                raise Failed(f"the server in {self.data} ended while it recovered: {said}")
+            if time.monotonic() > deadline:
+                raise TimedOut(f"recovery has not ended after {timeout:.0f} s")
+            time.sleep(0.05)
 
     def stop(self, mode: str = "fast", timeout: Seconds = Seconds(60)) -> None:
         """Stop, if it runs. `mode` is PostgreSQL's: smart, fast or immediate."""

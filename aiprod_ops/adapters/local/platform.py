@@ -13,12 +13,12 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
+from aiprod_ops.adapters.local.programs import Programs, find, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
-from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Unreachable
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -111,8 +111,6 @@ class LocalPlatform:
             started = time.monotonic()
             server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
             with self._running(server, source, report, origin) as (database, fetched, fetching):
-                if fetched.settings:
-                    _await_end_of_recovery(server, database, self._longest)
                 checks = [*fetched.checks, *_after_start(database)]
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
@@ -225,6 +223,9 @@ class LocalPlatform:
             server.programs.hand_over(path)
         # Crash recovery of a large, busy source replays all the WAL of the backup, or of the archive.
         server.start(timeout=self._longest if fetched.settings else Seconds(600))
+        if fetched.settings:
+            report("recovering: the copy replays the archived WAL")
+            server.await_answer(self._longest)
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
@@ -273,21 +274,6 @@ def _libraries(server: PostgresServer) -> str:
 def _is_here(programs: Programs, library: str) -> bool:
     stem = library.removeprefix("$libdir/")
     return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
-
-
-def _await_end_of_recovery(server: PostgresServer, database: Database, longest: Seconds) -> None:
-    """A server answers before it has replayed all. Raises Failed with its own words where it gave up meanwhile."""
-    until = time.monotonic() + longest
-    try:
-        while database.server().is_standby:
-            if time.monotonic() > until:
-                raise TimedOut(f"recovery has not ended after {show(longest, 's')}")
-            time.sleep(0.05)
-    except Unreachable as error:
-        if server.is_running():
-            raise
-        said = server.log.read_text(encoding="utf-8", errors="replace")
-        raise Failed(f"the restored server ended while it recovered: {complaint(said)}") from error
 
 
 def _after_start(database: Database) -> list[str]:

@@ -30,6 +30,7 @@ SERVERS = (
     "pg_rewind",
     "pg_verifybackup",
     "pg_waldump",
+    "pgbackrest",
     "redis-server",
 )
 OURS = (
@@ -59,6 +60,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",  # a program may quote what is no text, of a damaged file for example
         start_new_session=True,
     ) as child:
         try:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,8 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.adapters.local.unprivileged import Way
+from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
 from aiprod_ops.errors import Failed, Refused
 from aiprod_ops.ports import Backups, Database
@@ -61,6 +63,49 @@ class Repository(Backups, Protocol):
     def refusal(self, spare: Path) -> str:
         """Damage a spare of the newest stored backup, made in a folder that is not there yet, and answer in what words
         it is refused; '' where it is not."""
+
+
+def check_label(label: str) -> None:
+    """Raises Refused where it is no part of a file's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
+        raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
+
+
+def to_the_end(settings: Mapping[str, str]) -> bool:
+    """Whether a copy with these settings reads all the WAL that it is given."""
+    return not any(name.startswith("recovery_target_") and name != "recovery_target_action" for name in settings)
+
+
+def check_reach(origin: Origin, reaches: datetime | None) -> None:
+    """Raises Refused where a moment lies after all that is archived."""
+    if (at := origin.at) is not None and (reaches is None or at > reaches):
+        where = f"reaches {reaches:%Y-%m-%d %H:%M:%S} UTC" if reaches else "has nothing after the backup"
+        raise Refused(
+            f"the WAL archive {where}; {at:%Y-%m-%d %H:%M:%S} UTC was asked for",
+            hint="ask for an earlier moment, or let the server archive: SELECT pg_switch_wal()",
+        )
+
+
+REPLAYED = """
+    SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn AS replayed,
+           pg_size_bytes(current_setting('wal_segment_size')) AS segment /* aiprod-ops */
+"""
+
+
+def check_replayed(database: Database, names: Sequence[str]) -> list[str]:
+    """What to say of a recovery that came to the last of these segments. Raises Failed where it did not: it takes the
+    first record that it cannot read for the end of the WAL, and says nothing."""
+    if not names:
+        return []
+    [row] = database.query(REPLAYED)
+    begins = wal.number(names[-1], int(row["segment"])) * int(row["segment"])
+    replayed = int(row["replayed"] or 0)
+    if replayed <= begins:  # every segment has a record: equal is the end of the one before
+        raise Failed(
+            f"recovery ended before the last WAL segment, {names[-1]}: {begins - replayed:,} bytes before it, and all "
+            "of it is lost"
+        )
+    return [f"replayed to the end of the archive, {names[-1]}"]
 
 
 class FolderRepository:
@@ -105,23 +150,27 @@ class FolderRepository:
 
     def arrangement(self) -> Arrangement:
         good = successful(self.listed())
-        if self._archive is None or not good:
+        if (archive := self._archive) is None or not good:
             return Arrangement(automatic=False)
-        reaches = self._archive.reaches(self._first_segment(good[-1].id))
-        return Arrangement(automatic=False, recovers_from=good[0].taken if reaches else None, recovers_to=reaches)
+        reached = [(each, archive.reaches(self._first_segment(each.id), self._own_wal(each.id))) for each in good]
+        able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
+        return Arrangement(
+            automatic=False,
+            recovers_from=able[0][0].taken if able else None,
+            recovers_to=able[-1][1] if able else None,
+        )
 
     def reaches(self, lsn: str) -> bool:
         return self._archive is not None and self._archive.has(lsn)
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
-        """Raises Refused where the label is no part of a file's name."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
-            raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
+        """Raises Refused where the label is none."""
+        check_label(label)
         for each in self.listed():
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
             if each.label == label and each.state is State.FAILED:
-                shutil.rmtree(self._folder / each.id)
+                self._discard(each.id)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
@@ -130,7 +179,7 @@ class FolderRepository:
         try:
             with _locked(part / _MAKER):
                 report(f"taking the backup {name}")
-                server.base_backup(self._backup, env=self._env, sync=True)
+                self._base_backup(server)
                 report("verifying it against its manifest")
                 server.verify_backup()
                 (part / "data").rename(self._folder / name)
@@ -138,18 +187,34 @@ class FolderRepository:
             shutil.rmtree(part, ignore_errors=True)
         return name
 
+    def _base_backup(self, server: PostgresServer) -> None:
+        """Tablespaces would be written to where they are on the server: on this machine that is outside of the folder,
+        and where the server runs it is its own."""
+        try:
+            server.base_backup(self._backup, env=self._env, sync=True)
+        except Failed as error:
+            if "exists but is not empty" not in error.message:
+                raise
+            raise Refused(f"{_SPACES}: {error.message}", hint=_SPACES_HINT) from error
+        _refuse_tablespaces(server.data)
+
     def remove(self, backup: str) -> None:
         """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
         if _NAME.match(backup.removesuffix(_PART)) is None:
             raise Refused(f"{backup!r} is not the name of a backup")
-        path = self._folder / backup
-        going = self._folder / f"{backup}{_GOING}"
-        if path.is_dir():
-            path.rename(going)  # from here on it is no backup any more, however far the removal comes
-        shutil.rmtree(going, ignore_errors=True)
+        if _is_alive(self._folder / backup):
+            raise Refused(f"{backup} is being taken", hint="wait until it has ended")
+        self._discard(backup)
         left = successful(self.listed())
         if self._archive is not None and left:
             self._archive.clean(min(self._first_segment(each.id) for each in left))
+
+    def _discard(self, backup: str) -> None:
+        path, going = self._folder / backup, self._folder / f"{backup}{_GOING}"
+        if path.is_dir():
+            processes.stop(path)  # what a killed maker left behind writes on
+            path.rename(going)  # from here on it is no backup any more, however far the removal comes
+        shutil.rmtree(going, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
         chosen = next(each for each in self.listed() if each.id == self._chosen(origin))
@@ -159,9 +224,8 @@ class FolderRepository:
         chosen = self._chosen(origin)
         source = self._folder / chosen
         checks = ["pg_verifybackup: intact"]
-        segments: tuple[str, ...] = ()
-        if self._archive is not None:
-            segments = self._archive.following(self._first_segment(chosen))
+        segments = self._following(chosen, origin)
+        _refuse_tablespaces(source)
         report(f"restoring {chosen}, verifying it against its manifest")
         stored = PostgresServer(self._programs, source, source, 5432, source / "log")
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
@@ -170,8 +234,8 @@ class FolderRepository:
         processes.in_parallel(*work)
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
-        settings = self._recovery(origin)
-        return Fetched(chosen, tuple(checks), settings, segments if not (origin.at or origin.lsn) else ())
+        settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
+        return Fetched(chosen, tuple(checks), settings, segments if to_the_end(settings) else ())
 
     def refusal(self, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
@@ -191,25 +255,37 @@ class FolderRepository:
             shutil.rmtree(spare)
         return ""
 
-    def _recovery(self, origin: Origin) -> dict[str, str]:
+    @staticmethod
+    def _readable(archive: Archive, server: PostgresServer, segments: Sequence[str]) -> Archive:
+        """The archive itself; in the copy's folder where its server runs as nobody, to whom the server's files are
+        closed."""
+        if server.programs.way is not Way.NOBODY:
+            return archive
+        place = server.data.parent / "wal"
+        copied = archive.copied(place, segments)
+        server.programs.hand_over(place)
+        return copied
+
+    def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
+        """Raises Refused where the moment lies after all that is archived."""
         if self._archive is None:
             if origin.at is not None or origin.lsn:
                 raise Refused(
                     "there is no WAL archive, so a backup restores to its own end only",
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
-            return {}
-        target = {} if origin.at is None else {"recovery_target_time": origin.at.isoformat()}
-        target |= {"recovery_target_lsn": origin.lsn} if origin.lsn else {}
-        return {**self._archive.recovery(), **target}
+            return ()
+        first, own = self._first_segment(chosen), self._own_wal(chosen)
+        segments = self._archive.following(first, own)
+        check_reach(origin, self._archive.reaches(first, own))
+        return segments
+
+    def _own_wal(self, backup: str) -> list[str]:
+        """What was written while it was taken is part of it."""
+        return [path.name for path in (self._folder / backup / "pg_wal").glob("*")]
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        """Recovery takes the first record that it cannot read for the end of the WAL, and says nothing."""
-        if not fetched.archived or self._archive is None:
-            return []
-        row = database.query("select pg_last_wal_replay_lsn() - '0/0'::pg_lsn as replayed /* aiprod-ops */")[0]
-        self._archive.check_replayed(int(row["replayed"] or 0), fetched.archived)
-        return [f"replayed to the end of the archive, {fetched.archived[-1]}"]
+        return check_replayed(database, fetched.archived)
 
     def _chosen(self, origin: Origin) -> str:
         good = successful(self.listed())
@@ -237,6 +313,16 @@ class FolderRepository:
         return found[1]
 
 
+_SPACES = "the server has tablespaces, which a folder of backups does not keep"
+_SPACES_HINT = 'pgBackRest keeps them: backups = "pgbackrest:STANZA"'
+
+
+def _refuse_tablespaces(data: Path) -> None:
+    """A copy would write into those of the backup: its links lead there."""
+    if any((data / "pg_tblspc").glob("*")):
+        raise Refused(_SPACES, hint=_SPACES_HINT)
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     content = json.loads((path / "backup_manifest").read_text(encoding="utf-8"))
     if not isinstance(content, dict):
@@ -254,7 +340,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _is_alive(part: Path) -> bool:
     """Whether somebody is taking it."""
     try:
-        with (part / _MAKER).open("a") as file:
+        with (part / _MAKER).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return False
     except BlockingIOError:

@@ -1,0 +1,1 @@
+"""Stored backups of pgBackRest, through the program of that name."""
