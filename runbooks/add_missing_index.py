@@ -50,6 +50,7 @@ class Params:
     objective: Milliseconds = api.promise("database.statement_mean")  #: mean time of one call; above it is slow
     load: Ratio = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
     wasted: Ratio = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
+    least: Seconds = Seconds(10)  #: where nothing is found, counters that are younger have not seen enough to say so
     min_gain: float = 2.0  #: buffers before / buffers after on the copy, for at least one statement
     patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
@@ -98,9 +99,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     advice = _advice(facts, params)
     helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
+    is_young = not helped and facts.workload.window < params.least
+    seen = f"{_YOUNG if is_young else ''}{_of(facts.workload)}"
     yield Finding(
-        "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
-        note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
+        "cores kept busy for want of an index", None if is_young else lost, "", warn=params.load, crit=params.wasted,
+        note=f"{seen}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
         + "".join(f"; {each.index.name.name} makes {_list(each.replaces)} needless"
                   for each in advice.candidates if each.replaces),
     )  # fmt: skip
@@ -122,6 +125,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("not everything could be read", None, note=missing)
 
 
+_YOUNG = "too short a time to find nothing in (a reset, a restart?): check again in a minute; "
 #: A promise of nothing at all (`--load 0` shows every statement) is counted as this much.
 _LEAST_PROMISE = 1e-6
 
