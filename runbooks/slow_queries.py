@@ -141,6 +141,7 @@ def _basis(before: StatementsSnapshot | None, window: Window, params: Params) ->
 def _logged(ctx: Context, seen: StatementsSnapshot, params: Params) -> Facts:
     """Figures of the log, in place of the counters that cannot be read."""
     workload: Workload = ctx.db.workload()
+    seen = replace(seen, missing=workload.missing)
     found = {each.query_id: Counters(each.calls, each.total, rows=each.rows) for each in workload.statements}
     begins = seen.taken - timedelta(seconds=workload.window)
     window = Window(begins, seen.taken, found, frozenset(), frozenset(found), 0, is_reset=True)
@@ -278,7 +279,7 @@ def _examples(facts: Facts, params: Params) -> Iterator[Finding]:
 
 def _blind(facts: Facts, params: Params) -> Iterator[Finding]:
     """What is missing makes the check UNKNOWN, not OK."""
-    for missing in (*facts.seen.missing, *filter(None, [facts.unlogged])):
+    for missing in dict.fromkeys((*facts.seen.missing, *filter(None, [facts.unlogged]))):
         yield Finding("not everything could be read", None, note=missing)
     window = facts.window
     if _is_unread(facts.seen):

@@ -7,6 +7,7 @@ Source: PostgreSQL manual, PREPARE ("plan_cache_mode"), EXPLAIN (BUFFERS).
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiprod_ops.domain.findings import Finding
@@ -23,6 +24,7 @@ from aiprod_ops.ports import Database
 from aiprod_ops.units import Milliseconds, Seconds
 
 PLANS = ("custom", "generic")
+_EVER = datetime.min.replace(tzinfo=UTC)
 LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
 _BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
 _MOST = 5  # runs of each
@@ -92,6 +94,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             statistics[table, column] = _read(source, table, column)
     samples = source.samples(sorted(slots), 20)
     found: list[Subject] = []
+    unlogged = ""
     for statement in chosen:
         if statement.query_id not in slots:
             continue
@@ -104,10 +107,11 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
         sets = _value_sets(statement, slots[statement.query_id], statistics, calls)
         if isinstance(sets, Missing):
             notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
+            unlogged = unlogged or source.logged((), _EVER)[1]
             continue
         text, sets = parameters.repaired(statement.text), fresh(sets, slots[statement.query_id], schema)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
-    return found, notes
+    return found, [*notes, *filter(None, [unlogged])]
 
 
 #: ANALYZE keeps no values of types without order, and none of ranges: some of the first rows tell as much.

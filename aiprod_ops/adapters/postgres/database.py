@@ -15,7 +15,7 @@ from aiprod_ops.adapters.postgres import statements as statistics
 from aiprod_ops.adapters.postgres.dsn import target
 from aiprod_ops.adapters.postgres.failed_builds import failed_builds
 from aiprod_ops.adapters.postgres.logged import logged
-from aiprod_ops.adapters.postgres.server_log import ServerLog, server_log
+from aiprod_ops.adapters.postgres.server_log import ServerLog, local_log, server_log
 from aiprod_ops.adapters.postgres.session import Session
 from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
 from aiprod_ops.domain.catalogue.inspections import Inspection
@@ -129,11 +129,12 @@ class PostgresDatabase:
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
         """A log that is rotated away while we read it is no reason to lose what the counters told."""
-        if not query_ids:
+        if not query_ids and not self._log:
             return {}, ""
         try:
             log = self._log_files()
-            return logged(log.files, log.database, query_ids, since), ""
+            missing = " ".join(log.missing) if self._log else ""
+            return logged(log.files, log.database, query_ids, since) if query_ids else {}, missing
         except (ConfigurationError, Failed, PermissionMissing, TimedOut) as error:
             return {}, f"{error.message} {error.hint}".strip()
         except OSError as error:
@@ -171,7 +172,7 @@ class PostgresDatabase:
         """The log as files where the configuration says so, else through the server."""
         if self._log:
             database = self._named("log_access")[0]["database"]
-            return ServerLog(database, tuple(log_reader.local_files(Path(self._log))))
+            return local_log(Path(self._log), database)
         return server_log(self._named)
 
     def _failed_builds(self) -> tuple[tuple[FailedBuild, ...], str]:
