@@ -36,7 +36,7 @@ def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
     if not rows:
         return []
     heads = list(rows[0])
-    cells = [[_cut(" ".join(str(row.get(head, "")).split()), widest) for head in heads] for row in rows]
+    cells = [[cut(" ".join(str(row.get(head, "")).split()), widest) for head in heads] for row in rows]
     widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
     right = [all(re.match(r"[-–0-9≥<]", line[i]) for line in cells if line[i]) for i in range(len(heads))]
     lines = [[head.upper() for head in heads], *cells]
@@ -46,7 +46,8 @@ def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
     ]
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """The beginning of a text that is too long."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -70,6 +70,25 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["add-missing-index"], "there is no instance to work on"),
+        (["no-such-runbook"], "there is no runbook 'no-such-runbook'"),
+        (["slow-queries", "--by", "a|b"], "--by is 'a/b', expected one of"),
+        (["slow-queries", "--no-such-option", "1"], "has no option --no-such-option"),
+        ([], "which runbook?"),
+        (["slow-queries", "--dsn", "host=/nowhere user=x"], "No contact to x@/nowhere"),
+    ],
+)
+def test_a_plugin_that_cannot_look_says_why(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--dsn", "host=/nowhere"] if words and "--dsn" not in words and words != ["add-missing-index"] else []
+    assert cli.call(["check", *words, *where, "-o", "nagios"]) == 3
+    out, err = capsys.readouterr()
+    assert (out.startswith("UNKNOWN - "), out.count("\n"), "|" in out, err) == (True, 1, False, "")
+    assert says in out
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("nonsense", "is not TOML"),

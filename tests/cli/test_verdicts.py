@@ -74,8 +74,24 @@ def test_json_tells_what_is_underneath(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_plugin_and_monitoring_count_what_is_waived_as_ok(capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, "nagios")
-    assert line.startswith("WARNING - times over: 2.00 × | 'lag'=12s;5;30 'statement:7'=2;1;4 'statement:-8'=5;1;4")
+    assert line == (
+        "WARNING - times over: 2.00 ×, SELECT 1; UNKNOWN disk: `GRANT pg_monitor TO x;`"
+        " | 'lag'=12s;5;30 'statement:7'=2;1;4 'statement:-8'=5;1;4\n"
+    )
     assert list(counts(FOUND).values()) == [2, 1, 0, 1]
+
+
+def test_a_plugin_names_the_first_of_each_state_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "SELECT a || $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM u WHERE e = $3)"
+    slow = [Finding("times over", 9.0 - n, "×", 1, 4, columns={"statement": text}, id=f"s:{n}") for n in range(4)]
+    short = Finding("window", None, note="the figures are of 3 s only")
+    line = told(capsys, "nagios", Checked("b", (Finding("load", 0.3), *slow, short))).partition(" | ")[0]
+    assert line == (
+        "CRITICAL - times over: 9.00 ×, SELECT a // $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM …; "
+        "8.00 ×, SELECT a // $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM …; 2 more; "
+        "UNKNOWN window: the figures are of 3 s only"
+    )
+    assert told(capsys, "nagios", Checked("b", (Finding("load", 0.3),))) == "OK - load: 0.30 | 'load'=0.3;;\n"
 
 
 @pytest.mark.parametrize(
