@@ -220,6 +220,16 @@ def _for(entry: Any, made: Any) -> Any:
     return made
 
 
+def _to_the_lab(where: Where) -> str:
+    """How a drill gets to the lab: it is up, or has to be started."""
+    from aiprod_ops import config
+
+    if config.load_lab() is None:
+        return "aiprod-ops lab up"
+    given = [f"--{name}" for name in ("config", "target", "dsn") if getattr(where, name)]
+    return f"the lab is up: add --target lab{f' in place of {given[0]}' if given else ''}"
+
+
 @click.command("drill", context_settings=options.PASS_THROUGH)
 @_book
 @options.output("text", "json")
@@ -237,7 +247,7 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
         if not world.context.target.is_for_drills:
-            raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
+            raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint=_to_the_lab(where))
         params = entry.read_params({**entry.book.drill_with, **given}, world.context.promises)
         began = world.context.clock.monotonic()
         try:

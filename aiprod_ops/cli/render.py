@@ -72,10 +72,10 @@ def outline(value: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"  {line}" for line in rest)
 
 
-def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
+def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
     """Print a plan: what would be done, the SQL, the lock, the size, the estimate, the undo, the digest.
 
-    `following` is the next command, that the last line names.
+    `following` is the next command, that the last line names; none where the question that comes next names it.
     """
     if output == "json":
         as_json({**msgspec.to_builtins(draft), "moving": None, "next": following})
@@ -95,7 +95,8 @@ def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
     _left_out(draft)
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
-    say(f"next: {following}")
+    if following:
+        say(f"next: {following}")
 
 
 def _left_out(draft: Draft) -> None:

@@ -6,7 +6,7 @@ import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.gate import ask, signals
-from aiprod_ops.cli.options import Where
+from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.errors import Broken, UsageError
 
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  #: shown by its first 12 digits, as everywhere
@@ -65,8 +65,8 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
                 raise NotApproved(f"the undo plan of {run} has the digest {draft.digest[:12]}, not {digest}")
             if not digest:
                 if output == "text":
-                    render.plan(entry, draft, output, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
-                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
+                    render.plan(entry, draft, output)
+                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}{repeated(where)}")
         with signals(world.stop):
             outcome = roll_back(world, entry, journal, draft, digest or "typed on the terminal")
         return tell_outcome(world, outcome, output)

@@ -11,6 +11,7 @@ import pytest
 
 from aiprod_ops import cli
 from aiprod_ops.cli import redaction
+from aiprod_ops.cli.lab import leading_to
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,29 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["exit"] == code == 78
     assert set(error) == {"kind", "message", "hint", "exit"}
+
+
+def test_who_has_a_configuration_is_led_to_the_lab_and_not_to_production(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "state/lab/aiprod-ops.toml"
+    lab.parent.mkdir(parents=True)
+    lab.write_text('[targets.lab]\nprobe = "host=/nowhere"\nenvironment = "lab"\n')
+    assert leading_to(lab, None) == ""
+    own = tmp_path / "config/aiprod-ops/config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[targets.production]\nprobe = "host=/nowhere"\n')
+    assert leading_to(lab, None) == " --target lab"
+    assert leading_to(lab, lab.parent) == f" --config {lab}"
+    for words, says in (
+        ((), "the lab is up: add --target lab\n"),
+        (("--target", "production"), "the lab is up: add --target lab in place of --target\n"),
+    ):
+        assert cli.call(["drill", "verify-indexes", *words]) == 64
+        assert capsys.readouterr().err.endswith(f"next: {says}")
+    lab.unlink()
+    assert cli.call(["drill", "verify-indexes"]) == 64
+    assert "next: aiprod-ops lab up" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

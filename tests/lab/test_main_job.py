@@ -176,6 +176,7 @@ def _alembic(dsn: str, folder: Path | None, revision: str) -> None:
 def test_rollback_of_a_finished_run_needs_an_approval_of_its_own(job: Job) -> None:
     asked = job.bench.run("rollback", job.run)
     assert asked.exit == 12, asked.said
+    assert ("digest" in asked.out, asked.said.count("next: ")) == (True, 1), asked.said
     digest = asked.err.split("--apply ")[1].split()[0]
     assert (wrong := job.bench.run("rollback", job.run, "--apply", "0123456789ab")).exit == 12, wrong.said
     done = job.bench.run("rollback", job.run, "--apply", digest)
