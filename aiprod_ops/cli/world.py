@@ -115,15 +115,18 @@ def _platform(settings: Settings, target: Target) -> Platform:
 
     if target.platform != "local":
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there is: local")
-    backup = target.backup or target.actor or target.probe
+    identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
+    backup = target.dsn(identity)
     return LocalPlatform(
-        backup=replace(target, backup=backup).dsn("backup"),
+        backup=backup,
         database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
-        connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
+        connect=lambda dsn: PostgresDatabase(
+            dsn, writes=True, application_name="aiprod-ops copy", identity=identity
+        ),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
-        repository=_repository(target, replace(target, backup=backup).dsn("backup")) if target.backups else None,
+        repository=_repository(target, backup) if target.backups else None,
     )
 
 

@@ -58,7 +58,7 @@ def test_an_error_goes_to_stderr_and_names_the_next_step(capsys: pytest.CaptureF
     cli.call(["plan", "add-missing-index"])
     out, err = capsys.readouterr()
     assert out == ""
-    assert "there is no instance to work on" in err
+    assert "there is no instance to work on: there is no configuration file\n" in err
     assert "aiprod-ops lab up" in err
 
 
@@ -68,6 +68,11 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["exit"] == code == 78
     assert set(error) == {"kind", "message", "hint", "exit"}
+
+
+def test_one_line_of_several_checks_is_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["check", "--all", "--dsn", "host=/nowhere"]) == 3
+    assert "No such file or directory. Check that the server runs" in capsys.readouterr().out
 
 
 def test_who_has_a_configuration_is_led_to_the_lab_and_not_to_production(

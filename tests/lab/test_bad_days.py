@@ -106,6 +106,11 @@ def test_the_actors_password_is_wrong(bench: Bench) -> None:
     assert bench.indexes() == {}
 
 
+def test_the_backups_password_is_wrong(bench: Bench) -> None:
+    done = bench.run("prove", BOOK, "--plan", bench.plan(*HASTY), "--backup-dsn", _tcp(bench, "aiprod_backup"))
+    assert (done.exit, "user and password of the backup DSN" in done.err) == (77, True), done.said
+
+
 def _tcp(bench: Bench, role: str) -> str:
     return f"postgresql://{role}:hunter22@127.0.0.1:{bench.fleet.ports[0]}/aiprod"
 

@@ -38,14 +38,16 @@ class PostgresDatabase:
 
     A probe (`writes=False`) runs all in READ ONLY transactions with a lock time-out of 2 s and refuses `execute`
     An actor runs in autocommit without a lock time-out; it needs a direct connection, not a pooler in transaction mode.
-    `log` is a JSON log file of the server or a folder of them, where they can be read as files.
+    `log` is a JSON log file of the server or a folder of them, where they can be read as files; `identity` what the
+    configuration calls the DSN: actor or probe, unless it is another one's.
     Raises ConfigurationError for a DSN that cannot be read.
     """
 
     def __init__(
-        self, dsn: str, *, writes: bool, application_name: str, log: str = "", connect_timeout: Seconds = _PATIENCE
-    ) -> None:
-        where = target(dsn, "actor" if writes else "probe")
+        self, dsn: str, *, writes: bool, application_name: str, log: str = "", connect_timeout: Seconds = _PATIENCE,
+        identity: str = "",
+    ) -> None:  # fmt: skip
+        where = target(dsn, identity or ("actor" if writes else "probe"))
         self._session = Session(
             where, writes=writes, application_name=application_name, connect_timeout=connect_timeout
         )
@@ -136,7 +138,7 @@ class PostgresDatabase:
             missing = " ".join(log.missing) if self._log else ""
             return logged(log.files, log.database, query_ids, since) if query_ids else {}, missing
         except (ConfigurationError, Failed, PermissionMissing, TimedOut) as error:
-            return {}, f"{error.message} {error.hint}".strip()
+            return {}, error.told
         except OSError as error:
             return {}, f"The log {self._log} cannot be read: {error.strerror}"
 
@@ -159,7 +161,7 @@ class PostgresDatabase:
     def another(self) -> "PostgresDatabase":
         return PostgresDatabase(
             self._dsn, writes=self._writes, application_name=self._application_name, log=self._log,
-            connect_timeout=self._patience,
+            connect_timeout=self._patience, identity=self._session.target.identity,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -118,7 +118,7 @@ def _refusal(state: str, said: str, error: psycopg2.Error, target: Target) -> Op
     hint = error.diag.message_hint or ""
     if state == "42501":
         return PermissionMissing(
-            f"{target}: {said}", hint=f"Grant what is missing to the role of the {target.identity} DSN. {hint}".strip()
+            f"{target}: {said}", hint=f"Grant what is missing to {target.role}. {hint}".strip()
         )
     if state == "25006":
         return Refused(
