@@ -121,9 +121,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
         backup=backup,
         database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
-        connect=lambda dsn: PostgresDatabase(
-            dsn, writes=True, application_name="aiprod-ops copy", identity=identity
-        ),
+        connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy", identity=identity),
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         repository=_repository(target, backup) if target.backups else None,
