@@ -254,7 +254,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
             continue
         build = api.build_of(action)
         is_there = api.is_built(ctx, build)
-        yield Finding(f"{build} is valid", float(not is_there), "", crit=1, note="" if is_there else "it is not")
+        yield Finding(f"{build} is valid", float(not is_there), "grade", crit=1, note="" if is_there else "it is not")
         served = [counted.get(statement.query_id, statement) for statement in api.served(build)]
         yield from api.choices(ctx.db, str(build), served, schema)
 

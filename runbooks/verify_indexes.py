@@ -241,7 +241,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
         kind = book.kinds[action.kind]
         is_done = kind.done(ctx, kind.subject(action))
         note = kind.text(kind.subject(action)) if is_done else "it is not to be seen"
-        yield Finding(f"{action.kind} {action.name}", float(not is_done), "", crit=1, note=note)
+        yield Finding(f"{action.kind} {action.name}", float(not is_done), "grade", crit=1, note=note)
 
 
 def _tables(plan: Plan) -> list[api.Name]:

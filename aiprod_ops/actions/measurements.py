@@ -308,13 +308,17 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
             chosen.setdefault(kind, []).extend(used)
     if not chosen:
         note = f"not seen: {'; '.join(sorted(set(notes)))}"
-        yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=note)
+        yield Finding(f"{name} is chosen by the planner", 0.0, "grade", warn=0.0, note=note)
     for kind, used in chosen.items():
         note = f"for {sum(used)} of {len(used)}"
         if spared and kind == "generic":
             note += f"; {spared} statements stay with custom plans, which cost less"
         yield Finding(
-            f"{name} is chosen by the planner, {kind} plan", float(bool(used) and not any(used)), "", crit=1, note=note
+            f"{name} is chosen by the planner, {kind} plan",
+            float(bool(used) and not any(used)),
+            "grade",
+            crit=1,
+            note=note,
         )
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,27 +49,6 @@ def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
 def cut(text: str, width: int) -> str:
     """The beginning of a text that is too long."""
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def outline(value: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of nested data for people: `name: value`, what is inside further right, nothing for what is empty."""
-    for name, part in value.items():
-        if part in ("", None, [], {}, ()):
-            continue
-        if isinstance(part, Mapping):
-            yield f"{name}:"
-            yield from (f"  {line}" for line in outline(part))
-        elif isinstance(part, list | tuple) and any(isinstance(each, Mapping) for each in part):
-            yield f"{name}:"
-            for each in part:
-                first, *rest = list(outline(each)) or ["{}"]
-                yield f"  - {first}"
-                yield from (f"    {line}" for line in rest)
-        else:
-            text = ", ".join(map(str, part)) if isinstance(part, list | tuple) else str(part)
-            first, *rest = text.splitlines()
-            yield f"{name}: {first}"
-            yield from (f"  {line}" for line in rest)
 
 
 def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
@@ -150,9 +129,10 @@ def _case(units: Sequence[Comparison]) -> dict[str, str]:
 
 
 def _sampled(value: Sampled) -> str:
-    spread = "" if value.low == value.high else f" ({_figure(value.low)}–{_figure(value.high)})"
-    return _figure(value.median) + spread
+    spread = "" if value.low == value.high else f" ({figure(value.low)}–{figure(value.high)})"
+    return figure(value.median) + spread
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A number without a unit: three digits that matter."""
     return f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"

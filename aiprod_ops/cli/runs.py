@@ -1,7 +1,5 @@
 """`resume`, `rollback`, `runs`: what became of runs, and how they are finished or taken back."""
 
-import re
-
 import click
 
 from aiprod_ops.cli import options
@@ -9,7 +7,6 @@ from aiprod_ops.cli.gate import ask, signals
 from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.errors import Broken, UsageError
 
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  #: shown by its first 12 digits, as everywhere
 _run = click.argument("run", shell_complete=options.complete_run)
 
 
@@ -130,7 +127,7 @@ def runs_list(output: str, where: Where) -> int:
 def runs_show(run: str, output: str, where: Where) -> int:
     """Show a run's journal, record by record."""
     from aiprod_ops.adapters.clock import SystemClock
-    from aiprod_ops.cli import render
+    from aiprod_ops.cli import records, render
     from aiprod_ops.cli.world import store_of
     from aiprod_ops.engine.journal import Journal
 
@@ -139,10 +136,6 @@ def runs_show(run: str, output: str, where: Where) -> int:
         render.as_json(journal.records)
         return 0
     for record in journal.records:
-        deep = {key: value for key, value in record.data.items() if isinstance(value, list | dict)}
-        flat = [f"{key} {value}" for key, value in record.data.items() if key not in deep and value not in ("", None)]
-        told = _DIGEST.sub(r"\1", ", ".join(flat))
-        render.say(f"{record.n:>3}  {record.at[:19].replace('T', ' ')}  {record.kind:<10} {told}".rstrip())
-        for line in render.outline(deep):
-            render.say(f"{'':26}{line}")
+        for line in records.lines(record):
+            render.say(line)
     return 0
