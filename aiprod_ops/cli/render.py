@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,19 +32,43 @@ def as_json(value: Any) -> None:
     say(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
 
 
+_INDENT = 2  #: what callers put before each line
+_LEAST = 32  #: no column is cut to less
+
+
 def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
-    """Lines of a table; figures stand right, the widest column is cut to fit."""
+    """Lines of a table; figures stand right. Cells are cut to what fits the terminal, as $COLUMNS or itself tells it;
+    where neither does (a file, a pipe), to `widest`."""
     if not rows:
         return []
     heads = list(rows[0])
-    cells = [[cut(" ".join(str(row.get(head, "")).split()), widest) for head in heads] for row in rows]
+    whole = [[" ".join(str(row.get(head, "")).split()) for head in heads] for row in rows]
+    right = [all(re.match(r"[-–0-9≥<]", line[i]) for line in whole if line[i]) for i in range(len(heads))]
+    natural = [max(len(head), *(len(line[i]) for line in whole)) for i, head in enumerate(heads)]
+    room = shutil.get_terminal_size((0, 0)).columns
+    most = fitting(natural, right, room - _INDENT - 2 * (len(heads) - 1)) if room else [widest] * len(heads)
+    cells = [[cut(cell, most[i]) for i, cell in enumerate(line)] for line in whole]
     widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
-    right = [all(re.match(r"[-–0-9≥<]", line[i]) for line in cells if line[i]) for i in range(len(heads))]
     lines = [[head.upper() for head in heads], *cells]
     return [
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def fitting(natural: Sequence[int], rigid: Sequence[bool], room: int) -> list[int]:
+    """Widths of columns that fit together: the widest one gives way first, to 32 at the least; figures never do.
+
+    >>> [fitting([8, 120, 60, 19], [False, False, False, True], room) for room in (210, 150, 60)]
+    [[8, 120, 60, 19], [8, 63, 60, 19], [8, 32, 32, 19]]
+    """
+    widths = list(natural)
+    while sum(widths) > room:
+        soft = [width for width, is_rigid in zip(widths, rigid, strict=True) if not is_rigid]
+        if max(soft, default=0) <= _LEAST:
+            break
+        widths[next(i for i, width in enumerate(widths) if width == max(soft) and not rigid[i])] -= 1
+    return widths
 
 
 def cut(text: str, width: int) -> str:

@@ -85,11 +85,20 @@ def _said(finding: Finding) -> str:
     return "; ".join(part for part in (finding.note, waiver) if part)
 
 
+_COMPARED = 3  #: findings that are named as new, and as gone
+
+
 def _compared(result: Checked) -> str:
     """What is new or gone since the last check; nothing where there is nothing to tell."""
     if result.since is None or (result.status is Status.OK and not result.new and not result.gone):
         return ""
-    parts = [f"{word}: {', '.join(names)}" for word, names in (("new", result.new), ("gone", result.gone)) if names]
+    about = {finding.id: _about(finding) for finding in result.findings}
+    parts = [
+        f"{word}: {', '.join([about.get(name) or name for name in names[:_COMPARED]])}"
+        + (f" and {len(names) - _COMPARED} more" if len(names) > _COMPARED else "")
+        for word, names in (("new", result.new), ("gone", result.gone))
+        if names
+    ]
     return f"since {result.since:%Y-%m-%d %H:%M} UTC: {'; '.join(parts) or 'nothing new, nothing gone'}"
 
 
@@ -137,10 +146,15 @@ def _of_state(result: Checked, state: Status) -> str:
 def _brief(finding: Finding, before: str = "") -> str:
     """A finding as a person would name it: by the statement it is about, not by an id. What was measured is said once
     of several one after the other."""
-    about = next((cut(" ".join(cell.split()), 60) for cell in finding.columns.values()), "")
+    about = _about(finding)
     shown = "" if finding.value is None else finding.shown
     told = ", ".join(part for part in (shown, about, finding.note) if part)
     return told if finding.metric == before else f"{finding.metric}: {told}"
+
+
+def _about(finding: Finding) -> str:
+    """The statement, the session, … that a finding of a table is about: its first cell."""
+    return next((cut(" ".join(cell.split()), 60) for cell in finding.columns.values()), "")
 
 
 def _flat(text: str) -> str:
