@@ -25,8 +25,9 @@ column statistics and sequences.
 
 What can be repaired is planned: an index is built, restored, rebuilt or removed, concurrently. On a restored copy the
 workload is replayed before and after with real values, with a custom and with a generic plan; a removal that makes a
-statement read more is refused, and so is a rebuild that gives back too little. The proof tells what each index is
-worth: what it saves the workload, and what it costs in WAL, HOT updates and bytes.
+statement read more is refused, and so is a rebuild that gives back too little. For an index that a foreign key misses
+a row on the other side is deleted before and after, and rolled back. The proof tells what each index is worth: what it
+saves the workload, and what it costs in WAL, HOT updates and bytes.
 
 Source: PostgreSQL manual, "Routine Reindexing"; CREATE INDEX, "Building Indexes Concurrently"; appendix F, "amcheck",
 "pgstattuple".

@@ -26,8 +26,8 @@ from aiprod_ops.units import Milliseconds, Seconds
 PLANS = ("custom", "generic")
 _EVER = datetime.min.replace(tzinfo=UTC)
 LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
-_BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
-_MOST = 5  # runs of each
+BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
+MOST_RUNS = 5  # runs of each
 
 #: Worse means 1.2 × the buffers and 1.2 × the time. Time alone counts only where the buffers did not become fewer and
 #: every run after, two at least, took more than twice the slowest run before: on a busy machine one median says nothing
@@ -211,7 +211,7 @@ def _without_values(error: OpsError, case: Case) -> str:
 
 def _repeated(database: Database, case: Case) -> Measured:
     measured = Measured()
-    while not measured.ms or (len(measured.ms) < _MOST and sum(measured.ms) < _BUDGET):
+    while not measured.ms or (len(measured.ms) < MOST_RUNS and sum(measured.ms) < BUDGET):
         try:
             plan = explained(database, case, analyze=True)
         except TimedOut:
