@@ -56,7 +56,7 @@ class Params:
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
-    size: Bytes = Bytes(2**40)  #: bytes that new indexes may take together, as estimated
+    size: Bytes = Bytes(10**12)  #: bytes that new indexes may take together, as estimated
     wal: Bytes = Bytes(8192)  #: WAL that they may add to a statement that writes, on average, as estimated
     most: int = 20  #: statements that are measured on the copy, largest total time first
 
@@ -206,7 +206,7 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
             "create-index",
             build,
             basis=table,
-            undo=Action("drop-index", Build(index)),
+            undo=Action("drop-index", Build(index), lock=api.LOCK, estimate=api.Estimate(Seconds(1))),
             lock=api.LOCK,
             estimate=api.build_estimate(facts.sizes[str(index.table)], candidate.size),
             timeout=api.LONGEST,

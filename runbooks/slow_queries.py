@@ -8,6 +8,9 @@ A statement over the objective raises the status whether an index would help or 
 one does; the others need a better statement, fewer calls, or more memory: temporary files and WAL are shown beside.
 Utility statements (CREATE INDEX, VACUUM, COPY) are listed and not judged: they are long by nature.
 
+`BREAKS` names the promises that a statement does not keep: `mean ≤ …` of one call, `load ≤ …` of a core that all its
+calls together keep busy. `VS BEFORE` is the mean, as a multiple of the day before the window.
+
 A statement is called slower when its mean is `--regression` times that of the day before the window. Run times vary up
 to 2 times from run to run on a busy machine, so a mean of fewer than 20 calls says nothing, and neither does less than
 2 ms: the same 2 ms by which a proof calls a statement worse. Look at the blocks of a call beside it. If they grew as

@@ -68,7 +68,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 def cli() -> None:
     """Runbooks that run, and prove themselves.
 
-    check → plan → prove → run --apply DIGEST. Only the last one changes anything.
+    check → plan → prove → run --apply DIGEST. Only run, resume and rollback change anything.
     """
 
 

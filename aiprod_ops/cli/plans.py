@@ -133,23 +133,26 @@ def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bo
         render.say(f"  note: {note}")
     for name, reason in sorted(proven.proof.refused.items()):
         render.say(f"  REFUSED {name}: {reason}")
-    nothing = proven.draft is not None and not proven.draft.plan.actions
+    render.say(_verdict(proven))
+    if not proven.draft:
+        step = "plan" if "plan" in entry.book.phases else "prove"
+        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
+    elif proven.draft.plan.actions:
+        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
+    return int(proven.evidence.body["exit"])
+
+
+def _verdict(proven: Any) -> str:
     verdict = (
         "EXAMINED, nothing is planned"
-        if nothing
+        if proven.draft and not proven.draft.plan.actions
         else "PROVEN"
         if not proven.proof.refused
         else "PROVEN IN PART"
         if proven.draft
         else "DISPROVED"
     )
-    render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
-    if not proven.draft:
-        step = "plan" if "plan" in entry.book.phases else "prove"
-        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
-    elif not nothing:
-        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
-    return int(proven.evidence.body["exit"])
+    return f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}"
 
 
 @click.command("run", context_settings=options.PASS_THROUGH)
@@ -206,7 +209,9 @@ def run_command(
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():
-                ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
+                proven = ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
+                if proven is not None and output == "text":
+                    render.say(_verdict(proven))
             ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
         confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):

@@ -93,7 +93,10 @@ def runs_command() -> None:
 @options.output("text", "json")
 @options.where
 def runs_list(output: str, where: Where) -> int:
-    """List runs, oldest first; an unfinished one names the command that finishes it."""
+    """List runs, oldest first.
+
+    An unfinished one names the command that finishes it.
+    """
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.cli import render
     from aiprod_ops.cli.world import store_of

@@ -10,8 +10,10 @@ import click
 import pytest
 
 from aiprod_ops import cli
+from aiprod_ops.adapters.local.programs import find, of_major
 from aiprod_ops.cli import redaction
 from aiprod_ops.cli.lab import leading_to
+from aiprod_ops.lab import folder
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,37 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["exit"] == code == 78
     assert set(error) == {"kind", "message", "hint", "exit"}
+
+
+@pytest.mark.parametrize("words", [[], ["runs"], ["evidence"], ["lab"], ["docs"]])
+def test_the_help_of_a_group_is_not_cut(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call([*words, "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines()[1:] if line.endswith("...")] == []
+
+
+def test_what_goes_with_a_lab_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "lab"
+    for name in (folder.MARKER, "state/runs/one/journal.jsonl", "state/evidence/000001.json", "state/evidence/HEAD"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}")
+    assert cli.call(["lab", "down", "--folder", str(place)]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"removed {place} and what was kept there: 1 journal, 1 record of evidence\n")
+    assert not place.exists()
+
+
+def test_the_programs_of_the_servers_version_are_found_where_debian_puts_them(tmp_path: Path) -> None:
+    wheel = find().major
+    for major in (wheel, wheel + 1):
+        program = tmp_path / str(major) / "postgres"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {major}.3'\n")
+        program.chmod(0o755)
+    debian = f"{tmp_path}/{{major}}"
+    assert of_major(wheel + 1, None, debian).bin == (tmp_path / str(wheel + 1)).resolve()
+    assert of_major(wheel, None, debian).bin == find().bin
+    assert of_major(wheel + 2, None, debian).bin == find().bin
+    assert of_major(wheel + 1, find().bin, debian).bin == find().bin, "what was named is taken"
 
 
 def test_one_line_of_several_checks_is_sentences(capsys: pytest.CaptureFixture[str]) -> None:

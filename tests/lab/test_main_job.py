@@ -177,6 +177,8 @@ def test_rollback_of_a_finished_run_needs_an_approval_of_its_own(job: Job) -> No
     asked = job.bench.run("rollback", job.run)
     assert asked.exit == 12, asked.said
     assert ("digest" in asked.out, asked.said.count("next: ")) == (True, 1), asked.said
+    assert asked.out.count("  lock      SHARE UPDATE EXCLUSIVE") == asked.out.count("drop-index ") > 0, asked.said
+    assert asked.out.count("  takes     about 1.00 s") == asked.out.count("drop-index "), asked.said
     digest = asked.err.split("--apply ")[1].split()[0]
     assert (wrong := job.bench.run("rollback", job.run, "--apply", "0123456789ab")).exit == 12, wrong.said
     done = job.bench.run("rollback", job.run, "--apply", digest)
