@@ -1,9 +1,9 @@
 """Add the index that a slow statement is missing.
 
-Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's log), and
-parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that an
-existing index already serves. A statement that no index helps is OK here: `aiprod-ops check slow-queries` judges it.
-One that cannot be read is UNKNOWN.
+Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's JSON log),
+and parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that
+an existing index already serves. A statement that no index helps is OK here: `aiprod-ops check slow-queries` judges it.
+One that cannot be read is UNKNOWN. So is nothing found, where the counters are younger than `--least`.
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is

@@ -16,8 +16,8 @@ to 2 times from run to run on a busy machine, so a mean of fewer than 20 calls s
 2 ms: the same 2 ms by which a proof calls a statement worse. Look at the blocks of a call beside it. If they grew as
 well, the plan or the data changed; if they did not, the machine was busy.
 
-Where the counters cannot be read the server's log is: only calls over `log_min_duration_statement` are in it, so its
-figures are lower bounds. Values that users sent are shown with `--show-parameters` and kept nowhere.
+Where the counters cannot be read the server's JSON log is: only calls over `log_min_duration_statement` are in it, so
+its figures are lower bounds. Values that users sent are shown with `--show-parameters` and kept nowhere.
 
 Source: PostgreSQL manual, appendix F, "pg_stat_statements"; "Resource Consumption", `work_mem`.
 """

@@ -94,7 +94,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             statistics[table, column] = _read(source, table, column)
     samples = source.samples(sorted(slots), 20)
     found: list[Subject] = []
-    unlogged = ""
+    _, unlogged = source.logged((), _EVER)  # values come from statistics all the same: that is worth a note
     for statement in chosen:
         if statement.query_id not in slots:
             continue
@@ -107,7 +107,6 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
         sets = _value_sets(statement, slots[statement.query_id], statistics, calls)
         if isinstance(sets, Missing):
             notes.append(f"not measured: {_short(statement.text)} ({sets.reason})")
-            unlogged = unlogged or source.logged((), _EVER)[1]
             continue
         text, sets = parameters.repaired(statement.text), fresh(sets, slots[statement.query_id], schema)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))

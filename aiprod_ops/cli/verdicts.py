@@ -118,7 +118,8 @@ def _nagios(results: Sequence[Checked], status: Status) -> str:
     )
     bad = [result for result in results if result.status is not Status.OK] or list(results[:1])
     text = "; ".join(f"{f'{result.runbook}: ' if many else ''}{_leading(result)}" for result in bad)
-    return f"{plugin_line(status, text)} | {data}"
+    line = plugin_line(status, text)
+    return f"{line} | {data}" if data else line
 
 
 def plugin_line(status: Status, text: str) -> str:

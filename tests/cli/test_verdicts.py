@@ -91,6 +91,7 @@ def test_a_plugin_names_the_first_of_each_state_and_counts_the_rest(capsys: pyte
         "8.00 ×, SELECT a // $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM …; 2 more; "
         "UNKNOWN window: the figures are of 3 s only"
     )
+    assert told(capsys, "nagios", Checked("b", (short,))) == "UNKNOWN - window: the figures are of 3 s only\n"
     assert told(capsys, "nagios", Checked("b", (Finding("load", 0.3),))) == "OK - load: 0.30 | 'load'=0.3;;\n"
 
 

@@ -1,6 +1,7 @@
 """The JSON log: what is a call, what is not, and that no file is ever read whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,6 @@ def test_what_a_call_in_the_log_would_tell_names_the_log_that_cannot_be_used() -
         found, notes = measurements.subjects(MemoryDatabase(unlogged=unlogged), [asked], schema)
         assert (found, notes[1:]) == ([], [unlogged] if unlogged else [])
         assert "it needs a call in the JSON log" in notes[0]
+        plain = replace(asked, text="select id from t")
+        found, notes = measurements.subjects(MemoryDatabase(unlogged=unlogged), [plain], schema)
+        assert (len(found), notes) == (1, [unlogged] if unlogged else [])
