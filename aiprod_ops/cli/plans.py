@@ -10,6 +10,7 @@ from aiprod_ops.cli.checks import known
 from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
+from aiprod_ops.cli.proofs import tell_proof, verdict
 from aiprod_ops.errors import Broken, OpsError, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
@@ -104,55 +105,7 @@ def prove_command(
             click.echo(f"Nothing to prove: {entry.id} plans no change.")
             return 0
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
-    return _tell_proof(entry, proven, output, where, every=every)
-
-
-def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
-    from aiprod_ops.cli import render, verdicts
-    from aiprod_ops.units import show
-
-    if output == "json":
-        render.as_json({**proven.evidence.body, "evidence": proven.evidence.n, "seal": proven.evidence.seal})
-        return int(proven.evidence.body["exit"])
-    copy = proven.restored
-    size, took = show(copy["size"], "B"), show(copy["seconds"], "s")
-    source = f" of {copy['backup']}" if copy["backup"] else ""
-    made = f"{size}, restored in {took}" if copy["checks"] else f"given up after {took}"
-    render.say(f"Copy{source}: {'; '.join([made, *copy['checks']])}")
-    render.say()
-    if proven.proof.comparisons:
-        render.comparisons(proven.proof.comparisons, every=every)
-        render.say()
-    for line in render.table(proven.proof.worth):
-        render.say(f"  {line}")
-    for finding in proven.proof.findings:
-        render.say(f"  {verdicts.line(finding)}")
-    if proven.proof.worth or proven.proof.findings:
-        render.say()
-    for note in proven.proof.notes:
-        render.say(f"  note: {note}")
-    for name, reason in sorted(proven.proof.refused.items()):
-        render.say(f"  REFUSED {name}: {reason}")
-    render.say(_verdict(proven))
-    if not proven.draft:
-        step = "plan" if "plan" in entry.book.phases else "prove"
-        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
-    elif proven.draft.plan.actions:
-        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
-    return int(proven.evidence.body["exit"])
-
-
-def _verdict(proven: Any) -> str:
-    verdict = (
-        "EXAMINED, nothing is planned"
-        if proven.draft and not proven.draft.plan.actions
-        else "PROVEN"
-        if not proven.proof.refused
-        else "PROVEN IN PART"
-        if proven.draft
-        else "DISPROVED"
-    )
-    return f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}"
+    return tell_proof(entry, proven, output, where, every=every)
 
 
 @click.command("run", context_settings=options.PASS_THROUGH)
@@ -211,7 +164,7 @@ def run_command(
             if is_attended():
                 proven = ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
                 if proven is not None and output == "text":
-                    render.say(_verdict(proven))
+                    render.say(verdict(proven))
             ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
         confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):
