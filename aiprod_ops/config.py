@@ -89,6 +89,9 @@ class Target:
         return value
 
 
+_NOWHERE = "no configuration file"
+
+
 @dataclass(frozen=True)
 class Settings:
     """The one settings object."""
@@ -98,7 +101,7 @@ class Settings:
     runbook_folders: tuple[Path, ...] = ()
     service: Path | None = None
     waivers: tuple[Waiver, ...] = ()
-    origin: str = "no configuration file"
+    origin: str = _NOWHERE
 
     @cached_property
     def promises(self) -> Promises:
@@ -119,9 +122,10 @@ class Settings:
             return next(iter(self.targets.values()))
         if not name and self.targets:
             raise UsageError(f"which instance? {self.origin} names {known}", hint="add --target NAME")
-        if not name:
+        if not self.targets:
+            named = "there is no configuration file" if self.origin == _NOWHERE else f"{self.origin} names none"
             raise ConfigurationError(
-                f"there is no instance to work on: {self.origin} names none",
+                f"there is no instance to work on: {named}",
                 hint="give --dsn postgresql://…, write a configuration file, or start the lab: aiprod-ops lab up",
             )
         raise ConfigurationError(f"{self.origin} has no target {name!r}; it names {known}")

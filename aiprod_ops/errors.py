@@ -36,6 +36,16 @@ class OpsError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def told(self) -> str:
+        """Message and hint as one text, where both have to stand in one line.
+
+        >>> OpsError("No contact", hint="Look.").told, OpsError("No contact.", hint="add it").told, OpsError("No").told
+        ('No contact. Look.', 'No contact; add it', 'No')
+        """
+        between = ". " if self.hint[:1].isupper() else "; "
+        return f"{self.message.rstrip('.')}{between}{self.hint}" if self.hint else self.message
+
 
 class UsageError(OpsError):
     """The command line asks for something that does not exist or does not fit together."""

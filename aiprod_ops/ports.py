@@ -107,8 +107,8 @@ class Database(Protocol):
         table is read, too, to see that the index has each row: without it an index that lacks rows looks sound."""
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
-        """What the log tells of these statements since a time, and why it could not be read. Where there is no log, or
-        none that this role may read, neither."""
+        """What the log tells of these statements since a time, and why it could not be read. Where none is configured,
+        and this role may read none, neither."""
 
     def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
         """Of a session that reads: within it every query sees one moment, this one or the one that another session

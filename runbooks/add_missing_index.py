@@ -1,9 +1,9 @@
 """Add the index that a slow statement is missing.
 
-Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's log), and
-parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that an
-existing index already serves. A statement that no index helps is OK here: `aiprod-ops check slow-queries` judges it.
-One that cannot be read is UNKNOWN.
+Statements that take too long, or too much in total, are read from `pg_stat_statements` (or from the server's JSON log),
+and parsed by PostgreSQL's own parser. What they compare and sort by gives the index they miss; nothing is proposed that
+an existing index already serves. A statement that no index helps is OK here: `aiprod-ops check slow-queries` judges it.
+One that cannot be read is UNKNOWN. So is nothing found, where the counters are younger than `--least`.
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is
@@ -50,12 +50,13 @@ class Params:
     objective: Milliseconds = api.promise("database.statement_mean", least=0.001)  #: mean of one call; above it is slow
     load: Cores = api.promise("database.statement_load")  #: part of one core that one statement may keep busy
     wasted: Cores = api.promise("database.wasted_load")  #: cores that missing indexes may keep busy in all
+    least: Seconds = Seconds(10)  #: where nothing is found, counters that are younger have not seen enough to say so
     min_gain: float = api.limited(2.0, least=1)  #: buffers before / after on the copy, for at least one statement
     patience: Seconds = Seconds(300)  #: how long the build may wait for older transactions of others
     blocked: Seconds = Seconds(5)  #: how long a session may wait for the build
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
-    size: Bytes = Bytes(2**40)  #: bytes that new indexes may take together, as estimated
+    size: Bytes = Bytes(10**12)  #: bytes that new indexes may take together, as estimated
     wal: Bytes = Bytes(8192)  #: WAL that they may add to a statement that writes, on average, as estimated
     most: int = 20  #: statements that are measured on the copy, largest total time first
 
@@ -98,9 +99,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     advice = _advice(facts, params)
     helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
+    is_young = not helped and facts.workload.window < params.least
+    seen = f"{_YOUNG if is_young else ''}{_of(facts.workload)}"
     yield Finding(
-        "cores kept busy for want of an index", lost, "", warn=params.load, crit=params.wasted,
-        note=f"{_of(facts.workload)}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
+        "cores kept busy for want of an index", None if is_young else lost, "", warn=params.load, crit=params.wasted,
+        note=f"{seen}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
         + "".join(f"; {each.index.name.name} makes {_list(each.replaces)} needless"
                   for each in advice.candidates if each.replaces),
     )  # fmt: skip
@@ -120,6 +123,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("not everything could be read", None, note=missing)
 
 
+_YOUNG = "too short a time to find nothing in (a reset, a restart?): check again in a minute; "
 #: A promise of nothing at all (`--load 0` shows every statement) is counted as this much.
 _LEAST_PROMISE = 1e-6
 
@@ -196,7 +200,7 @@ def plan(facts: Facts, params: Params) -> Iterator[Action]:
             "create-index",
             build,
             basis=table,
-            undo=Action("drop-index", Build(index)),
+            undo=Action("drop-index", Build(index), lock=api.LOCK, estimate=api.Estimate(Seconds(1))),
             lock=api.LOCK,
             estimate=api.build_estimate(facts.sizes[str(index.table)], candidate.size),
             timeout=api.LONGEST,
@@ -244,7 +248,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
             continue
         build = api.build_of(action)
         is_there = api.is_built(ctx, build)
-        yield Finding(f"{build} is valid", float(not is_there), "", crit=1, note="" if is_there else "it is not")
+        yield Finding(f"{build} is valid", float(not is_there), "grade", crit=1, note="" if is_there else "it is not")
         served = [counted.get(statement.query_id, statement) for statement in api.served(build)]
         yield from api.choices(ctx.db, str(build), served, schema)
 

@@ -8,13 +8,16 @@ A statement over the objective raises the status whether an index would help or 
 one does; the others need a better statement, fewer calls, or more memory: temporary files and WAL are shown beside.
 Utility statements (CREATE INDEX, VACUUM, COPY) are listed and not judged: they are long by nature.
 
+`BREAKS` names the promises that a statement does not keep: `mean ≤ …` of one call, `load ≤ …` of a core that all its
+calls together keep busy. `VS BEFORE` is the mean, as a multiple of the day before the window.
+
 A statement is called slower when its mean is `--regression` times that of the day before the window. Run times vary up
 to 2 times from run to run on a busy machine, so a mean of fewer than 20 calls says nothing, and neither does less than
 2 ms: the same 2 ms by which a proof calls a statement worse. Look at the blocks of a call beside it. If they grew as
 well, the plan or the data changed; if they did not, the machine was busy.
 
-Where the counters cannot be read the server's log is: only calls over `log_min_duration_statement` are in it, so its
-figures are lower bounds. Values that users sent are shown with `--show-parameters` and kept nowhere.
+Where the counters cannot be read the server's JSON log is: only calls over `log_min_duration_statement` are in it, so
+its figures are lower bounds. Values that users sent are shown with `--show-parameters` and kept nowhere.
 
 Source: PostgreSQL manual, appendix F, "pg_stat_statements"; "Resource Consumption", `work_mem`.
 """
@@ -141,6 +144,7 @@ def _basis(before: StatementsSnapshot | None, window: Window, params: Params) ->
 def _logged(ctx: Context, seen: StatementsSnapshot, params: Params) -> Facts:
     """Figures of the log, in place of the counters that cannot be read."""
     workload: Workload = ctx.db.workload()
+    seen = replace(seen, missing=workload.missing)
     found = {each.query_id: Counters(each.calls, each.total, rows=each.rows) for each in workload.statements}
     begins = seen.taken - timedelta(seconds=workload.window)
     window = Window(begins, seen.taken, found, frozenset(), frozenset(found), 0, is_reset=True)
@@ -278,7 +282,7 @@ def _examples(facts: Facts, params: Params) -> Iterator[Finding]:
 
 def _blind(facts: Facts, params: Params) -> Iterator[Finding]:
     """What is missing makes the check UNKNOWN, not OK."""
-    for missing in (*facts.seen.missing, *filter(None, [facts.unlogged])):
+    for missing in dict.fromkeys((*facts.seen.missing, *filter(None, [facts.unlogged]))):
         yield Finding("not everything could be read", None, note=missing)
     window = facts.window
     if _is_unread(facts.seen):

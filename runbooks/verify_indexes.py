@@ -30,8 +30,9 @@ and the plan does not mend disproves it, and is known to every check and plan un
 
 What can be repaired is planned: an index is built, restored, rebuilt or removed, concurrently. On a restored copy the
 workload is replayed before and after with real values, with a custom and with a generic plan; a removal that makes a
-statement read more is refused, and so is a rebuild that gives back too little. The proof tells what each index is
-worth: what it saves the workload, and what it costs in WAL, HOT updates and bytes.
+statement read more is refused, and so is a rebuild that gives back too little. For an index that a foreign key misses
+a row on the other side is deleted before and after, and rolled back. The proof tells what each index is worth: what it
+saves the workload, and what it costs in WAL, HOT updates and bytes.
 
 Source: PostgreSQL manual, "Routine Reindexing"; CREATE INDEX, "Building Indexes Concurrently"; appendix F, "amcheck",
 "pgstattuple".
@@ -257,7 +258,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
         kind = book.kinds[action.kind]
         is_done = kind.done(ctx, kind.subject(action))
         note = kind.text(kind.subject(action)) if is_done else "it is not to be seen"
-        yield Finding(f"{action.kind} {action.name}", float(not is_done), "", crit=1, note=note)
+        yield Finding(f"{action.kind} {action.name}", float(not is_done), "grade", crit=1, note=note)
 
 
 def _tables(plan: Plan) -> list[api.Name]:

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+os.environ.pop("COLUMNS", None)  # tables are as wide as a document's, whoever looks
+
 
 def pytest_report_header() -> str:
     from importlib.metadata import version

@@ -37,7 +37,7 @@ def index_usage(ctx: Context, window: Seconds) -> tuple[UsageSnapshot, ...]:
         try:
             nodes[name] = replica.index_usage()
         except OpsError as error:
-            unread[name] = f"{error.message} {error.hint}".strip()
+            unread[name] = error.told
     stored = ctx.history.all(USAGE, since=now - timedelta(seconds=window))
     former = (msgspec.convert(snapshot.value, UsageSnapshot) for snapshot in stored)
     return (*former, UsageSnapshot(now, nodes, unread))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from aiprod_ops.actions.index_builds import index_size
+from aiprod_ops.actions.key_trials import Deletions
 from aiprod_ops.actions.measurements import Case, subjects, tables_of
 from aiprod_ops.actions.plan_flips import Flip, closed, flips_among
 from aiprod_ops.actions.trials import REMOVE, Trial
@@ -35,7 +36,8 @@ def try_repairs(
     """Do each action on the copy and measure what it does to the `most` statements with the largest total time.
 
     Refused is what fails, what makes a statement worse, a removal when nothing could be replayed, and a rebuild that
-    gives back less than `least_gain` of the index's size. The proof tells what each index is worth, too.
+    gives back less than `least_gain` of the index's size. The proof tells what each index is worth, too, and what a
+    delete costs on the other side of a foreign key that gets one.
     """
     replayed = [each for each in workload.statements if _is_of(each, schema)][:most]
     found, notes = subjects(copy.source, replayed, schema)
@@ -44,6 +46,8 @@ def try_repairs(
     touched = _touched(schema, trial.wanted, names.values())
     values = worth(copy.db, touched, trial.wanted, trial.before, workload, copy.context.report)
     was = {name: index_size(copy.db, index) for name, index in names.items()}
+    deletions = Deletions.of(copy.db, plan.actions)
+    deleting = deletions.measured(copy.db)
     trial.apply()
     _refuse_unproven(trial)
     trial.measure()
@@ -61,8 +65,11 @@ def try_repairs(
         copy.context.report(f"looking for what closes {len(flipped)} plan flips")
         candidates = advise([flip.statement for flip in flipped], copy.db.schema(), sizes).candidates
         flipped = closed(copy.db, flipped, found, [candidate.index for candidate in candidates])
-    notes += trial.trouble
-    proof = Proof(trial.comparisons, trial.refused, tuple(sorted(set(notes))), tuple(each.columns for each in values))
+    deleted = tuple(deletions.compared(deleting, deletions.measured(copy.db)))
+    notes += [*trial.trouble, *deletions.notes]
+    proof = Proof(
+        deleted + trial.comparisons, trial.refused, tuple(sorted(set(notes))), tuple(each.columns for each in values)
+    )
     return Tried(proof, tuple(flipped))
 
 

@@ -7,6 +7,7 @@ Source: PostgreSQL manual, PREPARE ("plan_cache_mode"), EXPLAIN (BUFFERS).
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiprod_ops.domain.findings import Finding
@@ -23,9 +24,10 @@ from aiprod_ops.ports import Database
 from aiprod_ops.units import Milliseconds, Seconds
 
 PLANS = ("custom", "generic")
+_EVER = datetime.min.replace(tzinfo=UTC)
 LONGEST = Seconds(60)  # one execution on the copy; what takes longer counts as this long
-_BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
-_MOST = 5  # runs of each
+BUDGET = Milliseconds(250)  # runs are repeated until a case has had this much; a longer one runs once: buffers repeat
+MOST_RUNS = 5  # runs of each
 
 #: Worse means 1.2 × the buffers and 1.2 × the time. Time alone counts only where the buffers did not become fewer and
 #: every run after, two at least, took more than twice the slowest run before: on a busy machine one median says nothing
@@ -92,6 +94,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             statistics[table, column] = _read(source, table, column)
     samples = source.samples(sorted(slots), 20)
     found: list[Subject] = []
+    _, unlogged = source.logged((), _EVER)  # values come from statistics all the same: that is worth a note
     for statement in chosen:
         if statement.query_id not in slots:
             continue
@@ -107,7 +110,7 @@ def subjects(source: Database, statements: Iterable[Statement], schema: Schema) 
             continue
         text, sets = parameters.repaired(statement.text), fresh(sets, slots[statement.query_id], schema)
         found.append(Subject(statement, text, slots[statement.query_id], sets, read(statement.text).writes))
-    return found, notes
+    return found, [*notes, *filter(None, [unlogged])]
 
 
 #: ANALYZE keeps no values of types without order, and none of ranges: some of the first rows tell as much.
@@ -207,7 +210,7 @@ def _without_values(error: OpsError, case: Case) -> str:
 
 def _repeated(database: Database, case: Case) -> Measured:
     measured = Measured()
-    while not measured.ms or (len(measured.ms) < _MOST and sum(measured.ms) < _BUDGET):
+    while not measured.ms or (len(measured.ms) < MOST_RUNS and sum(measured.ms) < BUDGET):
         try:
             plan = explained(database, case, analyze=True)
         except TimedOut:
@@ -304,13 +307,17 @@ def choices(database: Database, name: str, served: Sequence[Statement], schema: 
             chosen.setdefault(kind, []).extend(used)
     if not chosen:
         note = f"not seen: {'; '.join(sorted(set(notes)))}"
-        yield Finding(f"{name} is chosen by the planner", 0.0, "", warn=0.0, note=note)
+        yield Finding(f"{name} is chosen by the planner", 0.0, "grade", warn=0.0, note=note)
     for kind, used in chosen.items():
         note = f"for {sum(used)} of {len(used)}"
         if spared and kind == "generic":
             note += f"; {spared} statements stay with custom plans, which cost less"
         yield Finding(
-            f"{name} is chosen by the planner, {kind} plan", float(bool(used) and not any(used)), "", crit=1, note=note
+            f"{name} is chosen by the planner, {kind} plan",
+            float(bool(used) and not any(used)),
+            "grade",
+            crit=1,
+            note=note,
         )
 
 

@@ -42,7 +42,7 @@ def migrated(context: Context, timeout: Seconds = Seconds(60)) -> Migrated:
     try:
         kept = context.platform.migrated(wanted, known, timeout)
     except OpsError as error:
-        return Migrated(missing=f"{error.message}{'; ' if error.hint else ''}{error.hint}")
+        return Migrated(missing=error.told)
     if kept is not known:
         _keep(context, kept)
     return kept.migrated

@@ -119,14 +119,14 @@ class _Repairs:
         details["basis"] = Basis(self._tables.get(index.table), self._scans(fault, index))
         match repair:
             case Restore():
-                undo = remove_index(index, name=index.name.name)
+                undo = remove_index(index, name=index.name.name, lock=LOCK, estimate=_QUICK)
                 return restore_index(index, undo=undo, estimate=self._estimate(index), **details)
             case Rebuild():
                 same = "it is the same index, written anew: there is nothing to take back"
                 return rebuild_index(index, irreversible=same, estimate=self._estimate(index), **details)
             case Drop(instead=keys) if self._is_valid(index):
                 index = replace(index, keeper=self._built.get((index.table, keys), index.keeper))
-                undo = restore_index(index, name=index.name.name)
+                undo = restore_index(index, name=index.name.name, lock=LOCK, estimate=self._estimate(index))
                 return remove_index(index, undo=undo, estimate=_QUICK, **details)
         gone = "an INVALID index serves nobody and costs every write"
         return remove_index(index, irreversible=gone, estimate=_QUICK, **details)
@@ -137,8 +137,9 @@ class _Repairs:
         self._taken.add(name.name)
         self._built[repair.table, repair.keys] = name
         index = NewIndex(name, table.name, repair.keys)
+        undo = drop_index(Build(index), lock=LOCK, estimate=_QUICK)
         return create_index(
-            Build(index, revision=self._revision), basis=Basis(table, {}), undo=drop_index(Build(index)), lock=LOCK,
+            Build(index, revision=self._revision), basis=Basis(table, {}), undo=undo, lock=LOCK,
             estimate=build_estimate(size, index_size(repair.keys, table, size)), timeout=LONGEST, answers=fault.id,
         )  # fmt: skip
 

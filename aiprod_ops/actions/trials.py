@@ -12,6 +12,7 @@ from aiprod_ops.domain.proofs import Comparison, Sampled
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.errors import Failed
+from aiprod_ops.units import show
 
 _BUILDS = ("create-index", "restore-index")
 REMOVE = "remove-index"
@@ -121,7 +122,7 @@ def figures(then: Measured, now: Measured) -> str:
     """Before and after, in buffers and time."""
     return (
         f"{median(then.buffers):,.0f} → {median(now.buffers):,.0f} buffers, "
-        f"{median(then.ms):,.1f} → {median(now.ms):,.1f} ms"
+        f"{show(median(then.ms), 'ms')} → {show(median(now.ms), 'ms')}"
     )
 
 

@@ -69,7 +69,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 def cli() -> None:
     """Runbooks that run, and prove themselves.
 
-    check → plan → prove → run --apply DIGEST. Only the last one changes anything.
+    check → plan → prove → run --apply DIGEST. Only run, resume and rollback change anything.
     """
 
 
@@ -117,13 +117,22 @@ def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -
 
         problem = problems.of(error)
         code = _UNKNOWN if is_check else int(problem.exit_code)
-        if _wants_json(arguments):
+        wanted = _output(arguments)
+        if wanted == "json":
             click.echo(problems.as_json(problem, code))
+        elif wanted == "nagios" and is_check:  # a plugin that prints nothing to stdout says nothing
+            click.echo(problems.as_plugin_line(problem))
         else:
             click.echo(problems.as_text(problem), err=True)
         return code
 
 
-def _wants_json(arguments: Sequence[str]) -> bool:
-    pairs = itertools.pairwise([*arguments, ""])
-    return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)
+def _output(arguments: Sequence[str]) -> str:
+    """The value of `-o`, also on a command line that cannot be parsed."""
+    given = ""
+    for word, value in itertools.pairwise([*arguments, ""]):
+        if word in ("-o", "--output"):
+            given = value
+        elif word.startswith(("-o", "--output=")):
+            given = word.removeprefix("--output=").removeprefix("-o")
+    return given

@@ -93,7 +93,7 @@ def _look(
         except Exception as error:  # noqa: BLE001 the one place where a check's failure becomes UNKNOWN
             failure = error if len(chosen) == 1 else None
             problem = problems.of(error) if failure is None else None
-            note = f"{problem.message} {problem.hint}".strip() if problem else ""
+            note = problem.told if problem else ""
             checked = Checked(entry.id, (Finding("check", None, note=note),))
         seen.append(checked)
         took = Seconds(round(clock.monotonic() - began, 3))

@@ -66,4 +66,4 @@ def deliver(to: Deliveries, results: Iterable["Result"]) -> None:
         try:
             prometheus.push(to.push, told, Seconds(_PATIENCE))
         except OpsError as error:
-            click.echo(redact(f"the metrics were not pushed: {error.message} {error.hint}".rstrip()), err=True)
+            click.echo(redact(f"the metrics were not pushed: {error.told}"), err=True)

@@ -135,13 +135,13 @@ class _Printed:
         from aiprod_ops.cli import render
 
         shown = digest if self._values else digest.without_values()
-        rows = sorted(shown.rows, key=self._rank)[: self._top]
+        top = shown.first_of(self._rank, self._top)
         if self.output == "json":
-            render.as_json(_data(shown, rows))
+            render.as_json(_data(top, len(shown.rows)))
             return
-        for line in _lines(shown, rows):
+        for line in _lines(top, len(shown.rows)):
             render.say(line)
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(top.rows, start=1):
             for line in _further(row, number, plans=self._plans, values=self._values):
                 render.say(line)
 
@@ -150,38 +150,37 @@ class _Printed:
         return (-value, row.query_id)
 
 
-def _data(digest: "Digest", rows: Sequence["Row"]) -> dict[str, object]:
+def _data(digest: "Digest", statements: int) -> dict[str, object]:
     import msgspec
 
     told: dict[str, object] = msgspec.to_builtins(digest)
-    return {**told, "rows": msgspec.to_builtins(rows), "statements": len(digest.rows), "window": digest.window}
+    return {**told, "statements": statements, "window": digest.window}
 
 
-def _lines(digest: "Digest", rows: Sequence["Row"]) -> list[str]:
+def _lines(digest: "Digest", statements: int) -> list[str]:
     from aiprod_ops.cli.render import table
     from aiprod_ops.logs.digests import counted
     from aiprod_ops.units import show
 
     window = f"{_time(digest.first)} to {_time(digest.last)} UTC" if digest.first else "nothing yet"
     unread = f", {show(digest.unread / digest.size, 'ratio')} of it unread" if digest.unread else ""
-    calls, statements = counted(digest.calls, "call"), counted(len(digest.rows), "statement")
     lines = [
-        f"{calls} of {statements}, {show(digest.total, 'ms')} in all",
+        f"{counted(digest.calls, 'call')} of {counted(statements, 'statement')}, {show(digest.total, 'ms')} in all",
         f"{window} ({show(digest.window, 's')}), {show(digest.size, 'B')} read{unread}",
         *(f"note: {note}" for note in digest.notes),
         "",
-        *(f"  {line}" for line in table(_table(digest, rows), widest=54)),
+        *(f"  {line}" for line in table(_table(digest), widest=54)),
     ]
     if digest.others_calls:
         lines += ["", f"  others: {counted(digest.others_calls, 'call')}, {show(digest.others_total, 'ms')}"]
     return [*lines, "", *(f"  {line}" for line in table(_applications(digest)))]
 
 
-def _table(digest: "Digest", rows: Sequence["Row"]) -> list[dict[str, str]]:
+def _table(digest: "Digest") -> list[dict[str, str]]:
     from aiprod_ops.units import show
 
-    spills = any(row.temporary_files for row in rows)
-    prepares = any(row.prepared for row in rows)
+    spills = any(row.temporary_files for row in digest.rows)
+    prepares = any(row.prepared for row in digest.rows)
     return [
         {
             "#": str(number),
@@ -195,7 +194,7 @@ def _table(digest: "Digest", rows: Sequence["Row"]) -> list[dict[str, str]]:
             "first": _time(row.first),
             "last": _time(row.last),
         }
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate(digest.rows, start=1)
     ]
 
 

@@ -93,7 +93,7 @@ def build(out: Path, states: tuple[Path, ...], folders: tuple[Path, ...]) -> int
 @_OUT
 @click.option("--address", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 def serve(out: Path, address: str) -> int:
-    """Serve the site, and build it again whenever a template, runbook or playbook changes."""
+    """Serve the site, and build it again whenever a page changes."""
     from aiprod_ops.pages import publish
     from aiprod_ops.pages.render import navigation, render
 
@@ -106,8 +106,9 @@ def serve(out: Path, address: str) -> int:
 @_STATE
 @_RUNBOOKS
 def check(states: tuple[Path, ...], folders: tuple[Path, ...]) -> int:
-    """Render, parse every command that a page prints with the real parser, and build the site strictly, in a temporary
-    folder.
+    """Try the documents: commands parse, links lead somewhere.
+
+    Every command that a page prints is parsed by the real parser; the site is built strictly, in a temporary folder.
     """
     from aiprod_ops.errors import ConfigurationError
     from aiprod_ops.pages import publish

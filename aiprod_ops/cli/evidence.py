@@ -50,7 +50,7 @@ def evidence_show(n: int, output: str, where: Where) -> int:
     """Show one record: what was done, by whom, what was measured. Exit code: 0, or 2 if it was altered."""
     import msgspec
 
-    from aiprod_ops.cli import render
+    from aiprod_ops.cli import records, render
     from aiprod_ops.cli.world import store_of
     from aiprod_ops.engine.evidence import Archive
     from aiprod_ops.errors import UsageError
@@ -65,7 +65,7 @@ def evidence_show(n: int, output: str, where: Where) -> int:
         return 0 if record.holds else 2
     if not record.holds:
         render.say(f"CRITICAL  record {n} was altered after it was sealed")
-    for line in render.outline({"n": record.n, **record.body, "seal": record.seal, "previous": record.previous}):
+    for line in records.outline({"n": record.n, **record.body, "seal": record.seal, "previous": record.previous}):
         render.say(line)
     return 0 if record.holds else 2
 

@@ -50,8 +50,16 @@ def up(
     place = folder or folders.default()
     made = fleet.up(place, rows, postgres_bin, revision, _progress, workload=workload, cloudsql=cloudsql)
     click.echo(f"The lab is up in {made.folder}. Its configuration: {made.config}")
-    config = f" --config {made.config}" if folder else ""
-    click.echo(f"Next: aiprod-ops check add-missing-index{config}")
+    click.echo(f"Next: aiprod-ops check add-missing-index{leading_to(made.config, folder)}")
+
+
+def leading_to(place: Path, folder: Path | None) -> str:
+    """The option that a command needs to reach this lab and not what the user has configured."""
+    from aiprod_ops import config
+
+    if folder:
+        return f" --config {place}"
+    return "" if config.load().origin == str(place) else " --target lab"
 
 
 @lab_command.command()

@@ -1,5 +1,6 @@
 """`list` and `explain`."""
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,9 @@ from aiprod_ops.cli.options import Where
 if TYPE_CHECKING:
     from aiprod_ops.engine.playbook import Playbook
     from aiprod_ops.engine.registry import Entry
+
+
+_LINK = re.compile(r"\[([^\]\n]+)\]\([^)\s]*\.md(?:#[^)\s]*)?\)")  #: to another page, which a terminal cannot follow
 
 
 @click.command("list")
@@ -79,5 +83,5 @@ def explain_command(name: str, where: Where) -> int:
     subject = sources.runbooks.get(name) or sources.playbooks.get(name)
     if subject is None:
         raise UsageError(f"there is no page {name!r}; there are: {', '.join([*sources.runbooks, *sources.playbooks])}")
-    printing.say(page(sources, subject).rstrip())
+    printing.say(_LINK.sub(r"\1", page(sources, subject)).rstrip())
     return 0

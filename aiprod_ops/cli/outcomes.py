@@ -48,7 +48,10 @@ _OF_PROOF = {Exit.DONE: "PROVEN, nothing was changed", Exit.REFUSED: "NOT PROVEN
 def _summary(world: Any, run: str) -> Iterator[str]:
     from aiprod_ops.engine.evidence import Archive
 
-    for record in Archive(world.store).bodies(run=run):
+    archive = Archive(world.store)
+    for record in archive.bodies(run=run):
+        if proof := next((each for each in archive.bodies(kind="prove") if each.n == record.body.get("proof")), None):
+            yield f"{'proven':<12} evidence {proof.n}, seal {proof.seal[:12]}{_gains(proof.body['comparisons'])}"
         for action in record.body.get("actions", []):
             yield f"{action['state']:<12} {action['kind']} {action['name']}"
         for name, place in record.body.get("files", {}).items():
@@ -59,6 +62,14 @@ def _summary(world: Any, run: str) -> Iterator[str]:
             yield f"{'withdrawn':<12} {name}: {became}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return
+
+
+def _gains(comparisons: list[dict[str, Any]]) -> str:
+    """What the proof measured, by the unit that decides: the one that gained least, and the one that gained most."""
+    from aiprod_ops.units import show
+
+    gains = [each["gain"] for each in comparisons if each["unit"] == "buffers"]
+    return f": {len(gains)} cases, {show(min(gains), '×')} to {show(max(gains), '×')} fewer buffers" if gains else ""
 
 
 def _there(world: Any, place: str) -> str:

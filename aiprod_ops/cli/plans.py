@@ -10,6 +10,7 @@ from aiprod_ops.cli.checks import known
 from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.gate import ask, confirmed, is_attended, signals
 from aiprod_ops.cli.options import Where, repeated
+from aiprod_ops.cli.proofs import tell_proof, verdict
 from aiprod_ops.errors import OpsError, UsageError
 
 _book = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ID [--OPTION VALUE]…",
@@ -98,52 +99,7 @@ def prove_command(
             click.echo(f"Nothing to prove: {entry.id} plans no change.")
             return 0
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
-    return _tell_proof(entry, proven, output, where, every=every)
-
-
-def _tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
-    from aiprod_ops.cli import render, verdicts
-    from aiprod_ops.units import show
-
-    if output == "json":
-        render.as_json({**proven.evidence.body, "evidence": proven.evidence.n, "seal": proven.evidence.seal})
-        return int(proven.evidence.body["exit"])
-    copy = proven.restored
-    size, took = show(copy["size"], "B"), show(copy["seconds"], "s")
-    source = f" of {copy['backup']}" if copy["backup"] else ""
-    made = f"{size}, restored in {took}" if copy["checks"] else f"given up after {took}"
-    render.say(f"Copy{source}: {'; '.join([made, *copy['checks']])}")
-    render.say()
-    if proven.proof.comparisons:
-        render.comparisons(proven.proof.comparisons, every=every)
-        render.say()
-    for line in render.table(proven.proof.worth):
-        render.say(f"  {line}")
-    for finding in proven.proof.findings:
-        render.say(f"  {verdicts.line(finding)}")
-    if proven.proof.worth or proven.proof.findings:
-        render.say()
-    for note in proven.proof.notes:
-        render.say(f"  note: {note}")
-    for name, reason in sorted(proven.proof.refused.items()):
-        render.say(f"  REFUSED {name}: {reason}")
-    nothing = proven.draft is not None and not proven.draft.plan.actions
-    verdict = (
-        "EXAMINED, nothing is planned"
-        if nothing
-        else "PROVEN"
-        if not proven.proof.refused
-        else "PROVEN IN PART"
-        if proven.draft
-        else "DISPROVED"
-    )
-    render.say(f"{verdict}: evidence {proven.evidence.n}, seal {proven.evidence.seal[:12]}")
-    if not proven.draft:
-        step = "plan" if "plan" in entry.book.phases else "prove"
-        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
-    elif not nothing:
-        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
-    return int(proven.evidence.body["exit"])
+    return tell_proof(entry, proven, output, where, every=every)
 
 
 @click.command("run", context_settings=options.PASS_THROUGH)
@@ -200,7 +156,9 @@ def run_command(
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():
-                ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
+                proven = ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
+                if proven is not None and output == "text":
+                    render.say(verdict(proven))
             ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
         confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):
@@ -212,6 +170,16 @@ def _for(entry: Any, made: Any) -> Any:
     if made.plan.runbook != entry.id:
         raise UsageError(f"the plan {made.digest[:12]} is one of {made.plan.runbook}, not of {entry.id}")
     return made
+
+
+def _to_the_lab(where: Where) -> str:
+    """How a drill gets to the lab: it is up, or has to be started."""
+    from aiprod_ops import config
+
+    if config.load_lab() is None:
+        return "aiprod-ops lab up"
+    given = [f"--{name}" for name in ("config", "target", "dsn") if getattr(where, name)]
+    return f"the lab is up: add --target lab{f' in place of {given[0]}' if given else ''}"
 
 
 @click.command("drill", context_settings=options.PASS_THROUGH)
@@ -231,7 +199,7 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
         if not world.context.target.is_for_drills:
-            raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint="aiprod-ops lab up")
+            raise UsageError(f"{world.context.target.name} is no lab; a drill breaks things", hint=_to_the_lab(where))
         params = entry.read_params({**entry.book.drill_with, **given}, world.context.promises)
         began = world.context.clock.monotonic()
         try:

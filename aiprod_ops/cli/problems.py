@@ -78,6 +78,15 @@ def as_text(problem: OpsError) -> str:
     return f"{text}\n  next: {redact(problem.hint)}" if problem.hint else text
 
 
+def as_plugin_line(problem: OpsError) -> str:
+    """`UNKNOWN - ` and why: all that a monitoring plugin that could not look may say."""
+    from aiprod_ops.cli.verdicts import plugin_line
+    from aiprod_ops.domain.findings import Status
+
+    hint = f"; next: {problem.hint}" if problem.hint else ""
+    return plugin_line(Status.UNKNOWN, redact(f"{problem.message}{hint}"))
+
+
 def as_json(problem: OpsError, code: int) -> str:
     """`{"error": {"kind", "message", "hint", "exit"}}`"""
     kind = type(problem).__name__

@@ -3,8 +3,9 @@
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,23 @@ def as_json(value: Any) -> None:
     say(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
 
 
+_INDENT = 2  #: what callers put before each line
+_LEAST = 32  #: no column is cut to less
+
+
 def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
-    """Lines of a table; figures stand right, the widest column is cut to fit."""
+    """Lines of a table; figures stand right. Cells are cut to what fits the terminal, as $COLUMNS or itself tells it;
+    where neither does (a file, a pipe), to `widest`."""
     if not rows:
         return []
     heads = list(rows[0])
-    cells = [[_cut(" ".join(str(row.get(head, "")).split()), widest) for head in heads] for row in rows]
+    whole = [[" ".join(str(row.get(head, "")).split()) for head in heads] for row in rows]
+    right = [all(re.match(r"[-–0-9≥<]", line[i]) for line in whole if line[i]) for i in range(len(heads))]
+    natural = [max(len(head), *(len(line[i]) for line in whole)) for i, head in enumerate(heads)]
+    room = shutil.get_terminal_size((0, 0)).columns
+    most = fitting(natural, right, room - _INDENT - 2 * (len(heads) - 1)) if room else [widest] * len(heads)
+    cells = [[cut(cell, most[i]) for i, cell in enumerate(line)] for line in whole]
     widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
-    right = [all(re.match(r"[-–0-9≥<]", line[i]) for line in cells if line[i]) for i in range(len(heads))]
     lines = [[head.upper() for head in heads], *cells]
     return [
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
@@ -46,35 +56,30 @@ def table(rows: Sequence[dict[str, str]], widest: int = 72) -> list[str]:
     ]
 
 
-def _cut(text: str, width: int) -> str:
+def fitting(natural: Sequence[int], rigid: Sequence[bool], room: int) -> list[int]:
+    """Widths of columns that fit together: the widest one gives way first, to 32 at the least; figures never do.
+
+    >>> [fitting([8, 120, 60, 19], [False, False, False, True], room) for room in (210, 150, 60)]
+    [[8, 120, 60, 19], [8, 63, 60, 19], [8, 32, 32, 19]]
+    """
+    widths = list(natural)
+    while sum(widths) > room:
+        soft = [width for width, is_rigid in zip(widths, rigid, strict=True) if not is_rigid]
+        if max(soft, default=0) <= _LEAST:
+            break
+        widths[next(i for i, width in enumerate(widths) if width == max(soft) and not rigid[i])] -= 1
+    return widths
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of a text that is too long."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def outline(value: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of nested data for people: `name: value`, what is inside further right, nothing for what is empty."""
-    for name, part in value.items():
-        if part in ("", None, [], {}, ()):
-            continue
-        if isinstance(part, Mapping):
-            yield f"{name}:"
-            yield from (f"  {line}" for line in outline(part))
-        elif isinstance(part, list | tuple) and any(isinstance(each, Mapping) for each in part):
-            yield f"{name}:"
-            for each in part:
-                first, *rest = list(outline(each)) or ["{}"]
-                yield f"  - {first}"
-                yield from (f"    {line}" for line in rest)
-        else:
-            text = ", ".join(map(str, part)) if isinstance(part, list | tuple) else str(part)
-            first, *rest = text.splitlines()
-            yield f"{name}: {first}"
-            yield from (f"  {line}" for line in rest)
-
-
-def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
+def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
     """Print a plan: what would be done, the SQL, the lock, the size, the estimate, the undo, the digest.
 
-    `following` is the next command, that the last line names.
+    `following` is the next command, that the last line names; none where the question that comes next names it.
     """
     if output == "json":
         as_json({**msgspec.to_builtins(draft), "moving": None, "next": following})
@@ -94,7 +99,8 @@ def plan(entry: Entry, draft: Draft, output: str, following: str) -> None:
     _left_out(draft)
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
-    say(f"next: {following}")
+    if following:
+        say(f"next: {following}")
 
 
 def _left_out(draft: Draft) -> None:
@@ -148,9 +154,10 @@ def _case(units: Sequence[Comparison]) -> dict[str, str]:
 
 
 def _sampled(value: Sampled) -> str:
-    spread = "" if value.low == value.high else f" ({_figure(value.low)}–{_figure(value.high)})"
-    return _figure(value.median) + spread
+    spread = "" if value.low == value.high else f" ({figure(value.low)}–{figure(value.high)})"
+    return figure(value.median) + spread
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A number without a unit: three digits that matter."""
     return f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"

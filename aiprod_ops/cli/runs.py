@@ -1,15 +1,12 @@
 """`resume`, `rollback`, `runs`: what became of runs, and how they are finished or taken back."""
 
-import re
-
 import click
 
 from aiprod_ops.cli import options
 from aiprod_ops.cli.gate import ask, signals
-from aiprod_ops.cli.options import Where
+from aiprod_ops.cli.options import Where, repeated
 from aiprod_ops.errors import Broken, UsageError
 
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  #: shown by its first 12 digits, as everywhere
 _run = click.argument("run", shell_complete=options.complete_run)
 
 
@@ -65,8 +62,8 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
                 raise NotApproved(f"the undo plan of {run} has the digest {draft.digest[:12]}, not {digest}")
             if not digest:
                 if output == "text":
-                    render.plan(entry, draft, output, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
-                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}")
+                    render.plan(entry, draft, output)
+                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}{repeated(where)}")
         with signals(world.stop):
             outcome = roll_back(world, entry, journal, draft, digest or "typed on the terminal")
         return tell_outcome(world, outcome, output)
@@ -96,7 +93,10 @@ def runs_command() -> None:
 @options.output("text", "json")
 @options.where
 def runs_list(output: str, where: Where) -> int:
-    """List runs, oldest first; an unfinished one names the command that finishes it."""
+    """List runs, oldest first.
+
+    An unfinished one names the command that finishes it.
+    """
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.cli import render
     from aiprod_ops.cli.world import store_of
@@ -130,7 +130,7 @@ def runs_list(output: str, where: Where) -> int:
 def runs_show(run: str, output: str, where: Where) -> int:
     """Show a run's journal, record by record."""
     from aiprod_ops.adapters.clock import SystemClock
-    from aiprod_ops.cli import render
+    from aiprod_ops.cli import records, render
     from aiprod_ops.cli.world import store_of
     from aiprod_ops.engine.journal import Journal
 
@@ -139,10 +139,6 @@ def runs_show(run: str, output: str, where: Where) -> int:
         render.as_json(journal.records)
         return 0
     for record in journal.records:
-        deep = {key: value for key, value in record.data.items() if isinstance(value, list | dict)}
-        flat = [f"{key} {value}" for key, value in record.data.items() if key not in deep and value not in ("", None)]
-        told = _DIGEST.sub(r"\1", ", ".join(flat))
-        render.say(f"{record.n:>3}  {record.at[:19].replace('T', ' ')}  {record.kind:<10} {told}".rstrip())
-        for line in render.outline(deep):
-            render.say(f"{'':26}{line}")
+        for line in records.lines(record):
+            render.say(line)
     return 0

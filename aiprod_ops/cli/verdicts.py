@@ -1,12 +1,13 @@
 """What checks found: as text, as JSON, as a monitoring plugin's line, and in Prometheus' text format."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
 import msgspec
 
-from aiprod_ops.cli.render import as_json, say, table
+from aiprod_ops.cli.render import as_json, cut, say, table
 from aiprod_ops.domain.findings import Finding, Status, Waiver, worst
 from aiprod_ops.domain.results import Result
 from aiprod_ops.engine.planning import Checked
@@ -84,11 +85,20 @@ def _said(finding: Finding) -> str:
     return "; ".join(part for part in (finding.note, waiver) if part)
 
 
+_COMPARED = 3  #: findings that are named as new, and as gone
+
+
 def _compared(result: Checked) -> str:
     """What is new or gone since the last check; nothing where there is nothing to tell."""
     if result.since is None or (result.status is Status.OK and not result.new and not result.gone):
         return ""
-    parts = [f"{word}: {', '.join(names)}" for word, names in (("new", result.new), ("gone", result.gone)) if names]
+    about = {finding.id: _about(finding) for finding in result.findings}
+    parts = [
+        f"{word}: {', '.join([about.get(name) or name for name in names[:_COMPARED]])}"
+        + (f" and {len(names) - _COMPARED} more" if len(names) > _COMPARED else "")
+        for word, names in (("new", result.new), ("gone", result.gone))
+        if names
+    ]
     return f"since {result.since:%Y-%m-%d %H:%M} UTC: {'; '.join(parts) or 'nothing new, nothing gone'}"
 
 
@@ -107,17 +117,45 @@ def _nagios(results: Sequence[Checked], status: Status) -> str:
         if f.value is not None
     )
     bad = [result for result in results if result.status is not Status.OK] or list(results[:1])
-    text = "; ".join(_leading(result, many=many) for result in bad)
-    return f"{status.name} - {_flat(text)} | {data}"
+    text = "; ".join(f"{f'{result.runbook}: ' if many else ''}{_leading(result)}" for result in bad)
+    line = plugin_line(status, text)
+    return f"{line} | {data}" if data else line
 
 
-def _leading(result: Checked, *, many: bool) -> str:
-    """The worst finding of a check, with its figure."""
-    worst_one = max(result.findings, key=lambda f: f.status.severity, default=None)
-    if worst_one is None:
-        return "nothing was checked"
-    told = ", ".join(part for part in (worst_one.shown, worst_one.note) if part)
-    return f"{f'{result.runbook}: ' if many else ''}{worst_one.metric}: {told}"
+def plugin_line(status: Status, text: str) -> str:
+    """What a monitoring plugin prints first; the rest of a line after a `|` would be read as figures."""
+    return f"{status.name} - {' '.join(text.replace('|', '/').split())}"
+
+
+_NAMED = 2  #: findings of each state; the line goes to a pager
+
+
+def _leading(result: Checked) -> str:
+    """The first findings of each bad state, the worst state first; of a check that is OK its first."""
+    states = sorted({f.status for f in result.findings} - {Status.OK}, key=lambda state: -state.severity)
+    parts = [_of_state(result, state) for state in states]
+    return "; ".join(parts) or next(map(_brief, result.findings), "nothing was checked")
+
+
+def _of_state(result: Checked, state: Status) -> str:
+    found = [finding for finding in result.findings if finding.status is state]
+    told = [_brief(each, before.metric if before else "") for before, each in pairwise([None, *found[:_NAMED]]) if each]
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return f"{'' if state is result.status else f'{state.name} '}{'; '.join(told + more)}"
+
+
+def _brief(finding: Finding, before: str = "") -> str:
+    """A finding as a person would name it: by the statement it is about, not by an id. What was measured is said once
+    of several one after the other."""
+    about = _about(finding)
+    shown = "" if finding.value is None else finding.shown
+    told = ", ".join(part for part in (shown, about, finding.note) if part)
+    return told if finding.metric == before else f"{finding.metric}: {told}"
+
+
+def _about(finding: Finding) -> str:
+    """The statement, the session, … that a finding of a table is about: its first cell."""
+    return next((cut(" ".join(cell.split()), 60) for cell in finding.columns.values()), "")
 
 
 def _flat(text: str) -> str:

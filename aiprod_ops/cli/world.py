@@ -3,7 +3,7 @@
 import getpass
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -111,10 +111,16 @@ def _replicas(target: Target) -> dict[str, Database]:
 def _platform(settings: Settings, target: Target) -> Platform:
     from aiprod_ops.adapters.local.platform import LocalPlatform
 
-    backup = target.backup or target.actor or target.probe
-    dsn, longest = replace(target, backup=backup).dsn("backup"), seconds(settings.promises.get("backups.longest"))
+    identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
+    dsn, longest = target.dsn(identity), seconds(settings.promises.get("backups.longest"))
+
+    def connect(to: str) -> Database:
+        from aiprod_ops.adapters.postgres.database import PostgresDatabase
+
+        return PostgresDatabase(to, writes=True, application_name="aiprod-ops copy", identity=identity)
+
     if target.platform == "cloudsql":
-        return _cloudsql(target, dsn, longest)
+        return _cloudsql(target, dsn, connect, longest)
     if target.platform != "local":
         known = "local, cloudsql"
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there are: {known}")
@@ -122,7 +128,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
         backup=dsn,
         database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
-        connect=_to_copy,
+        connect=connect,
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         longest=longest,
@@ -130,13 +136,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
     )
 
 
-def _to_copy(dsn: str) -> Database:
-    from aiprod_ops.adapters.postgres.database import PostgresDatabase
-
-    return PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy")
-
-
-def _cloudsql(target: Target, dsn: str, longest: Seconds) -> Platform:
+def _cloudsql(target: Target, dsn: str, connect: Callable[[str], Database], longest: Seconds) -> Platform:
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.adapters.cloudsql.platform import CloudSqlPlatform, Place
 
@@ -148,7 +148,7 @@ def _cloudsql(target: Target, dsn: str, longest: Seconds) -> Platform:
     return CloudSqlPlatform(
         Place(target.project, target.instance, target.endpoint),
         dsn,
-        _to_copy,
+        connect,
         SystemClock(),
         database=_database(target),
         longest=longest,

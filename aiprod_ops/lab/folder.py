@@ -14,6 +14,7 @@ from typing import Any
 from aiprod_ops import config
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.errors import Held, Refused
+from aiprod_ops.logs.digests import counted
 
 MARKER = "aiprod-lab.json"
 LOCK = "lock"
@@ -100,10 +101,13 @@ def remove(folder: Path) -> list[str]:
     if not is_lab(folder) and any(path.name != LOCK for path in folder.iterdir()):
         raise Refused(f"{folder} is not a lab (there is no {MARKER} in it): nothing was removed")
     with locked(folder):
+        journals, records = (len(list((folder / "state").glob(kept))) for kept in ("runs/*", "evidence/*.json"))
         done = clear(folder)
         (folder / LOCK).unlink()
     folder.rmdir()
-    return [*done, f"removed {folder}"]
+    kept = f"{counted(journals, 'journal')}, {counted(records, 'record')} of evidence"
+    lost = f" and what was kept there: {kept}" if journals or records else ""
+    return [*done, f"removed {folder}{lost}"]
 
 
 def clear(folder: Path) -> list[str]:

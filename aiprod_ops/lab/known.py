@@ -26,7 +26,7 @@ class KnownLab(Fleet):
     @contextmanager
     def connect(self, role: str) -> Iterator[Database]:
         """A session with the primary that may write; it ends with the context, or before."""
-        session = PostgresDatabase(self.dsn(role), writes=True, application_name="aiprod-api")
+        session = PostgresDatabase(self.dsn(role), writes=True, application_name="aiprod-api", identity=role)
         try:
             yield session
         finally:

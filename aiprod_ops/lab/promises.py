@@ -61,7 +61,7 @@ def hold(bench: Bench, promise: Promise) -> Result:
     except NotKept as reason:
         verdict, seen = Verdict.BROKEN, str(reason)
     except OpsError as error:
-        verdict, seen = Verdict.BROKEN, f"{error.message} {error.hint}".strip()
+        verdict, seen = Verdict.BROKEN, error.told
     except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError) as error:
         verdict, seen = Verdict.BROKEN, f"a bug in {bench.entry.path.name}? {type(error).__name__}: {error}"
     except TimeoutExpired as error:

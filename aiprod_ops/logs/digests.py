@@ -1,7 +1,9 @@
 """The digest of a log: what each statement cost, and what of the log was not understood."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from aiprod_ops.domain.statements import Statement, Workload
 from aiprod_ops.logs.plans import without_values
@@ -86,6 +88,17 @@ class Digest:
         if self.first is None or self.last is None:
             return Seconds(0)
         return Seconds((self.last - self.first).total_seconds())
+
+    def first_of(self, rank: Callable[[Row], Any], most: int) -> "Digest":
+        """The same with the first rows by rank; the rest of them is in the others."""
+        ranked = sorted(self.rows, key=rank)
+        hidden = ranked[most:]
+        return replace(
+            self,
+            rows=tuple(ranked[:most]),
+            others_calls=self.others_calls + sum(row.calls for row in hidden),
+            others_total=Milliseconds(self.others_total + sum(row.total for row in hidden)),
+        )
 
     def without_values(self) -> "Digest":
         """The same without anything a user typed: this one may be shown and stored."""

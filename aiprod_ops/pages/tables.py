@@ -1,5 +1,6 @@
 """Markdown tables that can be read as they are, and values written the way they are typed."""
 
+import re
 from collections.abc import Sequence
 
 from aiprod_ops.engine.registry import Param
@@ -8,18 +9,27 @@ _DURATIONS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _SIZES = (("TB", 1000**4), ("GB", 1000**3), ("MB", 1000**2), ("kB", 1000), ("B", 1))
 
 
-def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
-    """A Markdown table with aligned columns; a `|` in a cell is escaped.
+_PIPE = re.compile(r"`[^`]*`|\|")
 
-    >>> print(table([["a", "1|2"]], ["name", "value"]))
+
+def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
+    """A Markdown table with aligned columns; a `|` in a cell is escaped, but in code, where Python-Markdown splits no
+    cell and would show the backslash.
+
+    >>> print(table([["a", "1|2"], ["b", "`3|4`"]], ["name", "value"]))
     | name | value |
     | ---- | ----- |
     | a    | 1\\|2  |
+    | b    | `3|4` |
     """
-    cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    cells = [[_PIPE.sub(_escaped, " ".join(str(cell).split())) for cell in row] for row in (heads, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(heads))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "| " + " | ".join("-" * w for w in widths) + " |", *lines[1:]])
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "\\|" if found[0] == "|" else found[0]
 
 
 def typed(value: object, kind: str) -> str:
@@ -27,6 +37,8 @@ def typed(value: object, kind: str) -> str:
 
     >>> typed(300.0, "Seconds"), typed(2_000_000, "Bytes"), typed(0.05, "Ratio"), typed(True, "bool")
     ('5min', '2MB', '0.05', 'yes')
+    >>> typed(2**40, "Bytes")
+    '1099511627776B'
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -41,7 +53,7 @@ def _scaled(value: float, units: Sequence[tuple[str, int]]) -> str:
     if value == 0:
         return f"0{units[-1][0]}"
     name, factor = next(((n, f) for n, f in units if value % f == 0), units[-1])
-    return f"{value / factor:g}{name}"
+    return f"{value / factor:.15g}{name}"
 
 
 def options(params: Sequence[Param], promised: dict[str, object]) -> list[tuple[str, str, str]]:

@@ -10,7 +10,10 @@ import click
 import pytest
 
 from aiprod_ops import cli
+from aiprod_ops.adapters.local.programs import find, of_major
 from aiprod_ops.cli import redaction
+from aiprod_ops.cli.lab import leading_to
+from aiprod_ops.lab import folder
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +60,7 @@ def test_an_error_goes_to_stderr_and_names_the_next_step(capsys: pytest.CaptureF
     cli.call(["plan", "add-missing-index"])
     out, err = capsys.readouterr()
     assert out == ""
-    assert "there is no instance to work on" in err
+    assert "there is no instance to work on: there is no configuration file\n" in err
     assert "aiprod-ops lab up" in err
 
 
@@ -67,6 +70,84 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["exit"] == code == 78
     assert set(error) == {"kind", "message", "hint", "exit"}
+
+
+@pytest.mark.parametrize("words", [[], ["runs"], ["evidence"], ["lab"], ["docs"]])
+def test_the_help_of_a_group_is_not_cut(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call([*words, "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines()[1:] if line.endswith("...")] == []
+
+
+def test_what_goes_with_a_lab_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "lab"
+    for name in (folder.MARKER, "state/runs/one/journal.jsonl", "state/evidence/000001.json", "state/evidence/HEAD"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}")
+    assert cli.call(["lab", "down", "--folder", str(place)]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"removed {place} and what was kept there: 1 journal, 1 record of evidence\n")
+    assert not place.exists()
+
+
+def test_the_programs_of_the_servers_version_are_found_where_debian_puts_them(tmp_path: Path) -> None:
+    wheel = find().major
+    for major in (wheel, wheel + 1):
+        program = tmp_path / str(major) / "postgres"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {major}.3'\n")
+        program.chmod(0o755)
+    debian = f"{tmp_path}/{{major}}"
+    assert of_major(wheel + 1, None, debian).bin == (tmp_path / str(wheel + 1)).resolve()
+    assert of_major(wheel, None, debian).bin == find().bin
+    assert of_major(wheel + 2, None, debian).bin == find().bin
+    assert of_major(wheel + 1, find().bin, debian).bin == find().bin, "what was named is taken"
+
+
+def test_one_line_of_several_checks_is_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["check", "--all", "--dsn", "host=/nowhere"]) == 3
+    assert "No such file or directory. Check that the server runs" in capsys.readouterr().out
+
+
+def test_who_has_a_configuration_is_led_to_the_lab_and_not_to_production(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "state/lab/aiprod-ops.toml"
+    lab.parent.mkdir(parents=True)
+    lab.write_text('[targets.lab]\nprobe = "host=/nowhere"\nenvironment = "lab"\n')
+    assert leading_to(lab, None) == ""
+    own = tmp_path / "config/aiprod-ops/config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[targets.production]\nprobe = "host=/nowhere"\n')
+    assert leading_to(lab, None) == " --target lab"
+    assert leading_to(lab, lab.parent) == f" --config {lab}"
+    for words, says in (
+        ((), "the lab is up: add --target lab\n"),
+        (("--target", "production"), "the lab is up: add --target lab in place of --target\n"),
+    ):
+        assert cli.call(["drill", "verify-indexes", *words]) == 64
+        assert capsys.readouterr().err.endswith(f"next: {says}")
+    lab.unlink()
+    assert cli.call(["drill", "verify-indexes"]) == 64
+    assert "next: aiprod-ops lab up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["add-missing-index"], "there is no instance to work on"),
+        (["no-such-runbook"], "there is no runbook 'no-such-runbook'"),
+        (["slow-queries", "--by", "a|b"], "--by is 'a/b', expected one of"),
+        (["slow-queries", "--no-such-option", "1"], "has no option --no-such-option"),
+        ([], "which runbook?"),
+        (["slow-queries", "--dsn", "host=/nowhere user=x"], "No contact to x@/nowhere"),
+    ],
+)
+def test_a_plugin_that_cannot_look_says_why(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--dsn", "host=/nowhere"] if words and "--dsn" not in words and words != ["add-missing-index"] else []
+    assert cli.call(["check", *words, *where, "-o", "nagios"]) == 3
+    out, err = capsys.readouterr()
+    assert (out.startswith("UNKNOWN - "), out.count("\n"), "|" in out, err) == (True, 1, False, "")
+    assert says in out
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_name_that_node_exporter_would_not_read_is_refused(book: Book, capsys:
             ("--push", "http://ops:hunter22@127.0.0.1:9/x"),
             "the metrics were not pushed: http://127.0.0.1:9/x could not",
         ),
-        (("--push", "gateway:9091"), "'gateway:9091' is no address to push metrics to expected http://HOST:PORT"),
+        (("--push", "gateway:9091"), "'gateway:9091' is no address to push metrics to; expected http://HOST:PORT"),
     ],
 )
 @pytest.mark.parametrize(("age", "code"), [(60, 0), (9000, 2)])

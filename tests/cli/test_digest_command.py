@@ -87,6 +87,12 @@ def test_order_and_top(by: str, first: str, log: Path, capsys: pytest.CaptureFix
     told = json.loads(capsys.readouterr().out)
     assert [row["text"].split()[0] for row in told["rows"]] == [first]
     assert (told["statements"], told["calls"], told["total"]) == (2, 4, 1100.0)
+    for whole, others in (("calls", "others_calls"), ("total", "others_total")):
+        assert sum(row[whole] for row in told["rows"]) + told[others] == told[whole], (
+            "what is not shown is in the others"
+        )
+    assert cli.call(["digest", str(log), "--top", "1"]) == 0
+    assert "\n  others: 1 call, 200 ms\n" in capsys.readouterr().out
 
 
 def test_one_is_not_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

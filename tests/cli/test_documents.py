@@ -82,7 +82,17 @@ def test_explain_prints_the_page(name: str, capsys: pytest.CaptureFixture[str]) 
     out, err = capsys.readouterr()
     assert out.startswith("# ")
     assert "aiprod-ops check add-missing-index" in out
+    assert ".md)" not in out, "a terminal cannot follow a link to another page"
     assert err == ""
+
+
+def test_the_page_tells_what_its_columns_are(everything: Sources) -> None:
+    page = render(everything)["runbooks/slow-queries.md"]
+    assert "`BREAKS` names the promises that a statement does not keep" in page
+
+
+def test_choices_are_shown_without_backslashes(everything: Sources) -> None:
+    assert "| `-o, --output [text|json|nagios|prom]` |" in render(everything)["cli.md"]
 
 
 def test_explain_shows_a_runbook_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

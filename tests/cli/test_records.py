@@ -2,14 +2,17 @@
 
 import json
 import os
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 
 from aiprod_ops import cli
 from aiprod_ops.adapters.clock import SystemClock
 from aiprod_ops.adapters.files import FolderStore
+from aiprod_ops.domain.findings import Finding
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
 
@@ -70,6 +73,11 @@ def test_runs_show(store: FolderStore, capsys: pytest.CaptureFixture[str]) -> No
     journal = Journal(store, SystemClock(), "20261121-x")
     journal.write("opened", runbook="books", by="me", why="", target={"target": "lab", "database": "aiprod"})
     journal.write("intended", step=0)
+    journal.write("outcome", step=0, state="changed", seconds=0.6638074809998216)
+    valid, lag = Finding("idx_a is valid", 0.0, "grade", crit=1), Finding("lag", 12.04, "s", 5, 30, note="of b")
+    journal.write(
+        "verified", findings=[asdict(valid), asdict(lag), asdict(replace(valid, value=1.0, note="it is not"))]
+    )
     journal.write("sealed", seal="ab" * 32)
     journal.write("ended", exit=0)
     assert cli.call(["runs", "show", "20261121-x"]) == 0
@@ -81,5 +89,10 @@ def test_runs_show(store: FolderStore, capsys: pytest.CaptureFixture[str]) -> No
         ["target:", "database: aiprod", "target: lab"],
     )
     assert lines[4].endswith("intended   step 0")
-    assert lines[5].endswith("sealed     seal abababababab")
-    assert lines[6].endswith("ended      exit 0")
+    assert set(lines[5].split("outcome ")[1].strip().split(", ")) == {"took 664 ms", "state changed", "step 0"}
+    assert lines[6].endswith("verified")
+    assert [click.unstyle(line).strip() for line in lines[7:11]] == [
+        "findings:", "OK  idx_a is valid", "WARNING  lag: 12.0 s (of b)", "CRITICAL  idx_a is valid (it is not)",
+    ]  # fmt: skip
+    assert lines[11].endswith("sealed     seal abababababab")
+    assert lines[12].endswith("ended      exit 0")

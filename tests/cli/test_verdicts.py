@@ -50,7 +50,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
         "  OK       SELECT 2\n"
         "\n"
         "  statement:-8: waived until 2027-01-31: the report of Mondays; CRITICAL underneath\n"
-        "  since 2026-11-21 09:00 UTC: new: statement:7; gone: statement:9, x\n"
+        "  since 2026-11-21 09:00 UTC: new: SELECT 1; gone: statement:9, x\n"
     )
 
 
@@ -75,8 +75,25 @@ def test_json_tells_what_is_underneath(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_plugin_and_monitoring_count_what_is_waived_as_ok(capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, "nagios")
-    assert line.startswith("WARNING - times over: 2.00 × | 'lag'=12s;5;30 'statement:7'=2;1;4 'statement:-8'=5;1;4")
+    assert line == (
+        "WARNING - times over: 2.00 ×, SELECT 1; UNKNOWN disk: `GRANT pg_monitor TO x;`"
+        " | 'lag'=12s;5;30 'statement:7'=2;1;4 'statement:-8'=5;1;4\n"
+    )
     assert list(counts(FOUND).values()) == [2, 1, 0, 1]
+
+
+def test_a_plugin_names_the_first_of_each_state_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "SELECT a || $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM u WHERE e = $3)"
+    slow = [Finding("times over", 9.0 - n, "×", 1, 4, columns={"statement": text}, id=f"s:{n}") for n in range(4)]
+    short = Finding("window", None, note="the figures are of 3 s only")
+    line = told(capsys, "nagios", Checked("b", (Finding("load", 0.3), *slow, short))).partition(" | ")[0]
+    assert line == (
+        "CRITICAL - times over: 9.00 ×, SELECT a // $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM …; "
+        "8.00 ×, SELECT a // $1 FROM t WHERE b = $2 AND c IN (SELECT d FROM …; 2 more; "
+        "UNKNOWN window: the figures are of 3 s only"
+    )
+    assert told(capsys, "nagios", Checked("b", (short,))) == "UNKNOWN - window: the figures are of 3 s only\n"
+    assert told(capsys, "nagios", Checked("b", (Finding("load", 0.3),))) == "OK - load: 0.30 | 'load'=0.3;;\n"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +113,23 @@ def test_a_comparison_is_told_where_there_is_something_to_tell(
 ) -> None:
     text = told(capsys, "text", result)
     assert text.endswith(f"x: 1\n{line}")
+
+
+def test_of_many_that_are_gone_a_few_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tuple(f"statement:{n}" for n in range(9))
+    text = told(capsys, "text", Checked("b", (Finding("x", 1.0),), RESULT.since, (), gone))
+    assert text.endswith("gone: statement:0, statement:1, statement:2 and 6 more\n")
+
+
+@pytest.mark.parametrize(("columns", "says"), [("250", "E" * 150), ("60", "E" * 41 + "…"), ("", "E" * 53 + "…")])
+def test_a_statement_has_the_room_that_the_terminal_has(
+    columns: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    row = Finding("times over", 2.0, "×", 1, 4, columns={"statement": "E" * 150, "calls": "12"})
+    (line,) = [line for line in told(capsys, "text", Checked("b", (row,))).splitlines() if "EEE" in line]
+    assert f" {says} " in f"{line} "
+    assert len(line) <= int(columns or 120)
 
 
 def test_waivers_that_cover_nothing_are_told_by_a_check_of_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,12 +46,13 @@ class MemoryDatabase:
         sizes: Mapping[str, TableSize] | None = None,
         values: Mapping[tuple[Name, str], ColumnTexts] | None = None,
         logged: Sequence[Sample] = (),
+        unlogged: str = "",
         catalogue: Catalogue = _CATALOGUE,
         usage: NodeUsage = NodeUsage({}),  # noqa: B008 - frozen
         bloat: Inspection = Inspection(),  # noqa: B008 - frozen
         damage: Inspection = Inspection(),  # noqa: B008 - frozen
     ) -> None:
-        self._writes, self._answers, self._logged = writes, dict(answers or {}), logged
+        self._writes, self._answers, self._logged, self._unlogged = writes, dict(answers or {}), logged, unlogged
         self._locks = {} if locks is None else locks
         self._server, self._workload, self._schema = server, workload, schema
         self._statements, self._texts = statements, dict(texts or {})
@@ -124,7 +125,7 @@ class MemoryDatabase:
         for sample in self._logged:
             if sample.query_id in query_ids:
                 found.setdefault(sample.query_id, []).append(sample.duration_ms)
-        return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, ""
+        return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, self._unlogged
 
     @contextmanager
     def moment(self, snapshot: str = "") -> Iterator[None]:

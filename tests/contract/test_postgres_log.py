@@ -1,10 +1,13 @@
 """The JSON log: what is a call, what is not, and that no file is ever read whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from memory_database import MemoryDatabase
 
+from aiprod_ops.actions import measurements
 from aiprod_ops.adapters.postgres.log import (
     LogFile,
     call,
@@ -14,9 +17,13 @@ from aiprod_ops.adapters.postgres.log import (
     samples,
     workload,
 )
+from aiprod_ops.adapters.postgres.server_log import local_log
+from aiprod_ops.domain.schema import Column, Name, Schema, Table
+from aiprod_ops.domain.statements import Statement
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.logs.parameters import parameters
 from aiprod_ops.logs.shapes import identity
+from aiprod_ops.units import Milliseconds
 
 
 def entry(message: str, **fields: object) -> str:
@@ -144,3 +151,29 @@ def test_local_files(tmp_path: Path) -> None:
     assert len(list(calls(local_files(tmp_path / "a.json"), "shop"))) == 1
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         local_files(tmp_path / "nothing.json")
+
+
+def test_a_log_of_another_format_is_no_log_and_says_what_is_needed(tmp_path: Path) -> None:
+    plain = tmp_path / "postgresql.log"
+    plain.write_text("2026-11-22 LOG:  duration: 1 ms  statement: SELECT 1\n")
+    for place in (tmp_path, plain):
+        found = local_log(place, "shop")
+        assert (found.files, len(found.missing)) == ((), 1)
+        assert f"no JSON log in {place}: it needs log_destination = 'jsonlog'" in found.missing[0]
+    (tmp_path / "postgresql.json").write_text(entry("duration: 1 ms  statement: SELECT 1"))
+    for place in (tmp_path, tmp_path / "postgresql.json"):
+        found = local_log(place, "shop")
+        assert (len(found.files), found.missing) == (1, ())
+
+
+def test_what_a_call_in_the_log_would_tell_names_the_log_that_cannot_be_used() -> None:
+    text = "select id from t where at > now() - $1::interval"
+    asked = Statement(1, text, 10, Milliseconds(10.0), Milliseconds(1.0))
+    schema = Schema((Table(Name("public", "t"), (Column("id", "integer"), Column("at", "timestamptz"))),))
+    for unlogged in ("", "There is no JSON log in /var/log"):
+        found, notes = measurements.subjects(MemoryDatabase(unlogged=unlogged), [asked], schema)
+        assert (found, notes[1:]) == ([], [unlogged] if unlogged else [])
+        assert "it needs a call in the JSON log" in notes[0]
+        plain = replace(asked, text="select id from t")
+        found, notes = measurements.subjects(MemoryDatabase(unlogged=unlogged), [plain], schema)
+        assert (len(found), notes) == (1, [unlogged] if unlogged else [])

@@ -10,7 +10,7 @@ import pytest
 from aiprod_ops.adapters.postgres.statements import columns
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, Entry, StatementsSnapshot
 from aiprod_ops.domain.findings import Finding, Status, worst
-from aiprod_ops.domain.schema import Name, Schema
+from aiprod_ops.domain.schema import Column, ColumnStatistics, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window
 from aiprod_ops.engine import registry
@@ -203,6 +203,27 @@ def test_an_index_for_a_statement_that_cannot_be_read_is_not_ruled_out(text: str
     (found,) = [each for each in entry.book.phases["judge"](given, params) if each.id == "statement:7"]
     assert (found.status, found.columns["advice"]) == (status, advice)
     assert bool(found.note) is (status is Status.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "window", "status"),
+    [
+        ("SELECT 1", 0.4, Status.UNKNOWN),
+        ("SELECT 1", 30, Status.OK),
+        ("SELECT * FROM t WHERE a = $1", 0.4, Status.CRITICAL),
+    ],
+)
+def test_nothing_found_in_no_time_is_not_ok(text: str, window: float, status: Status) -> None:
+    entry = registry.find()["add-missing-index"]
+    table = Table(Name("public", "t"), (Column("a", "int4"),), ())
+    costly = Statement(7, text, 10, Milliseconds(10_000), Milliseconds(1000))
+    workload = Workload((costly,), Seconds(window), Milliseconds(10_000))
+    sizes = {"public.t": TableSize(10**7, 10**5, Bytes(8 * 10**8), {"a": ColumnStatistics(0.0, 10.0**7)})}
+    params = entry.module.Params(objective=Milliseconds(500), load=0.01, wasted=0.1)
+    found = list(entry.book.phases["judge"](entry.module.Facts(Schema((table,)), False, workload, sizes), params))
+    assert found[0].status is status
+    assert ("check again in a minute" in found[0].note) is (status is Status.UNKNOWN)
+    assert worst(each.status for each in found) is status
 
 
 #: Columns of the view by version of the extension, and the server that ships it: those that figures are taken from.

@@ -3,6 +3,7 @@
 import pytest
 
 from aiprod_ops.actions.measurements import Measured, is_worse
+from aiprod_ops.actions.trials import figures
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,11 @@ from aiprod_ops.actions.measurements import Measured, is_worse
 )
 def test_worse(before: tuple[list[float], list[float]], after: tuple[list[float], list[float]], worse: bool) -> None:
     assert is_worse(Measured(*before), Measured(*after)) is worse
+
+
+def test_small_times_are_told_apart() -> None:
+    told = figures(Measured([4], [0.104]), Measured([6], [0.0421]))
+    assert told == "4 → 6 buffers, 0.10 ms → 0.04 ms"
 
 
 def test_running_out_of_time_is_worse() -> None:

@@ -106,6 +106,11 @@ def test_the_actors_password_is_wrong(bench: Bench) -> None:
     assert bench.indexes() == {}
 
 
+def test_the_backups_password_is_wrong(bench: Bench) -> None:
+    done = bench.run("prove", BOOK, "--plan", bench.plan(*HASTY), "--backup-dsn", _tcp(bench, "aiprod_backup"))
+    assert (done.exit, "user and password of the backup DSN" in done.err) == (77, True), done.said
+
+
 def _tcp(bench: Bench, role: str) -> str:
     return f"postgresql://{role}:hunter22@127.0.0.1:{bench.fleet.ports[0]}/aiprod"
 
@@ -166,6 +171,28 @@ def test_each_missing_privilege_is_named_with_the_sql_that_grants_it(stranger: B
     assert any("GRANT pg_read_all_data" in line for line in typed), typed
     assert checked.exit == 2, checked.said
     assert "orders (state" in checked.out, checked.said
+
+
+@pytest.mark.parametrize("document", ["README.md", "site/configuration.md"])
+def test_the_printed_grants_are_all_that_the_checks_want(document: str) -> None:
+    """Typed as they stand there, on a server that was just made."""
+    written = (Path(__file__).parents[2] / document).read_text()
+    (block,) = re.findall(r"```sql\n(.*?)```", written, re.DOTALL)
+    with short_folder() as folder, lone_server(folder) as server:
+        bench = configured(folder, server, "postgres", probe=server.dsn("monitor", "postgres"))
+        bench.sql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 100000) g")
+        bench.sql("CREATE INDEX ON orders (id)")
+        script = folder / "grants.sql"
+        script.write_text(block)
+        printed = server.dsn("postgres", "postgres")
+        server.programs.run("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(script), printed, cwd=folder)
+        _restart(bench)
+        bench.ask("SELECT * FROM orders WHERE id = 7")
+        done = bench.run("check", BOOK, "slow-queries", "verify-indexes", "-o", "json")
+        found = [each for check in done.json()["checks"] for each in check["findings"] if each["status"] == "UNKNOWN"]
+        asked = [each["note"] for each in found if re.search(r"GRANT|CREATE EXTENSION|ALTER SYSTEM", each["note"])]
+        assert asked == [], done.said
+        assert {check["runbook"] for check in done.json()["checks"]} == {BOOK, "slow-queries", "verify-indexes"}
 
 
 def _restart(bench: Bench) -> None:

@@ -95,7 +95,9 @@ def test_run_applies_what_was_proven(job: Job) -> None:
 def test_check_is_ok_now(job: Job) -> None:
     job.bench.sql("SELECT pg_stat_statements_reset()")
     workload.run(job.bench.fleet.dsn("aiprod_app"), job.bench.fleet.scale, rounds=5)
-    done = job.bench.run("check", BOOK, *SLOW)
+    young = job.bench.run("check", BOOK, *SLOW)
+    assert (young.exit, "check again in a minute" in young.out) == (3, True), young.said
+    done = job.bench.run("check", BOOK, *SLOW, "--least", "0")
     assert done.exit == 0, done.said
 
 
@@ -174,6 +176,9 @@ def _alembic(dsn: str, folder: Path | None, revision: str) -> None:
 def test_rollback_of_a_finished_run_needs_an_approval_of_its_own(job: Job) -> None:
     asked = job.bench.run("rollback", job.run)
     assert asked.exit == 12, asked.said
+    assert ("digest" in asked.out, asked.said.count("next: ")) == (True, 1), asked.said
+    assert asked.out.count("  lock      SHARE UPDATE EXCLUSIVE") == asked.out.count("drop-index ") > 0, asked.said
+    assert asked.out.count("  takes     about 1.00 s") == asked.out.count("drop-index "), asked.said
     digest = asked.err.split("--apply ")[1].split()[0]
     assert (wrong := job.bench.run("rollback", job.run, "--apply", "0123456789ab")).exit == 12, wrong.said
     done = job.bench.run("rollback", job.run, "--apply", digest)

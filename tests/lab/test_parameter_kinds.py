@@ -103,6 +103,6 @@ def test_what_no_column_tells_is_said(database: PostgresDatabase) -> None:
     statement = Statement(1, text, 10, Milliseconds(10.0), Milliseconds(1.0))
     assert measurements.subjects(database, [statement], database.schema()) == (
         [],
-        [f"not measured: {text} (no value is known for $1 (compared with no column): it needs a logged call "
-         "(log_min_duration_statement))"],
+        [f"not measured: {text} (no value is known for $1 (compared with no column): it needs a call in the JSON log, "
+         "log_min_duration_statement)"],
     )  # fmt: skip

@@ -247,8 +247,20 @@ def test_a_missing_privilege(server: PostgresServer) -> None:
     with connect(server, "stranger", password=SECRET) as stranger:
         with pytest.raises(PermissionMissing, match="permission denied for table jobs") as caught:
             stranger.query("SELECT * FROM jobs")
-        assert "probe" in caught.value.hint
+        assert caught.value.hint == "Grant what is missing to stranger."
         assert_silent(caught.value)
+
+
+def test_who_was_not_let_in_is_called_as_the_configuration_calls_it(server: PostgresServer) -> None:
+    dsn = server.dsn("reader", "postgres") + "&password=wrong-hunter2"
+    for writes, identity, named in ((True, "backup", "backup"), (True, "", "actor"), (False, "", "probe")):
+        with (
+            PostgresDatabase(dsn, writes=writes, application_name="aiprod-ops", identity=identity) as database,
+            pytest.raises(PermissionMissing) as caught,
+            database.another() as again,
+        ):
+            again.server()
+        assert f"of the {named} DSN" in caught.value.hint
 
 
 def test_server_names_the_grant(server: PostgresServer, owner: PostgresDatabase) -> None:

@@ -195,6 +195,13 @@ def test_a_log_that_cannot_be_read_leaves_the_counters(bench: Bench) -> None:
     assert (done.exit, "/nowhere/at/all" in done.out) == (3, True), done.said
 
 
+def test_a_log_that_cannot_be_used_is_told_where_nothing_was_called(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "postgresql.log").write_text("2026-11-22 LOG:  duration: 1 ms  statement: SELECT 1\n")
+    for place, says in (("/nowhere/at/all", "cannot be read"), (str(tmp_path), f"no JSON log in {tmp_path}")):
+        done = bench.run("check", BOOK, "--over", "1s", *LOOSE, "--log", place)
+        assert (done.exit, says in done.out) == (3, True), done.said
+
+
 def test_two_checks_at_once(bench: Bench) -> None:
     both = [bench.start("check", BOOK, "-o", "json", *NOW) for _ in range(2)]
     for going in both:
@@ -327,8 +334,9 @@ def test_without_the_extension_the_check_is_unknown(server: tuple[Bench, Postgre
     bench.sql("DROP EXTENSION pg_stat_statements")
     try:
         done, found = look(bench, *NOW)
-        assert done.exit == 3
-        assert "CREATE EXTENSION pg_stat_statements" in json.dumps(found)
+        assert (done.exit, "load" in found) == (3, False)
+        assert "CREATE EXTENSION pg_stat_statements" in done.out
+        assert "JSON log: it needs log_destination = 'jsonlog'" in done.out, "the fallback is not there, either"
     finally:
         bench.sql("CREATE EXTENSION pg_stat_statements")
 

@@ -58,6 +58,13 @@ def test_without_evidence_no_page_shows_a_proof(bare: Sources) -> None:
     assert "**NEVER**" in render(bare)["evidence.md"]
 
 
+def test_what_is_proven_is_what_was_planned(bare: Sources) -> None:
+    for name in ("runbooks/add-missing-index.md", "runbooks/verify-indexes.md", "playbooks/high-api-latency.md"):
+        proofs = re.findall(r"^aiprod-ops prove .*$", render(bare)[name], re.MULTILINE)
+        assert proofs, name
+        assert [line for line in proofs if not line.endswith(" --plan DIGEST")] == []
+
+
 def test_what_was_not_recorded_says_so(bare: Sources) -> None:
     assert "*Not recorded yet.*" in render(bare)[PAGE]
     recorded = replace(bare, recorded={"add-missing-index": {"check": "CRITICAL  as it was printed"}})

@@ -13,7 +13,7 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, find, reachable
+from aiprod_ops.adapters.local.programs import Programs, of_major, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
@@ -95,9 +95,9 @@ class LocalPlatform:
     ) -> Iterator[tuple[Database, Restored]]:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
         ends, however that ends."""
-        programs = find(self._postgres_bin)
         source = read_source(self._connect, self._backup)
         major = source.version // 10000
+        programs = of_major(major, self._postgres_bin)
         if major != programs.major:
             raise ConfigurationError(
                 f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",

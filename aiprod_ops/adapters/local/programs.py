@@ -13,6 +13,7 @@ from aiprod_ops.errors import ConfigurationError, Failed
 from aiprod_ops.units import Seconds
 
 OLDEST = 15  #: jsonlog, and the manifest that pg_verifybackup reads the way we call it
+DEBIAN = "/usr/lib/postgresql/{major}/bin"  #: where Debian's packages put them. Source: postgresql-common
 REFUSE_ROOT = ("initdb", "postgres", "pg_ctl", "pg_controldata", "pg_resetwal", "pg_rewind")
 
 
@@ -87,6 +88,24 @@ def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Program
             f"{folder} holds PostgreSQL {major}; {OLDEST} or newer is needed", hint="--postgres-bin DIR names another"
         )
     return Programs(folder.resolve(), major, chosen)
+
+
+def of_major(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Programs:
+    """The programs for a server of this major version: those in the directory given, else the wheel's or Debian's.
+
+    What is found may still be of another version: the caller says so. Raises ConfigurationError as `find` does.
+    """
+    packaged = Path(debian.format(major=major))
+    if postgres_bin is None and (packaged / "postgres").is_file() and _major_of_wheel() != major:
+        return find(packaged)
+    return find(postgres_bin)
+
+
+def _major_of_wheel() -> int | None:
+    try:
+        return _major(_wheel())
+    except ConfigurationError:
+        return None
 
 
 def _wheel() -> Path:

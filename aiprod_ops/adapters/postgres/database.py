@@ -16,7 +16,7 @@ from aiprod_ops.adapters.postgres import statements as statistics
 from aiprod_ops.adapters.postgres.dsn import target
 from aiprod_ops.adapters.postgres.failed_builds import failed_builds
 from aiprod_ops.adapters.postgres.logged import logged
-from aiprod_ops.adapters.postgres.server_log import ServerLog, server_log
+from aiprod_ops.adapters.postgres.server_log import ServerLog, local_log, server_log
 from aiprod_ops.adapters.postgres.session import Session
 from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
 from aiprod_ops.domain.catalogue.inspections import Inspection
@@ -40,14 +40,16 @@ class PostgresDatabase:
 
     A probe (`writes=False`) runs all in READ ONLY transactions with a lock time-out of 2 s and refuses `execute`
     An actor runs in autocommit without a lock time-out; it needs a direct connection, not a pooler in transaction mode.
-    `log` is a JSON log file of the server or a folder of them, where they can be read as files.
+    `log` is a JSON log file of the server or a folder of them, where they can be read as files; `identity` what the
+    configuration calls the DSN: actor or probe, unless it is another one's.
     Raises ConfigurationError for a DSN that cannot be read.
     """
 
     def __init__(
-        self, dsn: str, *, writes: bool, application_name: str, log: str = "", connect_timeout: Seconds = _PATIENCE
-    ) -> None:
-        where = target(dsn, "actor" if writes else "probe")
+        self, dsn: str, *, writes: bool, application_name: str, log: str = "", connect_timeout: Seconds = _PATIENCE,
+        identity: str = "",
+    ) -> None:  # fmt: skip
+        where = target(dsn, identity or ("actor" if writes else "probe"))
         self._session = Session(
             where, writes=writes, application_name=application_name, connect_timeout=connect_timeout
         )
@@ -131,13 +133,14 @@ class PostgresDatabase:
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
         """A log that is rotated away while we read it is no reason to lose what the counters told."""
-        if not query_ids:
+        if not query_ids and not self._log:
             return {}, ""
         try:
             log = self._log_files()
-            return logged(log.files, log.database, query_ids, since), ""
+            missing = " ".join(log.missing) if self._log else ""
+            return logged(log.files, log.database, query_ids, since) if query_ids else {}, missing
         except (ConfigurationError, Failed, PermissionMissing, TimedOut) as error:
-            return {}, f"{error.message} {error.hint}".strip()
+            return {}, error.told
         except OSError as error:
             return {}, f"The log {self._log} cannot be read: {error.strerror}"
 
@@ -160,7 +163,7 @@ class PostgresDatabase:
     def another(self) -> "PostgresDatabase":
         return PostgresDatabase(
             self._dsn, writes=self._writes, application_name=self._application_name, log=self._log,
-            connect_timeout=self._patience,
+            connect_timeout=self._patience, identity=self._session.target.identity,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -175,7 +178,7 @@ class PostgresDatabase:
         """The log as files where the configuration says so, else through the server."""
         if self._log:
             database = self._named("log_access")[0]["database"]
-            return ServerLog(database, tuple(log_reader.local_files(Path(self._log))))
+            return local_log(Path(self._log), database)
         return server_log(self._named)
 
     def _failed_builds(self) -> tuple[tuple[FailedBuild, ...], str]:

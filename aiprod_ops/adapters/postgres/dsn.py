@@ -17,11 +17,16 @@ class Target:
     """Where a DSN leads. `parameters` holds the password, if the DSN has one: never shown."""
 
     parameters: dict[str, str] = field(repr=False)
-    identity: str  #: `probe` or `actor`
+    identity: str  #: what the configuration calls it: `probe`, `actor`, `backup`
 
     @property
     def host(self) -> str:
         return self.parameters.get("host") or self.parameters.get("hostaddr", "")
+
+    @property
+    def role(self) -> str:
+        """Who it is, in words: the user where the DSN names one."""
+        return self.parameters.get("user") or f"the role of the {self.identity} DSN"
 
     @property
     def port(self) -> str:

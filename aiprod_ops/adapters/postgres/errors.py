@@ -118,9 +118,7 @@ def _session_error(error: psycopg2.Error, said: str, target: Target) -> OpsError
 def _refusal(state: str, said: str, error: psycopg2.Error, target: Target) -> OpsError:
     hint = "" if state.startswith(_DEPENDENT) else error.diag.message_hint or ""
     if state == "42501":
-        return PermissionMissing(
-            f"{target}: {said}", hint=f"Grant what is missing to the role of the {target.identity} DSN. {hint}".strip()
-        )
+        return PermissionMissing(f"{target}: {said}", hint=f"Grant what is missing to {target.role}. {hint}".strip())
     if state == "25006":
         return Refused(
             f"{target}: {said}",

@@ -1,11 +1,16 @@
-"""The server's JSON log files, read through SQL where the role may: `pg_ls_logdir()` and `pg_read_binary_file()`."""
+"""The server's JSON log files: a place where they can be read as files, or through SQL where the role may, with
+`pg_ls_logdir()` and `pg_read_binary_file()`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiprod_ops.adapters.postgres.catalog import Query
-from aiprod_ops.adapters.postgres.log import LogFile
+from aiprod_ops.adapters.postgres.log import LogFile, local_files
 from aiprod_ops.errors import Failed
+
+_NEEDS = "it needs log_destination = 'jsonlog' (PostgreSQL 15 and newer) and logging_collector = on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +22,18 @@ class ServerLog:
     missing: tuple[str, ...] = ()
 
 
+def local_log(place: Path, database: str) -> ServerLog:
+    """The JSON log at a place: a file, or those of a folder. Raises ConfigurationError for one that is not there."""
+    found = local_files(place)
+    files = tuple(file for file in found if file.size == 0 or file.read(0, 1) == b"{")
+    return ServerLog(database, files, () if files else (f"There is no JSON log in {place}: {_NEEDS}",))
+
+
 def server_log(query: Query) -> ServerLog:
     """The JSON log files of the server, newest first."""
     row = query("log_access")[0]
     if not row["has_json"]:
-        return ServerLog(row["database"], ())
+        return ServerLog(row["database"], (), (f"Or the server's JSON log: {_NEEDS}",))
     if not (row["lists"] and row["reads"] and row["folder"]):
         return ServerLog(row["database"], (), (_grants(row["role"]),))
     try:

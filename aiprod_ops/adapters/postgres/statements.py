@@ -15,7 +15,6 @@ from aiprod_ops.errors import Failed, PermissionMissing
 from aiprod_ops.units import Bytes, Milliseconds, Seconds, show
 
 _LISTED = 200
-_YOUNG = Seconds(60)  #: figures younger than this that list no statement say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +126,12 @@ def workload(query: Query, found: Access, now: datetime) -> Workload:
     ranked = summed_up((each.query_id, each.counters) for each in seen.entries if each.is_query)
     listed = sorted(ranked, key=lambda query_id: (-ranked[query_id].total, query_id))[:_LISTED]
     told = seen.workload(texts(query, found, listed) if listed else {}, seen.missing)
-    if not told.statements and told.window < _YOUNG and seen.missing == found.missing:
-        young = f"pg_stat_statements was reset {show(told.window, 's')} ago and counted no statement since."
-        return replace(told, missing=(*told.missing, young))
+    if not told.statements and seen.missing == found.missing:
+        silent = (
+            f"pg_stat_statements counted no statement of this database since its counters began, "
+            f"{show(told.window, 's')} ago: look where the application works, and after it has."
+        )
+        return replace(told, missing=(*told.missing, silent))
     return told
 
 

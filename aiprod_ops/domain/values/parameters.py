@@ -135,4 +135,4 @@ def _reason(slot: Slot) -> str:
     if slot.table is not None:
         return f"no value is known for ${slot.number} ({slot.table}.{slot.column}): no statistics and no logged call"
     what = {"limit": "LIMIT", "offset": "OFFSET"}.get(slot.operator, "compared with no column")
-    return f"no value is known for ${slot.number} ({what}): it needs a logged call (log_min_duration_statement)"
+    return f"no value is known for ${slot.number} ({what}): it needs a call in the JSON log, log_min_duration_statement"
