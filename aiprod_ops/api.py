@@ -37,8 +37,9 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
-from aiprod_ops.domain.backups import Arrangement, Backup, Origin, audit
-from aiprod_ops.domain.backups import Promise as BackupPromise
+from aiprod_ops.domain.audits import Promise as BackupPromise
+from aiprod_ops.domain.audits import audit
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
