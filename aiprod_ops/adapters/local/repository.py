@@ -90,9 +90,11 @@ class FolderRepository:
         try:
             manifest = _manifest(path)
             ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             said = f"its manifest cannot be read: {error}"
             return Backup(path.name, State.FAILED, started, label=label, said=said)
+        except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
+            raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
         size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
         identifier = str(manifest.get("System-Identifier", "")) or self._identifier(path)
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
@@ -104,11 +106,18 @@ class FolderRepository:
         return found[1] if found else ""
 
     def arrangement(self) -> Arrangement:
-        good = successful(self.listed())
+        good, room = successful(self.listed()), self._room()
         if self._archive is None or not good:
-            return Arrangement(automatic=False)
+            return Arrangement(automatic=False, room=room)
         reaches = self._archive.reaches(self._first_segment(good[-1].id))
-        return Arrangement(automatic=False, recovers_from=good[0].taken if reaches else None, recovers_to=reaches)
+        return Arrangement(
+            automatic=False, recovers_from=good[0].taken if reaches else None, recovers_to=reaches, room=room
+        )
+
+    def _room(self) -> Bytes:
+        """Free where the folder is, or will be."""
+        there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
+        return Bytes(shutil.disk_usage(there).free)
 
     def reaches(self, lsn: str) -> bool:
         return self._archive is not None and self._archive.has(lsn)
@@ -120,8 +129,8 @@ class FolderRepository:
         for each in self.listed():
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
-            if each.label == label and each.state is State.FAILED:
-                shutil.rmtree(self._folder / each.id)
+            if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
+                self._clear(self._folder / each.id)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
@@ -138,6 +147,11 @@ class FolderRepository:
             shutil.rmtree(part, ignore_errors=True)
         return name
 
+    def _clear(self, part: Path) -> None:
+        """Remove what somebody left who was killed: the program that fetched it may still be at it."""
+        processes.stop(part)
+        shutil.rmtree(part)
+
     def remove(self, backup: str) -> None:
         """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
         if _NAME.match(backup.removesuffix(_PART)) is None:
@@ -145,8 +159,10 @@ class FolderRepository:
         path = self._folder / backup
         going = self._folder / f"{backup}{_GOING}"
         if path.is_dir():
+            processes.stop(path)
             path.rename(going)  # from here on it is no backup any more, however far the removal comes
-        shutil.rmtree(going, ignore_errors=True)
+        for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
+            shutil.rmtree(each, ignore_errors=True)
         left = successful(self.listed())
         if self._archive is not None and left:
             self._archive.clean(min(self._first_segment(each.id) for each in left))
