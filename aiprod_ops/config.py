@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from aiprod_ops.domain.approvals import StandingApproval
 from aiprod_ops.domain.findings import Waiver
 from aiprod_ops.errors import ConfigurationError, UsageError
 
@@ -93,6 +94,7 @@ class Settings:
     runbook_folders: tuple[Path, ...] = ()
     service: Path | None = None
     waivers: tuple[Waiver, ...] = ()
+    standing_approvals: tuple[StandingApproval, ...] = ()
     origin: str = "no configuration file"
 
     @cached_property
@@ -164,10 +166,11 @@ def load_lab(environ: Mapping[str, str] | None = None) -> Settings | None:
 
 def _settings(path: Path, state: Path) -> Settings:
     content = _read_toml(path)
-    known = {"state", "runbooks", "service", "targets", "waivers"}
+    known = {"state", "runbooks", "service", "targets", "waivers", "standing_approvals"}
     if unknown := sorted(set(content) - known):
         raise ConfigurationError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    for key, wanted in (("state", str), ("service", str), ("runbooks", list), ("targets", dict), ("waivers", list)):
+    lists = [(key, list) for key in ("runbooks", "waivers", "standing_approvals")]
+    for key, wanted in (("state", str), ("service", str), ("targets", dict), *lists):
         if not isinstance(content.get(key, wanted()), wanted):
             raise ConfigurationError(f"{path}: {key} is {content[key]!r}, expected a {_TOML[wanted]}")
     targets = {name: _target(path, name, table) for name, table in content.get("targets", {}).items()}
@@ -178,6 +181,7 @@ def _settings(path: Path, state: Path) -> Settings:
         runbook_folders=tuple(here / folder for folder in content.get("runbooks", ())),
         service=here / content["service"] if "service" in content else None,
         waivers=tuple(_waiver(path, table) for table in content.get("waivers", ())),
+        standing_approvals=tuple(_standing(path, table, targets) for table in content.get("standing_approvals", ())),
         origin=str(path),
     )
 
@@ -221,6 +225,28 @@ def _waiver(path: Path, table: Any) -> Waiver:
             hint='[[waivers]] finding = "an id that check prints", until = 2027-01-31, reason = "…"',
         )
     return Waiver(given["finding"], given["until"], given["reason"], str(given.get("target", "")))
+
+
+_STANDING = {"runbook": str, "target": str, "until": date, "by": str, "reason": str}
+
+
+def _standing(path: Path, table: Any, targets: Mapping[str, Target]) -> StandingApproval:
+    """A `[[standing_approvals]]` table. All of it has to be there, and it names a target that is: no pattern."""
+    given = table if isinstance(table, dict) else {}
+    wrong = [key for key, kind in _STANDING.items() if not isinstance(given.get(key), kind) or not given[key]]
+    if wrong or set(given) - set(_STANDING):
+        raise ConfigurationError(
+            f"{path}: a standing approval has {', '.join(sorted(given)) or 'nothing'}, expected "
+            f"{', '.join(_STANDING)}; look at {', '.join(wrong) or 'its other keys'}",
+            hint='[[standing_approvals]] runbook = "take-backup", target = "NAME", until = 2027-01-31, by = "…", '
+            'reason = "…"',
+        )
+    if given["target"] not in targets:
+        raise ConfigurationError(
+            f"{path}: a standing approval names the target {given['target']!r}; there are: "
+            f"{', '.join(sorted(targets)) or 'none'}"
+        )
+    return StandingApproval(**given)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ too, but never one that a test has restored, and never one that others rest on: 
 Whether a backup restores is not known by then: `aiprod-ops prove test-backup` tells. Whether backups come as they
 should is judged by `check backups`; this one says only whether there is something to do.
 
+Daily backups are its own plans, applied by a standing approval: see *Configuration*.
+
 Source: PostgreSQL manual, pg_basebackup, pg_verifybackup, "Base Backup Progress Reporting".
 """
 
@@ -69,6 +71,7 @@ book = api.Runbook(
     symptom="A backup is due, or wanted before something dangerous",
     risk="low",
     owner="database",
+    run_every="1 d",
     actions=(api.take_backup, api.discard_backup),
 )
 

@@ -75,9 +75,11 @@ book = api.Runbook(
     risk="low",
     owner="database",
     check_every="1 h",
+    prove_every="1 d",
     drill_every="30 d",
     alerts=("BackupNotVerified",),
     drill_with={"control": "true"},
+    exports=("time to the first answer", "rows that would be lost, newest first", "age of the last test"),
 )
 
 
