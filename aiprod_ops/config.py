@@ -217,7 +217,7 @@ _WAIVER = {"finding": str, "until": date, "reason": str}
 def _waiver(path: Path, table: Any) -> Waiver:
     """A `[[waivers]]` table. One without an end or a reason is refused: nobody would find it again."""
     given = table if isinstance(table, dict) else {}
-    wrong = [key for key, kind in _WAIVER.items() if not isinstance(given.get(key), kind) or not given[key]]
+    wrong = _wrong(given, _WAIVER)
     if wrong or set(given) - {*_WAIVER, "target"}:
         raise ConfigurationError(
             f"{path}: a waiver has {', '.join(sorted(given)) or 'nothing'}, expected finding, until, reason, and maybe "
@@ -227,13 +227,18 @@ def _waiver(path: Path, table: Any) -> Waiver:
     return Waiver(given["finding"], given["until"], given["reason"], str(given.get("target", "")))
 
 
+def _wrong(given: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
+    """Keys that are missing, empty, or of another type; a moment is no day."""
+    return [key for key, kind in wanted.items() if type(given.get(key)) is not kind or not given[key]]
+
+
 _STANDING = {"runbook": str, "target": str, "until": date, "by": str, "reason": str}
 
 
 def _standing(path: Path, table: Any, targets: Mapping[str, Target]) -> StandingApproval:
     """A `[[standing_approvals]]` table. All of it has to be there, and it names a target that is: no pattern."""
     given = table if isinstance(table, dict) else {}
-    wrong = [key for key, kind in _STANDING.items() if not isinstance(given.get(key), kind) or not given[key]]
+    wrong = _wrong(given, _STANDING)
     if wrong or set(given) - set(_STANDING):
         raise ConfigurationError(
             f"{path}: a standing approval has {', '.join(sorted(given)) or 'nothing'}, expected "
