@@ -40,7 +40,8 @@ class Target:
     earlier than it is needed. Passwords belong in a passfile or the environment. `log` is the server's JSON log where
     it can be read as files, `copies` where disposable copies are restored, `migrations` the Alembic versions folder
     that gets new revisions, `postgres_bin` the programs of the server's major version. `backups` is where stored
-    backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`.
+    backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`. On the
+    platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
     """
 
     name: str
@@ -57,6 +58,9 @@ class Target:
     replicas: tuple[str, ...] = ()
     backups: str = ""
     archive: str = ""
+    project: str = ""
+    instance: str = ""
+    endpoint: str = ""
 
     @property
     def is_for_drills(self) -> bool:

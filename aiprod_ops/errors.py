@@ -60,6 +60,18 @@ class Refused(OpsError):
     exit_code = Exit.REFUSED
 
 
+class Missing(Refused):
+    """What was asked for is not there. Nothing was changed."""
+
+
+class Stale(Refused):
+    """What the request rests on was changed meanwhile. Nothing was changed by it; read again, then decide again."""
+
+
+class Throttled(Refused):
+    """Too many requests: this one was not looked at. Nothing was changed."""
+
+
 class Held(OpsError):
     """Another run holds the resource. Nothing was changed."""
 

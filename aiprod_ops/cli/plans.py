@@ -299,7 +299,7 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
     from aiprod_ops.engine.operations import drill
     from aiprod_ops.engine.results import failed_drill, last_drill
     from aiprod_ops.lab.known import of_config
-    from aiprod_ops.units import Seconds
+    from aiprod_ops.units import Seconds, show
 
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
@@ -320,5 +320,10 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
 
             as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **drilled.figures})
             return int(drilled.outcome.exit)
-        click.echo(f"RTO {drilled.figures['rto_s']:.1f} s from the fault to the verified end")
+        until = (
+            "from the fault to the verified end" if "plan" in entry.book.phases else "of a restore to its first answer"
+        )
+        for figure, said in ((drilled.figures["rto_s"], f"RTO {{}} {until}"), (drilled.figures["rpo_s"], "RPO {}")):
+            if figure is not None:
+                click.echo(said.format(show(figure, "s")))
         return tell_outcome(world, drilled.outcome, output)

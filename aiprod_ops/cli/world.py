@@ -20,6 +20,7 @@ from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
 from aiprod_ops.ports import Database, Delivery, Platform, Store
+from aiprod_ops.units import Seconds, seconds
 
 if TYPE_CHECKING:
     from aiprod_ops.adapters.local.repository import Repository
@@ -109,26 +110,56 @@ def _replicas(target: Target) -> dict[str, Database]:
 
 def _platform(settings: Settings, target: Target) -> Platform:
     from aiprod_ops.adapters.local.platform import LocalPlatform
-    from aiprod_ops.adapters.postgres.database import PostgresDatabase
 
-    if target.platform != "local":
-        raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there is: local")
     backup = target.backup or target.actor or target.probe
+    dsn, longest = replace(target, backup=backup).dsn("backup"), seconds(settings.promises.get("backups.longest"))
+    if target.platform == "cloudsql":
+        return _cloudsql(target, dsn, longest)
+    if target.platform != "local":
+        known = "local, cloudsql"
+        raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there are: {known}")
     return LocalPlatform(
-        backup=replace(target, backup=backup).dsn("backup"),
+        backup=dsn,
         database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
-        connect=lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
+        connect=_to_copy,
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
-        repository=_repository(target, replace(target, backup=backup).dsn("backup")) if target.backups else None,
+        longest=longest,
+        repository=_repository(target, dsn) if target.backups else None,
+    )
+
+
+def _to_copy(dsn: str) -> Database:
+    from aiprod_ops.adapters.postgres.database import PostgresDatabase
+
+    return PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy")
+
+
+def _cloudsql(target: Target, dsn: str, longest: Seconds) -> Platform:
+    from aiprod_ops.adapters.clock import SystemClock
+    from aiprod_ops.adapters.cloudsql.platform import CloudSqlPlatform, Place
+
+    if not (target.project and target.instance):
+        raise ConfigurationError(
+            f"target {target.name!r} is on Cloud SQL, but names no instance there",
+            hint='add project = "…" and instance = "…" to its configuration',
+        )
+    return CloudSqlPlatform(
+        Place(target.project, target.instance, target.endpoint),
+        dsn,
+        _to_copy,
+        SystemClock(),
+        database=_database(target),
+        longest=longest,
+        postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
     )
 
 
 def _repository(target: Target, backup: str) -> "Repository":
-    from aiprod_ops.adapters.local.platform import without_password
     from aiprod_ops.adapters.local.programs import find
     from aiprod_ops.adapters.local.repository import FolderRepository
+    from aiprod_ops.adapters.postgres.dsn import without_password
 
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
     archive = Path(target.archive) if target.archive else None

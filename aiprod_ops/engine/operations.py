@@ -1,8 +1,9 @@
 """What people ask for: apply an approved plan, resume a run, roll one back, drill."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiprod_ops.domain.plans import Action, Draft, Plan
@@ -147,6 +148,11 @@ def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None,
     if journal.opening["kind"] == "prove":
         abandon(world, journal.run)
         return Outcome(Exit.DONE, journal.run, "the proof was ended, its copy is gone; production was only read")
+    if draft is None and "of" in journal.opening:
+        raise Refused(
+            f"{journal.run} takes another run back: it is finished, not taken back",
+            hint=f"aiprod-ops resume {journal.run}",
+        )
     if draft is None:
         unfinished = kept_draft(world.store, journal.opening["digest"])
         params = typed_params(entry, unfinished.plan.parameters)
@@ -172,25 +178,46 @@ def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     """Provoke the problem in the lab, then plan, prove and apply as an engineer would, with the stopwatch running."""
     if "inject" not in entry.book.phases:
         raise Refused(f"{entry.id} has no drill: it registers no @book.inject")
+    if "plan" not in entry.book.phases:
+        return _examination(world, entry, params, lab)
     clock = world.context.clock
     with entry.book.phases["inject"](lab):
         began, started = clock.now(), clock.monotonic()
         made = noticed(world, entry, params)
         outcome = apply(world, entry, made, "drill")
         rto_s = round(clock.monotonic() - started, 2)
-    figures = {"rto_s": rto_s, "rpo_s": None, "write_stop_ms": None, "lost_writes": None}
+    return _drilled(world, entry, made, outcome, began, {"rto_s": rto_s})
+
+
+def _drilled(
+    world: World, entry: Entry, made: Draft, outcome: Outcome, began: datetime, measured: Mapping[str, float | None]
+) -> Drilled:
+    figures = {**dict.fromkeys(("rto_s", "rpo_s", "write_stop_ms", "lost_writes")), **measured}
     body = {
         **opening(world, entry, made, "drill"),
         "run": outcome.run,
         "environment": world.context.target.environment,
         "version": world.version,
         "started": began.isoformat(),
-        "ended": clock.now().isoformat(),
+        "ended": world.context.clock.now().isoformat(),
         "exit": int(outcome.exit),
         "drill": figures,
     }
     Archive(world.store).seal(body)
     return Drilled(outcome, figures)
+
+
+def _examination(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
+    """The drill of a runbook that examines copies: its findings `rto` and `rpo`, in seconds, are the figures."""
+    began = world.context.clock.now()
+    with entry.book.phases["inject"](lab):
+        made = make_draft(entry, world.context, params, by=world.by)
+        keep(world.store, made)
+        proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
+    reason = "; ".join(f"{name}: {why}" for name, why in proven.proof.refused.items())
+    outcome = Outcome(Exit(int(proven.evidence.body["exit"])), str(proven.evidence.body["run"]), reason)
+    figures = {f"{each.id}_s": each.value for each in proven.proof.findings if each.id in ("rto", "rpo")}
+    return _drilled(world, entry, made, outcome, began, figures)
 
 
 def noticed(world: World, entry: Entry, params: Any) -> Draft:

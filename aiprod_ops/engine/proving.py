@@ -110,7 +110,7 @@ def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -
         started = clock.monotonic()
         try:
             return _tried(world, entry, params, draft, run, origin)
-        except (Failed, TimedOut) as error:
+        except (Failed, TimedOut, AnotherSystem) as error:
             took, label = Seconds(clock.monotonic() - started), origin.backup
             return Proof((), {f"backup {label}".strip(): error.message}), Restored(run, took, Bytes(0), (), label)
 
@@ -128,11 +128,15 @@ def _tried(
         return replace(proof, refused=proof.against), restored
 
 
+class AnotherSystem(Refused):
+    """The copy is not one of the target."""
+
+
 def _refuse_another(server: Server, draft: Draft) -> None:
-    """A backup DSN that leads elsewhere would prove the plan on other data. Raises Refused."""
+    """A backup DSN that leads elsewhere would prove the plan on other data. Raises AnotherSystem."""
     planned = draft.plan.identity
     if (server.system_identifier, server.database) != (planned.system_identifier, planned.database):
-        raise Refused(
+        raise AnotherSystem(
             f"the copy is of the database {server.database} of system {server.system_identifier}, "
             f"the plan is for {planned.database} of system {planned.system_identifier}",
             hint="mend the backup DSN",

@@ -122,11 +122,11 @@ class Run:
     def _refusal(self) -> str:
         """Why acting is refused right now: a plan that is stale, or a guard; empty when nothing speaks against it."""
         context = self.world.context
-        if not self._progress.touched and "of" not in self.journal.opening:
+        if not self._progress.touched and not self._is_reversal:
             now = recompute(self.entry, context, self.params, self.draft)
             if now.digest != self.draft.digest:
                 return f"the plan is stale: what it rests on has changed (now {now.digest[:12]})"
-        if "guard" not in self.book.phases or "of" in self.journal.opening:
+        if "guard" not in self.book.phases or self._is_reversal:
             return ""
         findings = list(self.book.phases["guard"](context, self.plan, self.params))
         return _against(findings)
@@ -165,6 +165,8 @@ class Run:
             # Done, though contact was lost on the way: a broken connection is no reason to undo what was asked for.
             return self.journal.write("outcome", step=step, state=State.CHANGED, note=error, **figures)
         reason = breach or error or f"{self.plan.actions[step].name} went without an error, but it is not to be seen"
+        if self._is_reversal:
+            raise self._unfinished(reason)
         self.journal.write("outcome", step=step, state=State.FAILED, error=reason, **figures)
         return self._abandon(reason)
 
@@ -199,7 +201,7 @@ class Run:
 
     def _verify(self, _step: int) -> None:
         context, clock = self.world.context, self.world.context.clock
-        if "of" in self.journal.opening:
+        if self._is_reversal:
             return self._verify_reversal(self.journal.opening["of"])
         until = clock.monotonic() + self.book.settle
         while True:
@@ -244,7 +246,21 @@ class Run:
 
     # Backward
 
+    @property
+    def _is_reversal(self) -> bool:
+        return "of" in self.journal.opening
+
+    def _unfinished(self, reason: str) -> PartlyApplied:
+        """A rollback that was begun only goes forward: its journal stays open, and `resume` tries again."""
+        return PartlyApplied(
+            f"the rollback is not finished: {reason}",
+            hint=f"page the owner ({self.book.owner}); then: aiprod-ops resume {self.journal.run}",
+        )
+
     def _abandon(self, reason: str, exit_code: Exit = Exit.REFUSED) -> None:
+        """Stop, and undo what was done; a rollback, which nothing undoes, is left to be gone on with."""
+        if self._is_reversal and self._progress.touched:
+            raise self._unfinished(reason)
         self.world.context.report(f"stopping: {reason}")
         self.journal.write("abandoned", reason=reason, signal=self.world.stop.signal, exit=int(exit_code))
 
@@ -279,12 +295,7 @@ class Run:
         return ""
 
     def _compare(self, _step: int) -> None:
-        """After undoing, the same plan must follow from the facts: then they equal those from before.
-
-        What a rollback has done cannot be undone (that is undo-failed); what it has not done is as it was.
-        """
-        if "of" in self.journal.opening:
-            return self.journal.write("compared", equal=True, digest="")
+        """After undoing, the same plan must follow from the facts: then they equal those from before."""
         now = self._recomputed(self.draft)
         return self.journal.write("compared", equal=now.digest == self.draft.digest, digest=now.digest)
 
@@ -304,7 +315,7 @@ class Run:
 
         Answers where each file is: a path, or its name in the store.
         """
-        if "files" not in self.book.phases or "of" in self.journal.opening:
+        if "files" not in self.book.phases or self._is_reversal:
             return {}
         placed: dict[str, str] = {}
         for name, text in self.book.phases["files"](self.plan, self.params).items():

@@ -77,6 +77,9 @@ class Lab(Protocol):
     def work(self, rounds: int) -> None:
         """Send each of the application's statements so many times, one after the other."""
 
+    def backup(self, label: str) -> str:
+        """Take a backup of the lab into its own repository; answers its id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,21 +11,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
+from aiprod_ops.adapters.local.repository import FolderRepository
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders
-from aiprod_ops.lab import postgres, redis
+from aiprod_ops.lab import ports, postgres, redis
+from aiprod_ops.lab.cloudsql import background as emulator
 from aiprod_ops.lab.data import Scale
 from aiprod_ops.units import Seconds
 
 ROWS = 1_000_000
 REVISION = "001"
-PORTS = range(20_000, 32_000)  #: below the ephemeral ports, where a client could connect to itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +62,21 @@ class Fleet:
         return self.folder / "aiprod-ops.toml"
 
     @property
+    def cloudsql_config(self) -> Path:
+        """The same for the fleet as Cloud SQL instances, through the emulator."""
+        return self.folder / "cloudsql.toml"
+
+    @property
     def migrations(self) -> Path:
         """The service's Alembic revisions, up to the lab's; new ones are written there."""
         return self.folder / "migrations"
+
+    @property
+    def repository(self) -> FolderRepository:
+        """The lab's stored backups, and its WAL archive."""
+        env = {"PGPASSFILE": str(self.passfile)}
+        place, archive = self.folder / "backups", self.folder / "archive"
+        return FolderRepository(self.programs, place, archive, self.dsn("aiprod_backup"), env)
 
     @property
     def scale(self) -> Scale:
@@ -87,12 +98,14 @@ def up(
     report: Callable[[str], None] = lambda _: None,
     *,
     workload: bool = True,
+    cloudsql: bool = False,
     way: Way | None = None,
 ) -> Fleet:
     """Make a fleet below a folder. Where one runs there already, answer that one.
 
-    What was begun is stopped and removed when this fails; when it is killed, `down` does that. `way` forces how
-    PostgreSQL is run when we are root. Raises Held, Refused, ConfigurationError or Failed.
+    What was begun is stopped and removed when this fails; when it is killed, `down` does that. With `cloudsql` an
+    emulator of Cloud SQL's API serves the fleet's servers as instances. `way` forces how PostgreSQL is run when we are
+    root. Raises Held, Refused, ConfigurationError or Failed.
     """
     programs = find(postgres_bin, how=way)
     redis.check()
@@ -105,12 +118,12 @@ def up(
         folders.create(folder)
         marker = folders.read(folder)
         if marker.get("state") == "ready":
-            return _running(folder, report)
+            return _running(folder, report, cloudsql=cloudsql)
         if marker or folders.is_lab(folder):
             raise Refused(f"{folder} holds a lab that was not finished", hint=_down(folder))
         folders.mark(folder, {"state": "building", "pid": os.getpid()})
         try:
-            return _build(folder, programs, rows, revision, report, workload=workload)
+            return _build(folder, programs, rows, revision, report, workload=workload, cloudsql=cloudsql)
         except OSError as error:
             folders.clear(folder)
             raise Failed(f"the lab could not be made: {error}") from error
@@ -132,20 +145,32 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _running(folder: Path, report: Callable[[str], None]) -> Fleet:
+def _running(folder: Path, report: Callable[[str], None], *, cloudsql: bool) -> Fleet:
     fleet = load(folder)
     if not fleet.primary.is_running():
         raise Refused(f"the lab in {folder} is there, but its primary is stopped", hint=_down(folder))
+    found = emulator.find(folder)
+    if cloudsql and (found is None or found.pid is None):
+        _serve_cloudsql(fleet)
     report(f"the lab in {folder} is up already")
     return fleet
 
 
 def _build(
-    folder: Path, programs: Programs, rows: int, revision: str, report: Callable[[str], None], *, workload: bool
+    folder: Path,
+    programs: Programs,
+    rows: int,
+    revision: str,
+    report: Callable[[str], None],
+    *,
+    workload: bool,
+    cloudsql: bool,
 ) -> Fleet:
     steps = _Stopwatch(report)
     programs = reachable(programs, folder)
-    fleet = Fleet(folder, programs, _free_ports(folder), rows, revision, datetime.now(UTC), steps.phases)
+    primary_port, first, second, redis_port = ports.free(folder, 4)
+    four = (primary_port, first, second, redis_port)
+    fleet = Fleet(folder, programs, four, rows, revision, datetime.now(UTC), steps.phases)
     primary = fleet.primary
     with steps("initdb"):
         passwords = postgres.write_passwords(fleet.passfile, folder / "replication.pgpass")
@@ -178,7 +203,18 @@ def _build(
     folders.mark(folder, _marker(fleet))
     if workload:
         start_workload(fleet)
+    if cloudsql:
+        with steps("cloudsql"):
+            _serve_cloudsql(fleet)
     return fleet
+
+
+def _serve_cloudsql(fleet: Fleet) -> None:
+    """Start the emulator, and write the configuration that leads through it."""
+    emulator.start(fleet.folder)
+    found = emulator.find(fleet.folder)
+    if found is not None:
+        folders.write(fleet.cloudsql_config, configuration(fleet, endpoint=found.url))
 
 
 class _Stopwatch:
@@ -194,23 +230,6 @@ class _Stopwatch:
         yield
         self.phases[name] = round(time.monotonic() - started, 2)
         self._report(f"{name}: {self.phases[name]:.1f} s")
-
-
-def _free_ports(folder: Path) -> tuple[int, int, int, int]:
-    """Four free ports, beginning at a place of this folder's own: two labs seldom meet, and a lab keeps its ports."""
-    first = crc32(str(folder).encode()) % (len(PORTS) - 8)
-    free = []
-    for port in (*PORTS[first:], *PORTS[:first]):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        free.append(port)
-        if len(free) == 4:
-            return free[0], free[1], free[2], free[3]
-    raise Failed(f"there are no four free ports from {PORTS.start} to {PORTS.stop}")
 
 
 def _await_streaming(fleet: Fleet, timeout: Seconds = Seconds(20)) -> None:
@@ -232,9 +251,9 @@ def start_workload(fleet: Fleet) -> None:
         raise Failed(f"the workload does not start: {complaint(done.stderr)}")
 
 
-def configuration(fleet: Fleet) -> str:
-    """The tool's configuration, as TOML; a JSON string is a TOML string."""
-    values = {
+def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
+    """The tool's configuration, as TOML; a JSON string is a TOML string. With an endpoint it is that of an emulator."""
+    values: dict[str, Any] = {
         "environment": "lab",
         "platform": "local",
         "probe": fleet.dsn("aiprod_probe"),
@@ -249,6 +268,10 @@ def configuration(fleet: Fleet) -> str:
         "backups": str(fleet.folder / "backups"),
         "archive": str(fleet.folder / "archive"),
     }
+    if endpoint:
+        del values["backups"], values["archive"], values["copies"], values["data_directory"]
+        values |= {"platform": "cloudsql", "project": "aiprod-lab", "instance": "aiprod", "endpoint": endpoint}
+        values["backup"] = fleet.dsn("postgres")  # a clone has the roles of its source
     head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
     lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
     return "\n".join(lines) + "\n"

@@ -124,7 +124,8 @@ def _release_shared_memory(folder: Path) -> None:
         return
     import ctypes
 
-    for pidfile in folder.glob("*/postmaster.pid"):
+    # A data directory is below the lab's folder, or the emulator's.
+    for pidfile in (*folder.glob("*/postmaster.pid"), *folder.glob("cloudsql/instances/*/data/postmaster.pid")):
         lines = pidfile.read_text(encoding="utf-8").splitlines()
         # Line 7 is "key id". Source: PostgreSQL's miscadmin.h, LOCK_FILE_LINE_SHMEM_KEY.
         if len(lines) >= 7 and len(numbers := lines[6].split()) == 2 and tuple(numbers) in _unattached():

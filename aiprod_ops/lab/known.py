@@ -36,6 +36,10 @@ class KnownLab(Fleet):
         """Send each of the application's statements so many times, in the foreground."""
         workload.run(self.dsn("aiprod_app"), self.scale, rounds)
 
+    def backup(self, label: str) -> str:
+        """Take a backup of the primary into the lab's own folder."""
+        return self.repository.take(label)
+
 
 def of_config(settings: Settings) -> KnownLab:
     """The lab that a configuration belongs to. Raises Refused where it is not a lab's."""

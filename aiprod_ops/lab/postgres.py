@@ -235,21 +235,31 @@ def become_primary(server: PostgresServer, archive: Path) -> None:
     server.stop()
     archive.mkdir(mode=0o700)
     server.programs.hand_over(archive)
-    target = f'"{archive}/%f"'
-    keep = f'test -f {target} || {{ cp "%p" "{archive}/%f.part" && mv "{archive}/%f.part" {target}; }}'
-    server.configure({**SERVING, "archive_command": keep}, PASSWORDS)
+    server.configure({**SERVING, "archive_command": archive_command(archive)}, PASSWORDS)
     server.start()
     server.stop()
+
+
+def archive_command(archive: Path) -> str:
+    """Keep a segment of WAL in a folder, once, and never half of it."""
+    target = f'"{archive}/%f"'
+    return f'test -f {target} || {{ cp "%p" "{archive}/%f.part" && mv "{archive}/%f.part" {target}; }}'
 
 
 def clone(primary: PostgresServer, replica: PostgresServer, slot: str, passfile: Path) -> None:
     """Make a replica from the files of a stopped primary."""
     shutil.copytree(primary.data, replica.data, symlinks=True, ignore=shutil.ignore_patterns("postmaster.*", "*.json"))
-    conninfo = f"{_keywords(primary)} user=aiprod_backup passfile={_quoted(passfile)} application_name={slot}"
-    replica.configure({**SERVING, "primary_conninfo": conninfo, "primary_slot_name": slot}, PASSWORDS)
+    upstream = conninfo(primary, "aiprod_backup", slot, passfile)
+    replica.configure({**SERVING, "primary_conninfo": upstream, "primary_slot_name": slot}, PASSWORDS)
     (replica.data / "standby.signal").touch(mode=0o600)
     replica.data.chmod(0o700)
     replica.programs.hand_over(replica.data)
+
+
+def conninfo(primary: PostgresServer, user: str, slot: str, passfile: Path | None = None) -> str:
+    """How a replica reaches its primary, without a password."""
+    secret = f" passfile={_quoted(passfile)}" if passfile else ""
+    return f"{_keywords(primary)} user={user}{secret} application_name={slot}"
 
 
 def _keywords(server: PostgresServer) -> str:

@@ -9,6 +9,7 @@ from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.errors import Failed
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import postgres
+from aiprod_ops.lab.cloudsql import background as emulator
 from aiprod_ops.lab.data import TABLES
 
 LAG = """
@@ -42,6 +43,8 @@ class Status:
     rows: dict[str, int]
     workload: dict[str, Any] | None
     phases: dict[str, float]
+    cloudsql_url: str | None = None  #: of the emulator of Cloud SQL's API; None where none was started
+    cloudsql_pid: int | None = None  #: None when it does not answer
 
     @property
     def is_up(self) -> bool:
@@ -51,31 +54,54 @@ class Status:
 def status(folder: Path) -> Status:
     """Look at the fleet of a folder. Raises Refused where there is none."""
     fleet = fleets.load(folder)
+    servers_by_name = dict(zip(("primary", *postgres.REPLICAS), (fleet.primary, *fleet.replicas), strict=True))
+    # A switchover exchanges roles, and names stay: each server is asked.
+    primaries = [name for name, server in servers_by_name.items() if _is_primary(fleet, server)]
     lags: dict[str, tuple[int | None, float | None]] = {}
     rows: dict[str, int] = {}
     try:
-        probe = fleet.dsn("aiprod_probe")
-        lags = {name: (size, seconds) for name, size, seconds in postgres.rows(probe, LAG)}
-        rows = dict(postgres.rows(probe, ROWS, {"tables": list(TABLES)}))
+        for name in primaries:
+            probe = fleet.dsn("aiprod_probe", servers_by_name[name])
+            lags |= {name: (size, seconds) for name, size, seconds in postgres.rows(probe, LAG)}
+            rows |= dict(postgres.rows(probe, ROWS, {"tables": list(TABLES)}))
     except Failed:
-        pass  # the primary is down or frozen: the servers below say so
+        pass  # it went down or froze just now: the servers below say so
+    roles = dict.fromkeys(primaries or ["primary"], "primary")
     servers = [
-        ServerStatus("primary", "primary", fleet.ports[0], fleet.dsn("aiprod_probe"), _pid(fleet.primary)),
         *(
-            _replica(fleet, name, server, lags.get(name, (None, None)))
-            for name, server in zip(postgres.REPLICAS, fleet.replicas, strict=True)
+            _server(fleet, name, roles.get(name, "replica"), server, lags.get(name, (None, None)))
+            for name, server in servers_by_name.items()
         ),
         ServerStatus(
             "redis", "redis", fleet.ports[3], fleet.redis.url, fleet.redis.pid if fleet.redis.is_running() else None
         ),
     ]
-    return Status(str(fleet.folder), str(fleet.config), tuple(servers), rows, _workload(fleet.folder), fleet.phases)
+    found = emulator.find(fleet.folder)
+    return Status(
+        str(fleet.folder),
+        str(fleet.config),
+        tuple(servers),
+        rows,
+        _workload(fleet.folder),
+        fleet.phases,
+        found.url if found else None,
+        found.pid if found else None,
+    )
 
 
-def _replica(
-    fleet: fleets.Fleet, name: str, server: PostgresServer, lag: tuple[int | None, float | None]
+def _server(
+    fleet: fleets.Fleet, name: str, role: str, server: PostgresServer, lag: tuple[int | None, float | None]
 ) -> ServerStatus:
-    return ServerStatus(name, "replica", server.port, fleet.dsn("aiprod_probe", server), _pid(server), *lag)
+    return ServerStatus(name, role, server.port, fleet.dsn("aiprod_probe", server), _pid(server), *lag)
+
+
+def _is_primary(fleet: fleets.Fleet, server: PostgresServer) -> bool:
+    """Whether a server answers and is not in recovery; a frozen one does not answer."""
+    try:
+        probe = f"{fleet.dsn('aiprod_probe', server)}&connect_timeout=2"
+        return postgres.rows(probe, "SELECT pg_is_in_recovery()") == [(False,)]
+    except Failed:
+        return False
 
 
 def _pid(server: PostgresServer) -> int | None:

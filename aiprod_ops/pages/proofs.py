@@ -136,6 +136,7 @@ def line(claim: Claim) -> str:
     until = "" if claim.is_stale else f", counts until {claim.until:%Y-%m-%d}"
     seal = f"evidence {record.sealed.n}, seal `{record.sealed.seal[:12]}`"
     drill = record.body.get("drill", {})
-    rto = f", RTO {show(drill['rto_s'], 's')} from the fault to the verified end" if drill.get("rto_s") else ""
+    rto = f", RTO {show(drill['rto_s'], 's')}" if drill.get("rto_s") else ""
+    rto += f", RPO {show(drill['rpo_s'], 's')}" if drill.get("rpo_s") is not None else ""
     changed = "" if claim.is_of_this_version else " **The runbook's file has changed since.**"
     return f"{stale}Last {claim.what} {record.day} on **{record.place}**{rto}: {seal}{until}.{changed}"

@@ -160,6 +160,7 @@ def test_no_heavy_import_happens_at_the_start() -> None:
     program = "import aiprod_ops.cli, sys; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     heavy = {"sqlalchemy", "psycopg2", "pglast", "msgspec", "jinja2", "mkdocs", "alembic", "psutil", "redis"}
+    heavy |= {"googleapiclient", "google", "httplib2"}
     assert not heavy & set(loaded)
 
 

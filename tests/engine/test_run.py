@@ -411,6 +411,44 @@ def test_an_actor_in_another_database_is_refused_before_the_first_action(bench: 
     assert bench.light.switched == []
 
 
+@pytest.mark.parametrize("way", ["killed", "fails", "is stopped"])
+def test_a_rollback_that_was_begun_only_goes_forward(bench: Bench, way: str) -> None:
+    world = bench.world()
+    journal = Journal.of(bench.store, bench.clock, applied(bench, planned(bench)).run)
+    draft = undo_draft(world, bench.entry, journal)
+
+    def trouble() -> None:
+        if way == "killed":
+            raise Killed
+        if way == "fails":
+            raise Failed("the switch is stuck")
+        world.stop.signal = 15
+
+    bench.light.trouble["-a" if way != "is stopped" else "-b"] = trouble
+    with pytest.raises(Killed if way == "killed" else PartlyApplied) as stopped:
+        roll_back(world, bench.entry, journal, draft, "--apply")
+    run = runs(bench.store)[-1]
+    if way != "killed":
+        assert f"aiprod-ops resume {run}" in stopped.value.hint
+    reverse = Journal.of(bench.store, bench.clock, run)
+    assert (reverse.ended, bench.light.on) == (None, {"a"})
+    with pytest.raises(Refused, match="it is finished, not taken back"):
+        roll_back(bench.world(), bench.entry, reverse, None, "")
+    bench.light.trouble.clear()
+    assert resumed(bench, run).exit == Exit.DONE
+    assert bench.light.on == set()
+
+
+def test_what_others_changed_since_is_no_reason_to_call_a_rollback_failed(bench: Bench) -> None:
+    world = bench.world()
+    journal = Journal.of(bench.store, bench.clock, applied(bench, planned(bench)).run)
+    draft = undo_draft(world, bench.entry, journal)
+    bench.light.wanted.add("c")
+    assert roll_back(world, bench.entry, journal, draft, "--apply").exit == Exit.DONE
+    (told,) = [f for f in Archive(bench.store).bodies(kind="rollback")[0].body["verification"] if f["value"]]
+    assert "by others" in told["note"]
+
+
 def test_a_run_is_rolled_back_once(bench: Bench) -> None:
     world = bench.world()
     journal = Journal.of(bench.store, bench.clock, applied(bench, planned(bench)).run)

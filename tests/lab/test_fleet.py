@@ -20,7 +20,7 @@ from aiprod_ops.adapters.local import processes, programs
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.cli.lab import lab_command
 from aiprod_ops.errors import ConfigurationError, Failed, Held, Refused
-from aiprod_ops.lab import data, faults, postgres, status, workload
+from aiprod_ops.lab import data, faults, ports, postgres, status, workload
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import folder as folders
 from aiprod_ops.lab.fleet import Fleet
@@ -233,11 +233,11 @@ def test_somebody_looking_at_the_folder_is_not_stopped(short_path: Path) -> None
 
 
 def test_a_taken_port_is_passed_over(short_path: Path) -> None:
-    wanted = fleets._free_ports(short_path / "port")
+    wanted = ports.free(short_path / "port", 4)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", wanted[0]))
         taken.listen()
-        assert wanted[0] not in fleets._free_ports(short_path / "port")
+        assert wanted[0] not in ports.free(short_path / "port", 4)
 
 
 def test_a_revision_that_does_not_exist(short_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_ops.adapters.local.platform import LocalPlatform, processes, without_password
+from aiprod_ops.adapters.local.platform import LocalPlatform, processes
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
+from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import faults, postgres
 from aiprod_ops.lab.fleet import Fleet

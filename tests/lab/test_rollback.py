@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import BOOK, INDEX, Bench, Done, lab
+from command_line import BOOK, INDEX, Bench, Done, lab, snapshot, until
 
 pytestmark = pytest.mark.lab
 
@@ -105,3 +105,21 @@ def test_a_folder_that_cannot_be_written_to_is_named_and_resume_goes_on(bench: B
     assert taken.is_file()
     bench.clean()
     taken.unlink()
+
+
+def test_kill_9_while_an_index_is_dropped(bench: Bench, run: str) -> None:
+    """A reader holds the drop up; what it leaves is INVALID until the rollback is gone on with."""
+    digest = bench.run("rollback", run).out.split("digest")[1].split()[0]
+    with snapshot(bench, "jobs"):
+        going = bench.start("rollback", run, "--apply", digest)
+        until(lambda: bench.indexes().get(INDEX) is False, "the drop does not wait")
+        going.kill()
+        until(lambda: not bench.doing("drop index"), "the server does not notice")
+    (reverse,) = bench.unfinished()
+    refused = bench.run("rollback", reverse)
+    assert (refused.exit, f"resume {reverse}" in refused.err) == (10, True), refused.said
+    done = bench.run("resume", reverse)
+    assert done.exit == 0, done.said
+    assert INDEX not in bench.indexes()
+    assert delivered(bench) == []
+    bench.sound()

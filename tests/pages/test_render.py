@@ -114,7 +114,7 @@ def test_what_failed_proves_nothing(bare: Sources, seal: Seal, tmp_path: Path, b
 def test_a_drill_shows_its_rto(bare: Sources, seal: Seal, tmp_path: Path) -> None:
     seal(kind="drill", trigger="drill", drill={"rto_s": 24.31})
     page = render(shown(bare, tmp_path))[PAGE]
-    assert "Last drilled (due every 30 d) 2026-11-21 on **lab**, RTO 24.3 s from the fault to the verified end" in page
+    assert "Last drilled (due every 30 d) 2026-11-21 on **lab**, RTO 24.3 s" in page
 
 
 def test_altered_evidence_is_refused(seal: Seal, tmp_path: Path) -> None:

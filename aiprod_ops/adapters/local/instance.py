@@ -30,12 +30,12 @@ class PostgresServer:
     port: int
     log: Path
 
-    def initdb(self) -> None:
-        """Make an empty cluster, owned by `postgres`, with checksums, in C collation, UTF-8."""
+    def initdb(self, *more: str) -> None:
+        """Make an empty cluster, owned by `postgres`, with checksums, in C collation, UTF-8; `more` are options."""
         self.data.mkdir(mode=0o700)
         self.programs.hand_over(self.data)
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--data-checksums"]
-        self.programs.run("initdb", f"--pgdata={self.data}", *options, "--no-sync", cwd=self.data)
+        self.programs.run("initdb", f"--pgdata={self.data}", *options, *more, "--no-sync", cwd=self.data)
 
     def configure(self, settings: Mapping[str, str | int], hba: str) -> None:
         """Write the whole configuration: what is not named here has PostgreSQL's default."""

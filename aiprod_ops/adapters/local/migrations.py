@@ -20,7 +20,7 @@ import msgspec
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import complaint, find
-from aiprod_ops.adapters.local.scratch import scratch
+from aiprod_ops.adapters.local.scratch import scratch, sweep
 from aiprod_ops.adapters.postgres.catalog import statement
 from aiprod_ops.domain.catalogue.drift import Migrated, Step
 from aiprod_ops.domain.plans import digest
@@ -53,6 +53,17 @@ def inputs(migrations: Migrations, postgres_bin: Path | None) -> str:
 def holds(known: Kept, inputs: str) -> bool:
     """Whether nothing that a result followed from has changed since."""
     return known.inputs == inputs and all(_signature(path) == seen for path, seen in known.files.items())
+
+
+def current(
+    migrations: Migrations, known: Kept | None, postgres_bin: Path | None, connect: Connect, timeout: Seconds
+) -> Kept:
+    """What the migrations declare; `known` again where nothing has changed since."""
+    sweep()
+    digest = inputs(migrations, postgres_bin)
+    if known is not None and holds(known, digest):
+        return known
+    return run(migrations, postgres_bin, connect, timeout)
 
 
 def run(migrations: Migrations, postgres_bin: Path | None, connect: Connect, timeout: Seconds) -> Kept:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from psycopg2.extensions import make_dsn, parse_dsn
-
 from aiprod_ops.adapters.local import migrations as scripts
-from aiprod_ops.adapters.local import processes, scratch
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
 from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, read_source
+from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
@@ -54,7 +54,8 @@ class LocalPlatform:
     """Makes disposable copies below a folder, on the machine where this runs.
 
     `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
-    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none).
+    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none). `longest`
+    bounds the recovery of a copy from the `repository` of stored backups.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LocalPlatform:
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
         repository: Repository | None = None,
+        longest: Seconds = LONGEST,
     ) -> None:
         self._backup = backup
         self._database = database
@@ -75,6 +77,7 @@ class LocalPlatform:
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
         self._repository = repository
+        self._longest = longest
         self._standing: dict[str, tuple[PostgresServer, str]] = {}  # copies that answer, with a superuser's DSN
 
     @property
@@ -109,7 +112,7 @@ class LocalPlatform:
             server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
             with self._running(server, source, report, origin) as (database, fetched, fetching):
                 if fetched.settings:
-                    _await_end_of_recovery(server, database)
+                    _await_end_of_recovery(server, database, self._longest)
                 checks = [*fetched.checks, *_after_start(database)]
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
@@ -143,11 +146,7 @@ class LocalPlatform:
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
-        scratch.sweep()
-        inputs = scripts.inputs(migrations, self._postgres_bin)
-        if known is not None and scripts.holds(known, inputs):
-            return known
-        return scripts.run(migrations, self._postgres_bin, self._connect, timeout)
+        return scripts.current(migrations, known, self._postgres_bin, self._connect, timeout)
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""
@@ -166,10 +165,7 @@ class LocalPlatform:
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
     def damage(self, name: str) -> list[str]:
-        """Two processes, as many as it may have at the least; a heap or an index that is damaged is a line each."""
-        server, dsn = self._standing[name]
-        arguments = ["--all", "--jobs=2", "--install-missing", "--no-password", f"--maintenance-db={dsn}"]
-        return server.programs.complaints("pg_amcheck", *arguments, cwd=server.data.parent, timeout=LONGEST)
+        return amcheck(self._standing[name][1], self._postgres_bin)
 
     def control(self, name: str) -> list[str]:
         """A byte is flipped in the copy's largest table, and in a spare of the stored backup where there is one."""
@@ -228,7 +224,7 @@ class LocalPlatform:
         for path in (server.data, *fetched.tablespaces):
             server.programs.hand_over(path)
         # Crash recovery of a large, busy source replays all the WAL of the backup, or of the archive.
-        server.start(timeout=LONGEST if fetched.settings else Seconds(600))
+        server.start(timeout=self._longest if fetched.settings else Seconds(600))
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
@@ -279,20 +275,13 @@ def _is_here(programs: Programs, library: str) -> bool:
     return any((folder / f"{stem}{end}").exists() for folder in programs.library_folders for end in (".so", ".dylib"))
 
 
-def without_password(dsn: str) -> tuple[str, dict[str, str]]:
-    """A DSN that may stand in the process list, and the environment that carries the rest."""
-    parts = parse_dsn(dsn)
-    password = parts.pop("password", None)
-    return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
-
-
-def _await_end_of_recovery(server: PostgresServer, database: Database) -> None:
+def _await_end_of_recovery(server: PostgresServer, database: Database, longest: Seconds) -> None:
     """A server answers before it has replayed all. Raises Failed with its own words where it gave up meanwhile."""
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + longest
     try:
         while database.server().is_standby:
             if time.monotonic() > until:
-                raise TimedOut(f"recovery has not ended after {show(LONGEST, 's')}")
+                raise TimedOut(f"recovery has not ended after {show(longest, 's')}")
             time.sleep(0.05)
     except Unreachable as error:
         if server.is_running():
@@ -311,12 +300,12 @@ def _after_start(database: Database) -> list[str]:
     return ["recovered to a consistent state", *([f"{len(prepared)} prepared transactions ended"] if prepared else [])]
 
 
-def flip(path: Path) -> None:
-    """Change one byte in the middle of a file's first page."""
+def flip(path: Path, at: int = 4096) -> None:
+    """Change one byte of a file, in the middle of its first page."""
     with path.open("r+b") as file:
-        file.seek(4096)
+        file.seek(at)
         byte = file.read(1)[0]
-        file.seek(4096)
+        file.seek(at)
         file.write(bytes([byte ^ 0xFF]))
 
 

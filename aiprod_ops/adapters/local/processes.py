@@ -22,7 +22,16 @@ from aiprod_ops.units import Seconds
 if TYPE_CHECKING:
     from psutil import Process
 
-SERVERS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_verifybackup", "pg_waldump", "redis-server")
+SERVERS = (
+    "postgres",
+    "initdb",
+    "pg_ctl",
+    "pg_basebackup",
+    "pg_rewind",
+    "pg_verifybackup",
+    "pg_waldump",
+    "redis-server",
+)
 OURS = (
     "aiprod_ops.lab",
     "aiprod_ops.adapters.local.migrating",
@@ -135,6 +144,15 @@ def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in processes)
             raise Failed(f"these processes in {folder} do not end, even when killed: {names}")
     return [f"{name} ({count} processes)" if count > 1 else name for name, count in Counter(stopped.values()).items()]
+
+
+def end(process: Found, patience: Seconds = Seconds(5)) -> None:
+    """End one process: asked first, killed after `patience`."""
+    import psutil
+
+    _signal(process.pid, _polite(process))
+    _wait(lambda: not psutil.pid_exists(process.pid), patience)
+    _signal(process.pid, [signal.SIGKILL])
 
 
 def _polite(process: Found) -> list[signal.Signals]:

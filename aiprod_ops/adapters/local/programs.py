@@ -43,10 +43,12 @@ class Programs:
             raise Failed(f"{name} failed ({_ending(done.returncode)}): {complaint(done.stderr or done.stdout)}")
         return done.stdout
 
-    def complaints(self, name: str, *arguments: str, cwd: Path, timeout: Seconds) -> list[str]:
+    def complaints(
+        self, name: str, *arguments: str, cwd: Path, timeout: Seconds, env: Mapping[str, str] | None = None
+    ) -> list[str]:
         """What a program that looks for damage found, a line each. Raises Failed where it could not look: then it
         exits with another code than 2."""
-        done = processes.run(self.command(name, *arguments), cwd=cwd, timeout=timeout)
+        done = processes.run(self.command(name, *arguments), cwd=cwd, timeout=timeout, env=env)
         if done.returncode == 0:
             return []
         if done.returncode != 2:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 import psycopg2
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiprod_ops.errors import ConfigurationError
 
@@ -57,3 +57,10 @@ def _parsed(dsn: str) -> dict[str, str] | None:
         return dict(parse_dsn(dsn))
     except psycopg2.ProgrammingError:
         return None
+
+
+def without_password(dsn: str) -> tuple[str, dict[str, str]]:
+    """A DSN that may stand in the process list, and the environment that carries the rest."""
+    parts = parse_dsn(dsn)
+    password = parts.pop("password", None)
+    return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}

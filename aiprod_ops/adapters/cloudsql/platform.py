@@ -1,0 +1,220 @@
+"""The platform `cloudsql`: a copy is an instance of its own, cloned or restored through the Admin API, and deleted."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
+from aiprod_ops.adapters.cloudsql.backups import CloudSqlBackups
+from aiprod_ops.adapters.cloudsql.calls import Calls
+from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
+from aiprod_ops.adapters.cloudsql.values import Instance
+from aiprod_ops.adapters.local import migrations as scripts
+from aiprod_ops.adapters.local.amcheck import amcheck
+from aiprod_ops.domain.backups import Origin, successful
+from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
+from aiprod_ops.ports import Clock, Database, Kept, Migrations, Restored
+from aiprod_ops.units import Bytes, Seconds
+
+LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
+PREFIX = "ops-"  #: a clone takes no label of its own at first: its name tells, too
+_ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance is: its project, its name, and an endpoint that is Google's unless it is said."""
+
+    project: str
+    instance: str
+    endpoint: str = ""
+
+
+class CloudSqlPlatform:
+    """`dsn` leads to the target, and with another host to its copies; `connect` opens a session with a DSN."""
+
+    def __init__(
+        self,
+        place: Place,
+        dsn: str,
+        connect: Callable[[str], Database],
+        clock: Clock,
+        *,
+        database: str,
+        longest: Seconds,
+        postgres_bin: Path | None = None,
+    ) -> None:
+        self._database = database
+        self._place, self._dsn, self._connect, self._clock = place, dsn, connect, clock
+        self._longest, self._postgres_bin = longest, postgres_bin
+        self._reading = CloudSqlAdmin(place.project, endpoint=place.endpoint, writes=False)
+        self._standing: dict[str, str] = {}  # DSNs of copies that answer
+
+    @cached_property
+    def backups(self) -> CloudSqlBackups:
+        return CloudSqlBackups(self._place.instance, self._reading, lambda: self._calls)
+
+    @cached_property
+    def _calls(self) -> Calls:
+        """With the right to change something: not made before it is needed."""
+        admin = CloudSqlAdmin(self._place.project, endpoint=self._place.endpoint)
+        return Calls(admin, self._clock, self._longest)
+
+    @contextmanager
+    def copy(
+        self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
+    ) -> Iterator[tuple[Database, Restored]]:
+        """Clone the instance, or restore one of its backups into a new one; it is deleted when the context ends."""
+        copy, started = f"{PREFIX}{name}".lower(), time.monotonic()
+        try:
+            backup, checks = self._made(copy, name, report, origin or Origin(at=None), is_clone=origin is None)
+            made = Seconds(time.monotonic() - started)
+            instance = self._calls.admin.instance(copy)
+            where = {"host": instance.host, "port": str(instance.port), "dbname": self._database}
+            dsn = make_dsn(**{**parse_dsn(self._dsn), **where})
+            database = self._answering(copy, dsn)
+            try:
+                self._standing[name] = dsn
+                took = Seconds(time.monotonic() - started)
+                phases = {"restore": made, "first answer": Seconds(took - made)}
+                size = Bytes(int(database.query(_SIZE)[0]["size"]))
+                yield database, Restored(name, took, size, checks, backup, phases)
+            finally:
+                database.close()
+        finally:
+            self._standing.pop(name, None)
+            self._removed(copy, report)
+
+    def _made(
+        self, copy: str, run: str, report: Callable[[str], None], origin: Origin, *, is_clone: bool
+    ) -> tuple[str, tuple[str, ...]]:
+        """The id of the backup that was restored, '' for a clone, and what was done, in words."""
+        admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
+        if is_clone or origin.at is not None:
+            begin = lambda: admin.clone(source.name, copy, at=origin.at)  # noqa: E731
+            self._calls.done(begin, "CLONE", copy, report)
+            mine = Settings(deletion_protected=False, labels={LABEL: run})
+            self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
+            return "", (f"cloned from {source.name}{f' as of {origin.at.isoformat()}' if origin.at else ''}",)
+        backup = self._chosen(origin)
+        new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
+        self._calls.done(lambda: admin.insert(new), "CREATE", copy, report)
+        report(f"restoring the backup {backup}")
+        self._calls.done(lambda: admin.restore(copy, backup, source.name), "RESTORE_VOLUME", copy, report)
+        return backup, (f"restored from the backup {backup} of {source.name}",)
+
+    def _chosen(self, origin: Origin) -> str:
+        good = successful(self.backups.listed())
+        if origin.backup and origin.backup not in {each.id for each in good}:
+            known = ", ".join(each.id for each in good[-3:]) or "none"
+            raise Refused(f"there is no backup {origin.backup} of {self._place.instance}", hint=f"the newest: {known}")
+        if not good:
+            raise Refused(f"{self._place.instance} has no backup", hint="take one: aiprod-ops plan take-backup")
+        return origin.backup or good[-1].id
+
+    def _answering(self, copy: str, dsn: str) -> Database:
+        """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer."""
+        until = self._clock.monotonic() + min(_ANSWERS, self._longest)
+        while True:
+            database = self._connect(dsn)
+            try:
+                database.server()
+            except Unreachable as error:
+                database.close()
+                if self._clock.monotonic() > until:
+                    raise Failed(
+                        f"the API says that {copy} is there, but it does not answer: {error.message}"
+                    ) from error
+                self._clock.sleep(Seconds(1))
+            else:
+                return database
+
+    def _removed(self, copy: str, report: Callable[[str], None]) -> None:
+        """Delete a copy, if it is there; one that cannot be deleted now is told, and the next run finds it."""
+        try:
+            found = self._calls.admin.find(copy)
+            if found is None:
+                return
+            if found.deletion_protected:
+                off = Settings(deletion_protected=False)
+                self._calls.done(lambda: self._calls.admin.patch(copy, off), "UPDATE", copy, report)
+            self._calls.done(lambda: self._calls.admin.delete(copy), "DELETE", copy, report)
+        except OpsError as error:
+            report(f"the copy {copy} is left, and costs money until the next run removes it: {error.message}")
+
+    def damage(self, name: str) -> list[str]:
+        """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
+        return amcheck(self._standing[name], self._postgres_bin)
+
+    def control(self, name: str) -> list[str]:
+        """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""
+        database = self._connect(self._standing[name])
+        try:
+            table = database.query(_LARGEST)[0]["name"]
+            names = {"table": table}
+            before = database.query(_SUM, names=names)[0]["sum"]
+            database.execute("delete from {table} where ctid = (select min(ctid) from {table})", names=names)
+            is_noticed = database.query(_SUM, names=names)[0]["sum"] != before
+        finally:
+            database.close()
+        return [f"the sum over the rows of {table}: one row less"] if is_noticed else []
+
+    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
+        dead = [each for each in self._reading.instances() if _run(each) and not is_alive(_run(each))]
+        gone: list[str] = []
+        for each in dead:
+            try:
+                self._calls.wait_for_others(each.name)
+            except Held:
+                continue
+            self._removed(each.name, lambda _: None)
+            gone.append(each.name)
+        return gone
+
+    def free(self) -> Bytes | None:
+        """Nobody tells how full the disk of an instance is but Cloud Monitoring."""
+        return None
+
+    def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
+        return scripts.current(migrations, known, self._postgres_bin, self._connect, timeout)
+
+
+_SIZE = "select sum(pg_database_size(oid))::bigint as size from pg_database where datallowconn /* aiprod-ops */"
+_LARGEST = """
+select c.relname::text as name from pg_class c where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
+  and c.reltuples <> 0 and not exists (select from pg_constraint f where f.confrelid = c.oid)
+order by pg_relation_size(c.oid) desc limit 1 /* aiprod-ops */
+"""
+_SUM = "select sum(hashtextextended(t::text, 0)::numeric)::text as sum from {table} t /* aiprod-ops */"
+
+
+def _run(instance: Instance) -> str:
+    """The run that an instance is a copy of; '' where it is none. The name counts as well: a clone may have died
+    before it had its label."""
+    if LABEL in instance.labels:
+        return instance.labels[LABEL]
+    name = instance.name.removeprefix(PREFIX)
+    is_ours = instance.name.startswith(PREFIX) and name[:8].isdigit()
+    return name if is_ours else ""
+
+
+def _like(source: Instance, run: str) -> Settings:
+    """As large as its source, without backups and protection of its own."""
+    return Settings(
+        tier=source.tier or None,
+        edition=source.edition or None,
+        availability="ZONAL",
+        disk_gb=source.disk_gb or None,
+        deletion_protected=False,
+        labels={LABEL: run},
+        flags=source.flags or None,
+        backups_enabled=False,
+        private_network=source.network or None,
+        public_address=None if not source.network else False,
+    )

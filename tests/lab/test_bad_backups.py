@@ -1,0 +1,369 @@
+"""Every way in which a stored backup may be bad is found by restoring it, and named; a good one gives no alarm."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Bench, Done, configured, lone_server, short_folder, until
+
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.platform import flip
+from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.local.repository import FolderRepository
+
+pytestmark = pytest.mark.lab
+BOOK = "test-backup"
+NOW = ("--wait", "0")  #: nobody waits for WAL here
+
+SCHEMA = """
+CREATE TABLE jobs (id bigint PRIMARY KEY, status text, created_at timestamptz, body text);
+INSERT INTO jobs SELECT g, 'done', now() - g * interval '1 s', repeat('x', 200) FROM generate_series(1, 20000) g;
+CREATE INDEX jobs_status ON jobs (status, id);
+CREATE TABLE places (id int, at point, doc json);
+INSERT INTO places SELECT g, point(g, g), '{"a": 1}' FROM generate_series(1, 500) g;
+"""
+
+
+@dataclass
+class Site:
+    """A server with an archive and one stored backup, and the files that a test may spoil."""
+
+    bench: Bench
+    server: PostgresServer
+    folder: Path
+
+    @property
+    def backups(self) -> Path:
+        return self.folder / "backups"
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / "archive"
+
+    @property
+    def newest(self) -> Path:
+        return max(self.backups.iterdir())
+
+    def repository(self) -> FolderRepository:
+        return FolderRepository(self.server.programs, self.backups, self.archive, self.server.dsn("postgres", "app"))
+
+    def file_of(self, relation: str) -> Path:
+        """The relation's file in the newest backup."""
+        ((path,),) = self.bench.sql(f"SELECT pg_relation_filepath('{relation}')")
+        return Path(self.newest / str(path))
+
+    def switch(self) -> None:
+        """What was written until now is archived."""
+        self.bench.sql("SELECT pg_logical_emit_message(true, 'test', 'so that there is something to switch')")
+        ((segment,),) = self.bench.sql("SELECT pg_walfile_name(pg_switch_wal())")
+        until((self.archive / str(segment)).exists, f"{segment} is not archived")
+
+    def prove(self, *options: str) -> Done:
+        return self.bench.run("prove", BOOK, *NOW, *options, timeout_s=120)
+
+    def disproved(self, *options: str) -> str:
+        """Why the backup is refused; the evidence of it is sealed, and the check tells it, too."""
+        done = self.prove(*options, "-o", "json")
+        assert done.exit == 10, done.said
+        (why,) = done.json()["refused"].values()
+        check = self.bench.run("check", BOOK)
+        assert check.exit == 2, check.said
+        assert str(why)[:60] in check.out
+        assert list((self.folder / "copies").iterdir()) == []
+        return str(why)
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """A stopped server with one stored backup and an archive that goes a little further."""
+    with short_folder() as folder:
+        (folder / "archive").mkdir()
+        (folder / "archive").chmod(0o777)
+        with lone_server(folder, **archiving(folder)) as server:
+            admin = Bench(folder / "none", server.dsn("postgres", "postgres"))
+            for text in ("CREATE DATABASE app", "CREATE ROLE actor LOGIN SUPERUSER",
+                         "CREATE ROLE probe LOGIN IN ROLE pg_monitor, pg_read_all_data"):  # fmt: skip
+                admin.sql(text)
+            site = Site(Bench(folder / "none", server.dsn("postgres", "app")), server, folder)
+            site.bench.sql(SCHEMA)
+            site.repository().take("good")
+            site.bench.sql("INSERT INTO jobs SELECT g, 'late', now(), 'y' FROM generate_series(20001, 20100) g")
+            site.switch()
+            server.stop()
+            yield folder
+
+
+def archiving(folder: Path) -> dict[str, str | int]:
+    keep = f'test -f "{folder}/archive/%f" || cp "%p" "{folder}/archive/%f"'
+    return {"wal_level": "replica", "archive_mode": "on", "archive_command": keep}
+
+
+@pytest.fixture
+def site(template: Path) -> Iterator[Site]:
+    """One for each test, to be spoiled."""
+    with short_folder() as folder:
+        for name in ("data", "backups", "archive"):
+            shutil.copytree(template / name, folder / name)
+        (folder / "data").chmod(0o700)
+        (folder / "copies").mkdir(mode=0o711)
+        programs = reachable(find(), folder)
+        server = PostgresServer(programs, folder / "data", folder / "s", 5432, folder / "server.log")
+        usual: dict[str, str | int] = {"listen_addresses": "", "fsync": "off", "dynamic_shared_memory_type": "mmap"}
+        server.configure(usual | archiving(folder), "local all all trust\nlocal replication all trust\n")
+        for name in ("data", "archive"):
+            programs.hand_over(folder / name)
+        server.start()
+        places = {"backups": str(folder / "backups"), "archive": str(folder / "archive")}
+        bench = configured(folder, server, "app", copies=str(folder / "copies"), **places)
+        try:
+            yield Site(bench, server, folder)
+        finally:
+            server.stop("immediate")
+
+
+def test_a_good_backup_is_equal_to_the_last_row(site: Site) -> None:
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+    findings = {each["metric"]: each for each in done.json()["findings"]}
+    assert findings["tables that differ at the same moment"]["note"] == "20,600 rows of 2 tables"
+    assert findings["damaged heaps and b-trees"]["value"] == 0
+    assert any("none is missing" in each for each in done.json()["copy"]["checks"])
+    assert done.json()["copy"]["backup"] == site.newest.name
+    check = site.bench.run("check", BOOK)
+    assert check.exit == 0, check.said
+    site.bench.sound()
+
+
+def test_the_test_itself_can_fail(site: Site) -> None:
+    before = sorted((path.name, path.stat().st_size) for path in site.newest.rglob("*"))
+    done = site.prove("--control", "true", "-o", "json")
+    assert done.exit == 0, done.said
+    (control,) = [each for each in done.json()["findings"] if each["metric"] == "damage that was not noticed"]
+    assert "pg_amcheck" in control["note"]
+    assert "pg_verifybackup" in control["note"]
+    assert sorted((path.name, path.stat().st_size) for path in site.newest.rglob("*")) == before
+    assert site.prove().exit == 0, "the stored backup is as it was"
+
+
+def truncated(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 8192)
+
+
+SPOILED: dict[str, tuple[Callable[[Site], Any], str]] = {
+    "a flipped byte in a heap page": (lambda site: flip(site.file_of("jobs")), "checksum mismatch for file"),
+    "a flipped byte in an index page": (lambda site: flip(site.file_of("jobs_status")), "checksum mismatch for file"),
+    "a truncated file": (lambda site: truncated(site.file_of("jobs")), "has size"),
+    "a missing file": (lambda site: site.file_of("jobs_pkey").unlink(), "is present in the manifest but not on disk"),
+    "a missing manifest": (lambda site: (site.newest / "backup_manifest").unlink(), "no backup"),
+    "an altered manifest": (lambda site: altered(site.newest / "backup_manifest"), "manifest"),
+    "a flipped byte in a WAL segment": (
+        lambda site: flip(segments(site)[-1], 100),
+        "the WAL of the archive cannot be read",
+    ),
+    "a truncated WAL segment": (lambda site: truncated(segments(site)[-1]), "bytes of 16,777,216"),
+    "a missing WAL segment": (lambda site: segments(site)[-2].unlink(), "do not follow one another"),
+}
+
+
+def altered(path: Path) -> None:
+    path.write_text(path.read_text().replace('"Size": 8192', '"Size": 8193', 1))
+
+
+def segments(site: Site) -> list[Path]:
+    """The archived segments that the backup needs, and those after it."""
+    for _ in range(3):
+        site.bench.sql("INSERT INTO jobs SELECT max(id) + 1, 'more', now(), 'y' FROM jobs")
+        site.switch()
+    label = (site.newest / "backup_label").read_text().split("(file ")[1][:24]
+    return sorted(path for path in site.archive.iterdir() if len(path.name) == 24 and path.name >= label)
+
+
+@pytest.mark.parametrize("case", [name for name in SPOILED if name != "a missing manifest"])
+def test_what_is_spoiled_is_refused_and_named(site: Site, case: str) -> None:
+    spoil, words = SPOILED[case]
+    spoil(site)
+    assert words in site.disproved()
+
+
+def test_a_backup_without_a_manifest_is_none(site: Site) -> None:
+    (site.newest / "backup_manifest").unlink()
+    done = site.prove()
+    assert (done.exit, "there is no backup" in done.err) == (10, True), done.said
+    check = site.bench.run("check", BOOK)
+    assert "its manifest cannot be read" in check.out, check.said
+
+
+def test_a_backup_of_another_system(site: Site) -> None:
+    shutil.rmtree(site.newest)
+    with short_folder() as folder, lone_server(folder, wal_level="replica") as other:
+        Bench(folder / "none", other.dsn("postgres", "postgres")).sql("CREATE DATABASE app")
+        FolderRepository(other.programs, site.backups, None, other.dsn("postgres", "app")).take("stranger")
+        shutil.rmtree(site.archive)
+        site.archive.mkdir(mode=0o777)
+        assert "the plan is for app of system" in site.disproved()
+        check = site.bench.run("check", BOOK)
+        assert "backups of another instance" in check.out
+
+
+def test_a_backup_from_before_the_data_is_valid_and_empty(site: Site) -> None:
+    """Every file is intact, and nothing is in it."""
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER DATABASE app RENAME TO kept")
+    admin.sql("CREATE DATABASE app")
+    try:
+        shutil.rmtree(site.backups)
+        site.repository().take("empty")
+    finally:
+        admin.sql("DROP DATABASE app")
+        admin.sql("ALTER DATABASE kept RENAME TO app")
+    shutil.rmtree(site.archive)
+    site.archive.mkdir(mode=0o777)
+    done = site.prove("-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"]["a backup without rows"].startswith("1 the source has 20,")
+
+
+def test_one_row_that_differs_is_seen(site: Site) -> None:
+    """Not by chance: the copy and the source are of the same moment, and a sum over every row is compared."""
+    with tampered(site):
+        assert "public.jobs" in site.disproved()
+
+
+@contextmanager
+def tampered(site: Site) -> Iterator[None]:
+    """A stored backup of a twin whose disk changed a byte of a row, before checksums and manifest were written."""
+    programs = site.server.programs
+    twin = PostgresServer(programs, site.folder / "twin", site.folder / "t", 5432, site.folder / "twin.log")
+    site.server.stop()
+    shutil.copytree(site.server.data, twin.data)
+    twin.data.chmod(0o700)
+    site.server.start()
+    settings: dict[str, str | int] = {"listen_addresses": "", "dynamic_shared_memory_type": "mmap"}
+    twin.configure(settings, "local all all trust\nlocal replication all trust\n")
+    ((path,),) = site.bench.sql("SELECT pg_relation_filepath('jobs')")
+    file = twin.data / str(path)
+    file.write_bytes(file.read_bytes().replace(b"x" * 200, b"x" * 199 + b"z", 1))
+    programs.hand_over(twin.data)
+    programs.run("pg_checksums", "--disable", f"--pgdata={twin.data}", cwd=twin.data)
+    twin.start()
+    try:
+        shutil.rmtree(site.backups)
+        FolderRepository(programs, site.backups, None, twin.dsn("postgres", "app")).take("tampered")
+        for each in site.archive.iterdir():
+            each.unlink()
+        yield
+    finally:
+        twin.stop("immediate")
+
+
+@pytest.mark.parametrize(("age", "status", "exit_code"), [(25, "OK", 0), (40, "WARNING", 1), (49, "CRITICAL", 2)])
+def test_a_backup_that_is_too_old(site: Site, age: float, status: str, exit_code: int) -> None:
+    assert site.prove().exit == 0
+    then = datetime.now(UTC) - timedelta(hours=age)
+    old = site.backups / f"{then:%Y%m%dT%H%M%SZ}-old"
+    site.newest.rename(old)
+    os.utime(old / "backup_manifest", (then.timestamp(), then.timestamp()))
+    check = site.bench.run("check", BOOK, "-o", "json")
+    found = {each["id"]: each["status"] for each in check.json()["checks"][0]["findings"]}
+    assert found["newest"] == status, check.said
+    assert check.exit == exit_code, check.said
+
+
+def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
+    site.bench.sql("CREATE TABLE marks (n int, at timestamptz DEFAULT clock_timestamp())")
+    site.bench.sql("INSERT INTO marks VALUES (1)")
+    time.sleep(0.05)
+    ((between,),) = site.bench.sql("SELECT clock_timestamp()")
+    time.sleep(0.05)
+    site.bench.sql("INSERT INTO marks VALUES (2)")
+    site.switch()
+    at = between.astimezone(UTC).isoformat()
+    done = site.prove("--at", at, "-o", "json")
+    assert done.exit == 0, done.said
+    assert done.json()["parameters"]["at"] == at
+    late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert "recovery ended before configured recovery target was reached" in site.disproved("--at", late)
+    early = "2020-01-01T00:00:00Z"
+    refused = site.prove("--at", early)
+    assert (refused.exit, "there is no backup from before 2020-01-01" in refused.err) == (10, True), refused.said
+
+
+def test_a_restore_that_hangs_is_given_up(site: Site) -> None:
+    """What the server asks for next is a pipe that nobody writes to: `cp` waits for ever."""
+    promises = site.folder / "service.toml"
+    promises.write_text('[backups]\nlongest = "3 s"\n')
+    config = site.folder / "hangs.toml"
+    config.write_text(f'service = "{promises}"\n' + site.bench.config.read_text())
+    history = site.archive / "00000002.history"
+    os.mkfifo(history)
+    history.chmod(0o666)
+    started = time.monotonic()
+    done = site.prove("--config", str(config), "-o", "json")
+    assert done.exit == 10, done.said
+    assert time.monotonic() - started < 60
+    assert list((site.folder / "copies").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted, which takes root")
+def test_a_full_disk_is_told_before_and_while_restoring(site: Site) -> None:
+    small = site.folder / "small"
+    small.mkdir(mode=0o711)
+    config = site.folder / "small.toml"
+    config.write_text(site.bench.config.read_text().replace(str(site.folder / "copies"), str(small)))
+    size = sum(path.stat().st_size for path in site.newest.rglob("*") if path.is_file())
+    for room, words in ((size // 2, "are free"), (size + (6 << 20), "No space left on device")):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room},mode=0711", "tmpfs", str(small)], check=True)
+        try:
+            done = site.prove("--config", str(config))
+            assert (done.exit, words in done.said) == (10, True), done.said
+            assert list(small.iterdir()) == []
+        finally:
+            subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.parametrize("moment", ["restoring", "starting", "reading"])
+def test_kill_9_leaves_nothing_that_the_next_test_does_not_remove(site: Site, moment: str) -> None:
+    copies = site.folder / "copies"
+    known = set(site.bench.unfinished())
+    going = site.bench.start("prove", BOOK, *NOW)
+    wanted = {"restoring": "*/data", "starting": "*/data/postmaster.pid", "reading": "*/s/.s.PGSQL.5432"}[moment]
+    until(lambda: list(copies.glob(wanted)), f"never {moment}")
+    going.kill()
+    (run,) = set(site.bench.unfinished()) - known
+    done = site.bench.run("resume", run)
+    assert done.exit == 0, done.said
+    assert list(copies.iterdir()) == []
+    bodies = [json.loads(path.read_text())["body"] for path in site.bench.state.glob("evidence/0*.json")]
+    assert [body["exit"] for body in bodies if body["run"] == run] == [0]
+    site.bench.sound(known=sorted(known))
+
+
+def test_some_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:
+    for n in range(3):
+        site.bench.sql("INSERT INTO jobs SELECT max(id) + g, 'next', now(), 'y' FROM jobs, generate_series(1, 500) g"
+                       " GROUP BY g")  # fmt: skip
+        site.repository().take(f"clean{n}")
+        site.switch()
+        done = site.prove()
+        assert done.exit == 0, done.said
+
+
+@pytest.mark.soak
+def test_fifty_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:
+    for n in range(50):
+        site.bench.sql("UPDATE jobs SET body = 'u' || id WHERE id % 50 = %(n)s", {"n": n})
+        site.repository().take(f"clean{n}")
+        site.switch()
+        done = site.prove()
+        assert done.exit == 0, done.said
+        site.repository().remove(min(site.backups.iterdir()).name)

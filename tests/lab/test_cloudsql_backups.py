@@ -1,0 +1,207 @@
+"""Backups on Cloud SQL are taken, tested and told through Google's own client; a bad API day leaves nothing behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Bench, Done, short_folder, until
+
+from aiprod_ops.adapters.clock import SystemClock
+from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
+from aiprod_ops.adapters.cloudsql.backups import CloudSqlBackups
+from aiprod_ops.adapters.cloudsql.calls import Calls
+from aiprod_ops.domain.backups import State
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab.cloudsql import background
+from aiprod_ops.lab.cloudsql.faults import Fault, inject
+from aiprod_ops.units import Seconds
+
+pytestmark = pytest.mark.lab
+BOOK = "test-backup"
+KNOWN = {"aiprod", "aiprod-replica1", "aiprod-replica2"}
+
+
+class Cloud(Bench):
+    """The lab as Cloud SQL instances."""
+
+    @property
+    def url(self) -> str:
+        found = background.find(self.fleet.folder)
+        assert found is not None
+        return found.url
+
+    @property
+    def api(self) -> CloudSqlAdmin:
+        return CloudSqlAdmin("aiprod-lab", endpoint=self.url, timeout=Seconds(10), reads=0)
+
+    @property
+    def backups(self) -> CloudSqlBackups:
+        calls = Calls(self.api, SystemClock(), Seconds(60))
+        return CloudSqlBackups("aiprod", self.api, lambda: calls)
+
+    def instances(self) -> set[str]:
+        return {each.name for each in self.api.instances()}
+
+    def prove(self, *options: str, longest: str = "") -> Done:
+        words = ["prove", BOOK, "--wait", "0", *options, "-o", "json"]
+        if longest:
+            promises = self.config.with_name("service.toml")
+            promises.write_text(f'[backups]\nlongest = "{longest}"\n')
+            config = self.config.with_name("impatient.toml")
+            config.write_text(f'service = "{promises}"\n' + self.config.read_text())
+            words += ["--config", str(config)]
+        return self.run(*words, timeout_s=120)
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    with short_folder() as folder:
+        fleet = fleets.up(folder / "lab", 5_000, workload=False, cloudsql=True)
+        try:
+            made = Cloud(fleet.cloudsql_config, fleet.dsn("postgres"), fleet)
+            made.backups.take("first")
+            yield made
+        finally:
+            fleets.down(folder / "lab")
+
+
+def test_the_list_tells_what_google_tells(cloud: Cloud) -> None:
+    (first,) = cloud.backups.listed()
+    assert (first.state, first.label, first.kind) == (State.SUCCESSFUL, "first", "full")
+    told = cloud.backups.arrangement()
+    assert (told.keeps, told.is_protected, told.automatic, told.region) == (15, True, True, "us-central1")
+    assert told.recovers_to is not None
+    assert cloud.backups.take("first") == first.id, "a label is one backup"
+    done = cloud.run("check", BOOK)
+    assert "backups short of the retention: 15" in done.out, done.said
+    assert "keeps 15, then throws the oldest away; 30 are promised" in done.out
+
+
+def test_a_backup_is_restored_looked_at_and_gone(cloud: Cloud) -> None:
+    done = cloud.prove("--control", "true")
+    assert done.exit == 0, done.said
+    told = done.json()
+    assert told["copy"]["checks"] == [f"restored from the backup {told['copy']['backup']} of aiprod"]
+    findings = {each["metric"]: each for each in told["findings"]}
+    assert findings["damaged heaps and b-trees"]["status"] == "OK"
+    assert findings["damage that was not noticed"]["value"] == 0
+    assert findings["tables that differ at the same moment"]["value"] == 0, "nobody wrote since the backup"
+    assert cloud.instances() == KNOWN
+    cloud.sound()
+
+
+def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
+    cloud.sql("CREATE TABLE marks AS SELECT clock_timestamp() AS at")
+    ((at,),) = cloud.sql("SELECT clock_timestamp()")
+    cloud.sql("INSERT INTO marks SELECT clock_timestamp()")
+    done = cloud.prove("--at", at.isoformat())
+    assert done.exit == 0, done.said
+    assert done.json()["copy"]["checks"][0].startswith("cloned from aiprod as of ")
+    assert cloud.instances() == KNOWN
+    cloud.sql("DROP TABLE marks")
+
+
+@pytest.mark.parametrize(
+    ("fault", "longest", "words"),
+    [
+        (Fault("fail", only="RESTORE_VOLUME"), "", "RESTORE_VOLUME on ops-"),
+        (Fault("broken-copy", only="CLONE"), "5 s", "is there, but it does not answer"),
+        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
+    ],
+)
+def test_a_restore_that_goes_wrong_is_evidence(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
+    inject(cloud.url, fault)
+    ((now,),) = cloud.sql("SELECT clock_timestamp()")
+    try:
+        done = cloud.prove(*(("--at", now.isoformat()) if fault.only == "CLONE" else ()), longest=longest)
+    finally:
+        clear(cloud)
+    assert done.exit == 10, done.said
+    assert words in str(done.json()["refused"]), done.said
+    assert cloud.run("check", BOOK).exit == 2
+    assert cloud.prove().exit == 0, "the next one removes what was left, and holds"
+    assert cloud.instances() == KNOWN
+
+
+def clear(cloud: Cloud) -> None:
+    import urllib.request
+
+    request = urllib.request.Request(f"{cloud.url}/lab/faults", method="DELETE")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5):
+        pass
+
+
+@pytest.mark.parametrize("fault", [Fault("answer", status=503, count=2), Fault("answer", status=429, count=2)])
+def test_a_read_that_fails_for_a_while_is_tried_again(cloud: Cloud, fault: Fault) -> None:
+    inject(cloud.url, Fault(fault.kind, count=fault.count, status=fault.status, only="sql.operations.get"))
+    done = cloud.prove()
+    assert done.exit == 0, done.said
+
+
+def test_an_answer_that_was_lost_is_found(cloud: Cloud) -> None:
+    """The restore was begun, and nobody was told: its operation is looked for, and waited for."""
+    inject(cloud.url, Fault("drop", only="sql.instances.restoreBackup", after_work=True))
+    done = cloud.prove()
+    assert done.exit == 0, done.said
+    assert cloud.instances() == KNOWN
+
+
+def test_credentials_that_end_in_the_middle_are_no_bad_backup(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("expire-credentials", only="sql.operations.get"))
+    try:
+        done = cloud.prove()
+    finally:
+        clear(cloud)
+    assert done.exit == 10, done.said
+    assert "goes on without us" in done.said
+    assert cloud.prove().exit == 0
+    assert cloud.instances() == KNOWN
+
+
+@pytest.mark.parametrize("state", ["PENDING_CREATE", "RUNNABLE"])
+def test_kill_9_leaves_an_instance_that_the_next_run_deletes(cloud: Cloud, state: str) -> None:
+    if state == "PENDING_CREATE":
+        inject(cloud.url, Fault("slow", only="CREATE", seconds=2))
+    going = cloud.start("prove", BOOK, "--wait", "0")
+    until(lambda: [e for e in cloud.api.instances() if e.name not in KNOWN and e.state == state], f"never {state}")
+    going.kill()
+    assert cloud.instances() > KNOWN
+    done = cloud.prove()
+    assert done.exit == 0, done.said
+    assert cloud.instances() == KNOWN
+    for run in cloud.unfinished():
+        assert cloud.run("rollback", run).exit == 0
+
+
+def test_an_instance_that_is_nobodys_copy_is_left_alone(cloud: Cloud) -> None:
+    from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
+
+    calls = Calls(cloud.api, SystemClock(), Seconds(60))
+    settings = Settings(tier="db-custom-1-3840", labels={"team": "ops"})
+    new = NewInstance("ops-dashboard", root_password="x", settings=settings)
+    calls.done(lambda: cloud.api.insert(new), "CREATE", "ops-dashboard", lambda _: None)
+    assert cloud.prove().exit == 0
+    assert "ops-dashboard" in cloud.instances()
+    calls.done(lambda: cloud.api.delete("ops-dashboard"), "DELETE", "ops-dashboard", lambda _: None)
+
+
+def test_a_damaged_backup_is_found_by_looking(cloud: Cloud, tmp_path: Path) -> None:
+    """Google's restore does not tell; the pages do."""
+    import json
+    import urllib.request
+
+    taken = cloud.backups.take("damaged")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{cloud.url}/lab", timeout=5) as answer:
+        told: Any = json.load(answer)
+    (folder,) = [Path(each["folder"]) for each in told["backups"] if str(each["id"]) == taken]
+    ((path,),) = cloud.sql("SELECT pg_relation_filepath('jobs')")
+    (file,) = folder.rglob(str(path))
+    content = bytearray(file.read_bytes())
+    content[4096] ^= 0xFF
+    file.write_bytes(bytes(content))
+    done = cloud.prove("--backup", taken)
+    assert done.exit == 10, done.said
+    assert "invalid page in block 0" in str(done.json()["refused"]), done.said
+    cloud.backups.remove(taken)
+    assert taken not in {each.id for each in cloud.backups.listed()}
