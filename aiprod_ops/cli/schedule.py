@@ -150,9 +150,13 @@ def schedule_render(
     in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)
     further = [word for each in runbooks for word in ("--runbooks", str(each.absolute()))]
     without = no_drills or is_contained  # a lab runs beside its drills, and no container has one
-    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work != "drill" or not without]
+    left_out = {"drill"} if without else set()
+    left_out |= {"run"} if FORMATS[form].forgets else set()
+    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work not in left_out]
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
     jobs = planned(_targets(settings, target), wanted, settings.promises, ending, approvals)
+    if "run" in left_out and approvals:
+        click.echo(f"nothing that acts is scheduled for {form}: no journal would outlive the job", err=True)
     if not jobs:
         raise UsageError(_NOTHING, hint="aiprod-ops list")
     installation = _installation(settings, named, is_contained=is_contained, reads=(in_place, *further))

@@ -150,6 +150,11 @@ def test_a_run_is_scheduled_where_an_approval_stands_and_a_proof_everywhere(
     assert "--prom-file" not in line
     assert render(config, "kubernetes", "--image", "ops:1") == 0
     assert "OPS_ACTOR_DSN" in capsys.readouterr().out, "it acts"
+    assert render(config, "cloud-scheduler", *IN_CONTAINERS, "--output", str(config.parent / "out")) == 0
+    assert "no journal would outlive the job" in capsys.readouterr().err
+    written = [path.name for path in (config.parent / "out").iterdir()]
+    assert "aiprod-ops-prove-test-backup-production.run.json" in written
+    assert not [name for name in written if name.startswith("aiprod-ops-run-")]
 
 
 def test_an_approval_is_looked_for_before_the_database_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
