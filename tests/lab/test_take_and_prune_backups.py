@@ -161,7 +161,7 @@ def test_a_run_is_taken_back_unless_its_backup_is_known_to_restore(bench: Bench)
     for _ in range(2):
         assert take(bench).exit == 0
     first, second = names(bench)
-    proof = bench.run("prove", "test-backup", "--backup", second)
+    proof = bench.run("prove", "test-backup", "--wait", "0s", "--backup", second)
     assert proof.exit == 0, proof.said
     newer, older = [row["run"] for row in reversed(bench.run("runs", "list", "-o", "json").json())
                     if "take-backup" in row["run"]][:2]  # fmt: skip
@@ -218,7 +218,7 @@ def restored(fleet_bench: Bench) -> Path:
     """A backup that a test has restored, put aside."""
     shutil.rmtree(stored(fleet_bench), ignore_errors=True)
     assert take(fleet_bench).exit == 0
-    proof = fleet_bench.run("prove", "test-backup")
+    proof = fleet_bench.run("prove", "test-backup", "--wait", "0s")
     assert proof.exit == 0, proof.said
     aside = stored(fleet_bench).with_name("aside")
     stored(fleet_bench).rename(aside)
