@@ -157,7 +157,10 @@ def _age(facts: Facts, newest: datetime) -> float:
 
 
 def _is_due(facts: Facts, params: Params) -> bool:
-    return facts.newest is None or params.now or _age(facts, facts.newest) >= DUE * params.every
+    if facts.newest is None or params.now:
+        return True
+    # A repository may tell the second of its beginning and no more: one that began just now did not begin before.
+    return _age(facts, facts.newest) >= max(1.0, DUE * params.every)
 
 
 def _room(room: Bytes, needs: Bytes) -> Finding:

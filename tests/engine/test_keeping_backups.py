@@ -138,6 +138,14 @@ def test_time_does_not_make_a_plan_another_one_and_a_new_backup_does(taking: Kee
         taking.apply(made)
 
 
+def test_one_that_began_in_this_second_did_not_begin_before(taking: Keeping) -> None:
+    taking.store("a", 48)
+    made = taking.plan(every="0s")
+    assert taking.apply(made).exit is Exit.DONE
+    taking.stored.kept[-1] = replace(taking.stored.kept[-1], started=made.created - timedelta(milliseconds=900))
+    assert planning.recompute(taking.entry, taking.world().context, taking.params(every="0s"), made).actions == ()
+
+
 def test_what_is_no_backup_of_ours_is_not_the_newest(taking: Keeping) -> None:
     taking.store("theirs", 1, instance="8")
     taking.store("failed", 1, State.FAILED)
