@@ -12,6 +12,17 @@ from aiprod_ops.actions.backup_checks import (
     same_moment,
     writable,
 )
+from aiprod_ops.actions.backup_keeping import (
+    NewBackup,
+    OldBackup,
+    database_size,
+    discard_backup,
+    labelled,
+    newest_backup,
+    remove_backup,
+    shown_size,
+    take_backup,
+)
 from aiprod_ops.actions.backup_promise import backup_promise
 from aiprod_ops.actions.build_trials import served, try_builds
 from aiprod_ops.actions.index_builds import (
@@ -37,8 +48,10 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
-from aiprod_ops.domain.backups import Arrangement, Backup, Origin, audit
-from aiprod_ops.domain.backups import Promise as BackupPromise
+from aiprod_ops.domain.audits import Promise as BackupPromise
+from aiprod_ops.domain.audits import audit
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin, of_instance, whole
+from aiprod_ops.domain.backups import State as BackupState
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue, Thresholds
@@ -51,11 +64,12 @@ from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, 
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
+from aiprod_ops.domain.retention import Retention, prunable
 from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.proving import LastProof, said_last
+from aiprod_ops.engine.proving import LastProof, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import PermissionMissing, Refused
 from aiprod_ops.ports import Database, Sample
@@ -63,16 +77,18 @@ from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
-    "BackupPromise", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison", "Context", "Copy",
-    "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures", "Finding", "Inspection",
-    "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds", "Moment", "Moving", "Name",
-    "NewIndex", "NoParams", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample",
-    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
-    "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise",
-    "build_estimate", "build_of", "choices", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
+    "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
+    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures",
+    "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
+    "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
+    "Plan", "Proof", "Ratio", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement",
+    "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window", "Workload",
+    "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of", "choices",
+    "create_index", "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope", "drop_index",
     "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "invariants",
-    "is_built", "is_same", "keep_flips", "known_flips", "later", "limited", "lost", "migrated", "narrow_indexes",
-    "one_moment", "ordered", "plausible", "promise", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
-    "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
-    "since_reset", "still_unused", "try_builds", "try_repairs", "unmended", "writable",
+    "is_built", "is_same", "keep_flips", "known_flips", "labelled", "later", "limited", "lost", "migrated",
+    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
+    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "remove_backup", "remove_index", "repairs",
+    "restore_index", "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset",
+    "still_unused", "take_backup", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

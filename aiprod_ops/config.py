@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from aiprod_ops.domain.approvals import StandingApproval
 from aiprod_ops.domain.findings import Waiver
 from aiprod_ops.errors import ConfigurationError, UsageError
 
@@ -101,6 +102,7 @@ class Settings:
     runbook_folders: tuple[Path, ...] = ()
     service: Path | None = None
     waivers: tuple[Waiver, ...] = ()
+    standing_approvals: tuple[StandingApproval, ...] = ()
     origin: str = _NOWHERE
 
     @cached_property
@@ -173,10 +175,11 @@ def load_lab(environ: Mapping[str, str] | None = None) -> Settings | None:
 
 def _settings(path: Path, state: Path) -> Settings:
     content = _read_toml(path)
-    known = {"state", "runbooks", "service", "targets", "waivers"}
+    known = {"state", "runbooks", "service", "targets", "waivers", "standing_approvals"}
     if unknown := sorted(set(content) - known):
         raise ConfigurationError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    for key, wanted in (("state", str), ("service", str), ("runbooks", list), ("targets", dict), ("waivers", list)):
+    lists = [(key, list) for key in ("runbooks", "waivers", "standing_approvals")]
+    for key, wanted in (("state", str), ("service", str), ("targets", dict), *lists):
         if not isinstance(content.get(key, wanted()), wanted):
             raise ConfigurationError(f"{path}: {key} is {content[key]!r}, expected a {_TOML[wanted]}")
     targets = {name: _target(path, name, table) for name, table in content.get("targets", {}).items()}
@@ -187,6 +190,7 @@ def _settings(path: Path, state: Path) -> Settings:
         runbook_folders=tuple(here / folder for folder in content.get("runbooks", ())),
         service=here / content["service"] if "service" in content else None,
         waivers=tuple(_waiver(path, table) for table in content.get("waivers", ())),
+        standing_approvals=tuple(_standing(path, table, targets) for table in content.get("standing_approvals", ())),
         origin=str(path),
     )
 
@@ -238,7 +242,7 @@ _WAIVER = {"finding": str, "until": date, "reason": str}
 def _waiver(path: Path, table: Any) -> Waiver:
     """A `[[waivers]]` table. One without an end or a reason is refused: nobody would find it again."""
     given = table if isinstance(table, dict) else {}
-    wrong = [key for key, kind in _WAIVER.items() if not isinstance(given.get(key), kind) or not given[key]]
+    wrong = _wrong(given, _WAIVER)
     if wrong or set(given) - {*_WAIVER, "target"}:
         raise ConfigurationError(
             f"{path}: a waiver has {', '.join(sorted(given)) or 'nothing'}, expected finding, until, reason, and maybe "
@@ -246,6 +250,33 @@ def _waiver(path: Path, table: Any) -> Waiver:
             hint='[[waivers]] finding = "an id that check prints", until = 2027-01-31, reason = "…"',
         )
     return Waiver(given["finding"], given["until"], given["reason"], str(given.get("target", "")))
+
+
+def _wrong(given: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
+    """Keys that are missing, empty, or of another type; a moment is no day."""
+    return [key for key, kind in wanted.items() if type(given.get(key)) is not kind or not given[key]]
+
+
+_STANDING = {"runbook": str, "target": str, "until": date, "by": str, "reason": str}
+
+
+def _standing(path: Path, table: Any, targets: Mapping[str, Target]) -> StandingApproval:
+    """A `[[standing_approvals]]` table. All of it has to be there, and it names a target that is: no pattern."""
+    given = table if isinstance(table, dict) else {}
+    wrong = _wrong(given, _STANDING)
+    if wrong or set(given) - set(_STANDING):
+        raise ConfigurationError(
+            f"{path}: a standing approval has {', '.join(sorted(given)) or 'nothing'}, expected "
+            f"{', '.join(_STANDING)}; look at {', '.join(wrong) or 'its other keys'}",
+            hint='[[standing_approvals]] runbook = "take-backup", target = "NAME", until = 2027-01-31, by = "…", '
+            'reason = "…"',
+        )
+    if given["target"] not in targets:
+        raise ConfigurationError(
+            f"{path}: a standing approval names the target {given['target']!r}; there are: "
+            f"{', '.join(sorted(targets)) or 'none'}"
+        )
+    return StandingApproval(**given)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

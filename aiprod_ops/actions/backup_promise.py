@@ -1,7 +1,8 @@
 """What `service.toml` promises of backups, in [backups]."""
 
 from aiprod_ops.config import Promises
-from aiprod_ops.domain.backups import Promise, Retention
+from aiprod_ops.domain.audits import Promise
+from aiprod_ops.domain.retention import Retention
 from aiprod_ops.units import Seconds, seconds
 
 
@@ -14,7 +15,7 @@ def backup_promise(promises: Promises) -> Promise:
     return Promise(
         every=time("every"),
         rpo=time("rpo"),
-        retention=Retention(time("daily"), time("weekly"), time("monthly")),
+        retention=Retention(time("daily"), time("weekly"), time("monthly"), int(promises.get("backups.least"))),
         protected=bool(promises.get("backups.protected")),
         elsewhere=bool(promises.get("backups.elsewhere")),
         encrypted=bool(promises.get("backups.encrypted")),

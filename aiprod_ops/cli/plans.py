@@ -1,5 +1,7 @@
 """`plan`, `prove`, `run`, `drill`: from facts to a verified change."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -76,10 +78,12 @@ def _name_unfinished(world: Any, made: Any, where: Where) -> None:
 @_without
 @_why
 @options.output("text", "json")
+@deliveries
 @options.where
 def prove_command(
-    words: tuple[str, ...], digest: str, every: bool, without: tuple[str, ...], why: str, output: str, where: Where
-) -> int:
+    words: tuple[str, ...], digest: str, every: bool, without: tuple[str, ...], why: str, output: str, to: Deliveries,
+    where: Where,
+) -> int:  # fmt: skip
     """Restore a disposable copy, try the plan there, measure before and after. Production is only read."""
     from aiprod_ops.cli.world import open_world
     from aiprod_ops.engine.operations import new_run
@@ -88,18 +92,37 @@ def prove_command(
 
     entry, given = _pick(words, where)
     with open_world(where, why=why, quiet=output != "text") as world:
-        if digest:
-            made = _for(entry, approved(world.store, world.context, digest))
+        params = entry.read_params(given, world.context.promises)
+        made = _for(entry, approved(world.store, world.context, digest)) if digest else None
+        if made is not None:
             params = typed_params(entry, made.plan.parameters)
-        else:
-            params = entry.read_params(given, world.context.promises)
-            made = draft(entry, world.context, params, by=world.by, without=without)
-            keep(world.store, made)
-        if not made.plan.actions and not entry.book.examines:
-            click.echo(f"Nothing to prove: {entry.id} plans no change.")
-            return 0
-        proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
+        with _proof_delivered(to, world, entry, params):
+            if made is None:
+                made = draft(entry, world.context, params, by=world.by, without=without)
+                keep(world.store, made)
+            if not made.plan.actions and not entry.book.examines:
+                click.echo(f"Nothing to prove: {entry.id} plans no change.")
+                return 0
+            proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
     return tell_proof(entry, proven, output, where, every=every)
+
+
+@contextmanager
+def _proof_delivered(to: Deliveries, world: Any, entry: Any, params: Any) -> Iterator[None]:
+    """Hand over how the proof ended, also where it could not be made."""
+    from aiprod_ops.engine.results import failed_proof, last_proof
+    from aiprod_ops.units import Seconds
+
+    clock, parameters = world.context.clock, asdict(params)
+    began = clock.monotonic()
+    try:
+        yield
+    except OpsError:
+        took = Seconds(round(clock.monotonic() - began, 3))
+        deliver(to, [failed_proof(world, entry.id, parameters, took)])
+        raise
+    last = last_proof(world.store, world.context.target, entry.id, parameters, entry.book.exports)
+    deliver(to, [last] if last else [])
 
 
 @click.command("run", context_settings=options.PASS_THROUGH)
@@ -114,13 +137,14 @@ def prove_command(
 )
 @click.option("--confirm", default="", metavar="NAME", help="The target's name, for a runbook of severe risk.")
 @click.option("--dry-run", is_flag=True, help="Only read: show the plan, or whether the one of --apply still holds.")
+@click.option("--standing", is_flag=True, help="Plan and apply, as a [[standing_approvals]] of the configuration says.")
 @_without
 @_why
 @options.output("text", "json")
 @options.where
 def run_command(
-    words: tuple[str, ...], digest: str, confirm: str, dry_run: bool, without: tuple[str, ...], why: str, output: str,
-    where: Where,
+    words: tuple[str, ...], digest: str, confirm: str, dry_run: bool, standing: bool, without: tuple[str, ...],
+    why: str, output: str, where: Where,
 ) -> int:  # fmt: skip
     """Apply an approved plan: facts and guards are read again, the change is watched, verified and sealed.
 
@@ -138,6 +162,13 @@ def run_command(
             f"{entry.id} changes nothing on the target: it examines a disposable copy, and that takes no approval",
             hint=f"aiprod-ops prove {entry.id}{repeated(where)}",
         )
+    if standing:
+        if digest or confirm or dry_run or without or given:
+            raise UsageError(
+                "--standing applies what the runbook plans by itself: it takes no other plan, and no option of its own",
+                hint=f"aiprod-ops run {entry.id} --standing{repeated(where)}",
+            )
+        return _run_standing(entry, why, output, where)
     with open_world(where, why=why, quiet=output != "text") as world:
         if digest:
             made = _for(entry, approved(world.store, world.context, digest))
@@ -164,6 +195,42 @@ def run_command(
         with signals(world.stop):
             outcome = apply(world, entry, made, f"--apply {digest}" if digest else "typed on the terminal")
         return tell_outcome(world, outcome, output)
+
+
+def _run_standing(entry: Any, why: str, output: str, where: Where) -> int:
+    """Plan, and apply exactly that, where an approval stands."""
+    from aiprod_ops.cli import render
+    from aiprod_ops.cli.outcomes import tell_outcome
+    from aiprod_ops.cli.world import open_world, settings_of
+    from aiprod_ops.domain.approvals import standing
+    from aiprod_ops.engine.operations import apply
+    from aiprod_ops.engine.planning import draft, keep
+    from aiprod_ops.engine.results import keep_run
+    from aiprod_ops.errors import Exit
+    from aiprod_ops.units import Seconds
+
+    with open_world(where, why=why, trigger="standing approval", quiet=output != "text") as world:
+        clock, target = world.context.clock, world.context.target.name
+        approval = standing(
+            settings_of(where).standing_approvals, entry.id, entry.book.risk, target, clock.now().date()
+        )
+        began, code = clock.monotonic(), Exit.BUG
+        try:
+            made = draft(entry, world.context, entry.read_params({}, world.context.promises), by=world.by)
+            if not made.plan.actions:
+                code = Exit.DONE
+                render.plan(entry, made, output, _following(entry, made, where))
+                return int(code)
+            keep(world.store, made)
+            with signals(world.stop):
+                outcome = apply(world, entry, made, str(approval))
+            code = outcome.exit
+            return tell_outcome(world, outcome, output)
+        except OpsError as error:
+            code = error.exit_code
+            raise
+        finally:
+            keep_run(world.context, entry.id, code, Seconds(round(clock.monotonic() - began, 3)))
 
 
 def _for(entry: Any, made: Any) -> Any:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from aiprod_ops.config import Settings, Target
     from aiprod_ops.domain.results import Result
     from aiprod_ops.domain.schedules import Interval, Job
+    from aiprod_ops.engine.registry import Entry
     from aiprod_ops.ports import Store
     from aiprod_ops.schedules.installation import Installation
 
+_NOTHING = "nothing is scheduled: no runbook says check_every, prove_every, run_every or drill_every"
 _FORMATS = ("systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules")
 _WHERE = (
     click.option("--target", default="", metavar="NAME", help="Only this instance of the configuration; else all.",
@@ -42,7 +44,10 @@ def schedule_command() -> None:
 @options.output("text", "json")
 @_where
 def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: str) -> int:
-    """List scheduled checks and drills: when (systemd's words), how the last one ended, when one last succeeded."""
+    """List what is scheduled, and when it last ran.
+
+    When is told in systemd's words; how the last one ended, when one last succeeded.
+    """
     from aiprod_ops.cli import render
     from aiprod_ops.cli.world import entries_of, settings_of, store_of
     from aiprod_ops.schedules.planned import planned, wishes
@@ -50,12 +55,13 @@ def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: 
     where = Where(config=config, target=target, runbooks=runbooks)
     settings, store = settings_of(where), store_of(where)
     targets = {place.name: place for place in _targets(settings, target)}
-    jobs = planned(targets.values(), wishes(entries_of(where).values()), settings.promises, ())
-    rows = [_row(job, _last(job.wish, targets[job.place.target], settings, store)) for job in jobs]
+    entries = entries_of(where)
+    jobs = planned(targets.values(), wishes(entries.values()), settings.promises, (), settings.standing_approvals)
+    rows = [_row(job, _last(job.wish, entries, targets[job.place.target], settings, store)) for job in jobs]
     if output == "json":
         render.as_json(rows)
     else:
-        for line in render.table(rows) or ["nothing is scheduled: no runbook says check_every or drill_every"]:
+        for line in render.table(rows) or [_NOTHING]:
             render.say(line)
     return 0
 
@@ -75,12 +81,21 @@ def _row(job: "Job", last: "Result | None") -> dict[str, str]:
     }
 
 
-def _last(wish: "Interval", place: "Target", settings: "Settings", store: "Store") -> "Result | None":
+def _last(
+    wish: "Interval", entries: "Mapping[str, Entry]", place: "Target", settings: "Settings", store: "Store"
+) -> "Result | None":
+    from dataclasses import asdict
+
     from aiprod_ops.engine import results
     from aiprod_ops.engine.history import history_of
 
     if wish.work == "drill":
         return results.last_drill(store, place, wish.runbook)
+    if wish.work == "prove":
+        params = entries[wish.runbook].read_params({}, settings.promises)
+        return results.last_proof(store, place, wish.runbook, asdict(params))
+    if wish.work == "run":
+        return results.last_run(history_of(store, place.name, settings.promises), place, wish.runbook)
     return results.last_check(history_of(store, place.name, settings.promises), place, wish.runbook)
 
 
@@ -138,10 +153,15 @@ def schedule_render(
     in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)
     further = [word for each in runbooks for word in ("--runbooks", str(each.absolute()))]
     without = no_drills or is_contained  # a lab runs beside its drills, and no container has one
-    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work == "check" or not without]
-    jobs = planned(_targets(settings, target), wanted, settings.promises, ("--config", in_place, *further))
+    left_out = {"drill"} if without else set()
+    left_out |= {"run"} if FORMATS[form].forgets else set()
+    wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work not in left_out]
+    ending, approvals = ("--config", in_place, *further), settings.standing_approvals
+    jobs = planned(_targets(settings, target), wanted, settings.promises, ending, approvals)
+    if "run" in left_out and approvals:
+        click.echo(f"nothing that acts is scheduled for {form}: no journal would outlive the job", err=True)
     if not jobs:
-        raise UsageError("nothing is scheduled: no runbook says check_every or drill_every", hint="aiprod-ops list")
+        raise UsageError(_NOTHING, hint="aiprod-ops list")
     installation = _installation(settings, named, is_contained=is_contained, reads=(in_place, *further))
     return _hand_over(render(form, jobs, installation), folder, force=force)
 

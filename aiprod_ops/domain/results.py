@@ -1,4 +1,4 @@
-"""How a check or a drill ended, as monitoring wants to know it."""
+"""How a check, a proof or a drill ended, as monitoring wants to know it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One check or drill that ended. `succeeded` is when one last ended OK or WARNING: this one, or one before it.
+    """One check, proof or drill that ended; `work` is that noun. `succeeded` is when one last ended OK or WARNING: this
+    one, or one before it.
 
     `counts` are the findings by state; `measured` the exported figures by metric name, in base units.
     """
@@ -97,11 +98,13 @@ def metric_name(words: str, unit: str) -> tuple[str, float]:
 def families(results: Iterable[Result]) -> list[Family]:
     """The metrics of some results; what nobody knows has no sample."""
     told = list(results)
-    made = [family for work in ("check", "drill") for family in _of_work(work, [r for r in told if r.work == work])]
+    made: list[Family] = []
+    for work in ("check", "proof", "drill"):
+        made += _of_work(work, [each for each in told if each.work == work])
     measured = sorted({name for result in told for name in result.measured})
     made += [
         Family(
-            name, "Largest value that the last check or drill found.",
+            name, "Largest value that was found last.",
             tuple((r.subject.labels, r.measured[name]) for r in told if name in r.measured),
         )
         for name in measured

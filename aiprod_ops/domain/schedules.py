@@ -10,12 +10,14 @@ from aiprod_ops.errors import UsageError
 from aiprod_ops.units import Seconds, show
 
 PROGRAM = "aiprod-ops"
+NOUNS = {"prove": "proof"}
 _LONGEST_NAME = 52  #: of a Kubernetes CronJob: eleven more are added for its jobs, and 63 is the most
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A runbook's wish: `work` (check or drill) every so many seconds. `alert` is the alert that leads to its page."""
+    """A runbook's wish: `work` (check, prove, run or drill) every so many seconds. `alert` is the alert that leads to
+    its page."""
 
     runbook: str
     work: str
@@ -60,6 +62,11 @@ class Job:
     late_after: Seconds
 
     @property
+    def noun(self) -> str:
+        """Its work as a thing: what its metrics are named after."""
+        return NOUNS.get(self.wish.work, self.wish.work)
+
+    @property
     def title(self) -> str:
         return f"{self.wish.work} {self.wish.runbook} on {self.place.target}"
 
@@ -81,6 +88,7 @@ def jobs(wishes: Iterable[Interval], places: Iterable[Place], terms: Terms, opti
 
 
 def _job(wish: Interval, place: Place, terms: Terms, options: tuple[str, ...]) -> Job:
+    approval = ("--standing",) if wish.work == "run" else ()
     name = name_of(f"{PROGRAM}-{wish.work}-{wish.runbook}-{place.target}", _LONGEST_NAME)
     offset = offset_of(name, wish.every)
     when = calendar(wish.every, offset)
@@ -88,7 +96,7 @@ def _job(wish: Interval, place: Place, terms: Terms, options: tuple[str, ...]) -
         name=name,
         wish=wish,
         place=place,
-        words=(wish.work, wish.runbook, "--target", place.target, *options),
+        words=(wish.work, wish.runbook, *approval, "--target", place.target, *options),
         offset=offset,
         spread=Seconds(min(wish.every // 20, 10 * MINUTE)),
         deadline=Seconds(min(wish.every * 3 // 4, terms.longest)),

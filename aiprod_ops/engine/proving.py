@@ -87,6 +87,16 @@ def said_last(context: Context, runbook: str) -> LastProof | None:
     return msgspec.convert(kept.value, LastProof) if kept else None
 
 
+def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
+    """Ids of the stored backups of this target that a proof has restored and found in order, the oldest proof first.
+
+    From sealed evidence alone, which is neither thinned nor ends: what was altered counts for nothing.
+    """
+    found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
+    ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
+    return tuple(dict.fromkeys(str(each["copy"]["backup"]) for each in ours if each["exit"] == Exit.DONE))
+
+
 def _summary(sealed: Sealed) -> dict[str, Any]:
     return {name: sealed.body[name] for name in ("run", "exit", "ended", "refused", "findings", "copy")} | {
         "n": sealed.n

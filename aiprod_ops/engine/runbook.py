@@ -164,10 +164,11 @@ class Runbook:
     """One procedure. The module's docstring is its page, `params` its options, the functions its phases.
 
     `risk` is low, moderate or severe; severe asks for the target's name as a confirmation. `settle` is how long the
-    verification must hold. `check_every` and `drill_every` are schedules, `alerts` the alerts that lead here,
-    `drill_with` the parameters of a drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof
-    tells something of the copy even where nothing is planned. `exports` are findings by their metric ("data age") whose
-    largest value monitoring gets, one sample each; the metric's name follows from it and from the unit.
+    verification must hold. `check_every`, `prove_every` (of one that examines), `run_every` (where a standing approval
+    lets it act) and `drill_every` are schedules, `alerts` the alerts that lead here, `drill_with` the parameters of a
+    drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof tells something of the copy even
+    where nothing is planned. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
+    one sample each; the metric's name follows from it and from the unit.
     """
 
     def __init__(
@@ -180,6 +181,8 @@ class Runbook:
         actions: Iterable[Kind[Any]] = (),
         settle: Seconds = Seconds(0),
         check_every: str = "",
+        prove_every: str = "",
+        run_every: str = "",
         drill_every: str = "",
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
@@ -191,7 +194,10 @@ class Runbook:
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
         self._examines = examines
-        self.settle, self.check_every, self.drill_every, self.alerts = settle, check_every, drill_every, alerts
+        self.settle, self.alerts = settle, alerts
+        self.check_every, self.prove_every, self.run_every, self.drill_every = (
+            check_every, prove_every, run_every, drill_every,
+        )  # fmt: skip
         self.drill_with = dict(drill_with or {})
         self.exports = exports
         self.phases: dict[str, Callable[..., Any]] = {}
@@ -269,6 +275,10 @@ class Runbook:
             missing.append("verify")
         if missing:
             raise ConfigurationError(f"the runbook has no {' and no '.join(missing)} function")
+        if self.prove_every and not self.examines:
+            raise ConfigurationError("prove_every is for a runbook that examines a copy: others prove what they plan")
+        if self.run_every and ("plan" not in self.phases or self.risk == "severe"):
+            raise ConfigurationError("run_every is for a runbook that plans, and never for a severe one")
         for kind in self.kinds.values():
             if not hasattr(kind, "do") or not hasattr(kind, "done"):
                 raise ConfigurationError(f"action {kind.name!r} needs both @does and @is_done")

@@ -12,18 +12,22 @@ from aiprod_ops.schedules.installation import Installation
 @dataclass(frozen=True, slots=True)
 class Format:
     """`files` makes them; `needs` are fields of the installation without which they would be wrong. Where `contains` is
-    true the jobs run in containers, not on this machine."""
+    true the jobs run in containers, not on this machine; where it `forgets`, no state outlives a job: nothing that acts
+    is scheduled there, for its journal would be gone when it is needed."""
 
     files: Callable[[list[Job], Installation], dict[str, str]]
     needs: tuple[str, ...] = ()
     contains: bool = False
+    forgets: bool = False
 
 
 FORMATS = {
     "systemd": Format(systemd.files),
     "cron": Format(cron.files),
     "kubernetes": Format(kubernetes.files, ("image",), contains=True),
-    "cloud-scheduler": Format(cloud.files, ("image", "project", "location", "service_account"), contains=True),
+    "cloud-scheduler": Format(
+        cloud.files, ("image", "project", "location", "service_account"), contains=True, forgets=True
+    ),
     "prometheus-rules": Format(rules.files, ("pages",)),
 }
 _HINTS = {"pages": "add --pages URL, or `pages` below [schedule] in service.toml"}

@@ -36,8 +36,9 @@ class Installation:
 
     def command(self, job: Job, *more: str) -> tuple[str, ...]:
         """The whole command line, with where its metrics go."""
-        metrics = ("--prom-file", f"{self.prom_folder}/{job.name}.prom") if self.prom_folder else ()
-        push = ("--push", self.push) if self.push else ()
+        is_told = job.wish.work != "run"  # what a run was to bring about, a check tells
+        metrics = ("--prom-file", f"{self.prom_folder}/{job.name}.prom") if self.prom_folder and is_told else ()
+        push = ("--push", self.push) if self.push and is_told else ()
         return (self.program, *job.words, *more, *metrics, *push)
 
     def page(self, job: Job) -> str:

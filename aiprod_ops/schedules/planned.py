@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from aiprod_ops.config import Promises, Target
+from aiprod_ops.domain.approvals import StandingApproval
 from aiprod_ops.domain.schedules import Interval, Job, Place, Terms, jobs
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError
@@ -14,7 +15,10 @@ def wishes(entries: Iterable[Entry]) -> list[Interval]:
     found = []
     for entry in entries:
         book = entry.book
-        wanted = (("check", book.check_every), ("drill", book.drill_every if "inject" in book.phases else ""))
+        drills = book.drill_every if "inject" in book.phases else ""
+        wanted = (
+            ("check", book.check_every), ("prove", book.prove_every), ("run", book.run_every), ("drill", drills),
+        )  # fmt: skip
         for work, every in wanted:
             try:
                 found += [Interval(entry.id, work, seconds(every), next(iter(book.alerts), ""))] if every else []
@@ -24,17 +28,27 @@ def wishes(entries: Iterable[Entry]) -> list[Interval]:
 
 
 def planned(
-    targets: Iterable[Target], wanted: Iterable[Interval], promises: Promises, options: tuple[str, ...]
+    targets: Iterable[Target],
+    wanted: Iterable[Interval],
+    promises: Promises,
+    options: tuple[str, ...],
+    approvals: Iterable[StandingApproval] = (),
 ) -> list[Job]:
     """The jobs of all targets, in the order of their names. `options` end each command line.
 
-    Drills only where things may be broken: elsewhere `drill` itself refuses.
+    Drills only where things may be broken, runs only where a standing approval names them: elsewhere the commands
+    refuse themselves. An approval that has expired keeps its job: then that says so.
     """
+    acting = {(each.runbook, each.target) for each in approvals}
     terms = Terms(seconds(promises.get("schedule.slack")), seconds(promises.get("schedule.longest")))
     every = list(wanted)
     made: list[Job] = []
     for target in targets:
-        for wish in (each for each in every if each.work == "check" or target.is_for_drills):
-            place = Place(target.name, target.environment, target.variables(acts=wish.work == "drill"))
+        for wish in every:
+            if wish.work == "drill" and not target.is_for_drills:
+                continue
+            if wish.work == "run" and (wish.runbook, target.name) not in acting:
+                continue
+            place = Place(target.name, target.environment, target.variables(acts=wish.work in ("drill", "run")))
             made += jobs([wish], [place], terms, options)
     return sorted(made, key=lambda job: job.name)

@@ -19,6 +19,7 @@ from aiprod_ops.units import show
 
 RULES, TESTS = f"{PROGRAM}.rules.yml", f"{PROGRAM}.rules.test.yml"
 _SEVERITY = {Status.WARNING: "warning", Status.CRITICAL: "critical", Status.UNKNOWN: "warning"}
+_DONE = {"check": "Verified", "prove": "Proven", "drill": "Drilled"}
 _STEP = 5 * MINUTE
 _LONGEST_ABSENCE = DAY + 2 * HOUR  #: a new job has a day to report for the first time
 
@@ -39,8 +40,8 @@ class Rule:
 
 
 def files(jobs: list[Job], where: Installation) -> dict[str, str]:
-    """The rules, one group for each job, and their tests."""
-    found = {job.name: list(rules(job, where)) for job in jobs}
+    """The rules, one group for each job, and their tests. A run has none: what it was to bring about, a check tells."""
+    found = {job.name: list(rules(job, where)) for job in jobs if job.wish.work != "run"}
     groups = [{"name": name, "rules": [_rule(each) for each in made]} for name, made in found.items()]
     tests = _tests([rule for made in found.values() for rule in made])
     told = {"rule_files": [RULES], "evaluation_interval": f"{_STEP}s", "tests": tests}
@@ -49,9 +50,8 @@ def files(jobs: list[Job], where: Installation) -> dict[str, str]:
 
 def rules(job: Job, where: Installation) -> Iterator[Rule]:
     """For each state that is not OK, for age, and for absence."""
-    work = job.wish.work
     camel = "".join(word.title() for word in job.wish.runbook.split("-"))
-    status, good = f"aiprod_ops_{work}_status", f"aiprod_ops_{work}_last_success_timestamp_seconds"
+    status, good = f"aiprod_ops_{job.noun}_status", f"aiprod_ops_{job.noun}_last_success_timestamp_seconds"
     for state, alert in _alerts(job, camel).items():
         yield Rule(
             alert, f"{_series(status, job)} == {int(state)}", 0, _labels(job, _SEVERITY[state]),
@@ -60,24 +60,32 @@ def rules(job: Job, where: Installation) -> Iterator[Rule]:
     late = int(job.late_after)
     # One for each job, however many machines report it. In the tests a negative value is a success before they begin.
     yield Rule(
-        f"{camel}Not{'Verified' if work == 'check' else 'Drilled'}",
+        f"{camel}Not{_DONE[job.wish.work]}",
         f"time() - max by (runbook, target, environment) ({_series(good, job)}) > {late}", 0, _labels(job, "warning"),
         _annotations(job, where, f"{job.title} has not succeeded for {show(late, 's')}"),
         _reported(good, job), 2 * _STEP - late, -late,
     )  # fmt: skip
     lasts = min(late, _LONGEST_ABSENCE)
     yield Rule(
-        f"{camel}{'' if work == 'check' else 'Drill'}Missing", f"absent({_series(good, job)})", lasts,
+        f"{_named(job, camel)}Missing", f"absent({_series(good, job)})", lasts,
         _labels(job, "warning"),
         _annotations(job, where, f"{job.title} reports no success for {show(lasts, 's')}, or nobody reads its metrics"),
         _reported(good, job), 0, None,
     )  # fmt: skip
 
 
+def _named(job: Job, camel: str) -> str:
+    """The beginning of an alert's name: a check's is that of its runbook."""
+    return camel if job.wish.work == "check" else f"{camel}{job.noun.title()}"
+
+
 def _alerts(job: Job, camel: str) -> dict[Status, str]:
     """The alert of each state that there is: the one that the runbook's page names, where it tells what was found."""
+    name = _named(job, camel)
     if job.wish.work == "drill":
-        return {Status.CRITICAL: f"{camel}DrillFailed"}
+        return {Status.CRITICAL: f"{name}Failed"}
+    if job.wish.work == "prove":
+        return {Status.WARNING: f"{name}Doubtful", Status.CRITICAL: f"{name}Failed", Status.UNKNOWN: f"{name}Unknown"}
     found = job.wish.alert or camel
     return {Status.WARNING: found, Status.CRITICAL: found, Status.UNKNOWN: f"{camel}Unknown"}
 
@@ -125,7 +133,7 @@ def _tests(made: list[Rule]) -> list[dict[str, Any]]:
             tests.append(_test({rule.series: rule.loud}, 10, [(_STEP, rule.alert, [rule])]))
     absences = [rule for rule in made if rule.loud is None]
     alerts = {rule.alert: [each for each in absences if each.alert == rule.alert] for rule in absences}
-    end = max(rule.lasts for rule in absences) + _STEP
+    end = max((rule.lasts for rule in absences), default=0) + _STEP
     nothing: list[Rule] = []
     tests.append(_test({each.series: 0 for each in absences}, end // MINUTE, [(end, name, nothing) for name in alerts]))
     early = [(max(0, min(each.lasts for each in missing) - _STEP), name, nothing) for name, missing in alerts.items()]

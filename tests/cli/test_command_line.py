@@ -72,7 +72,7 @@ def test_in_json_mode_errors_are_json(option: list[str], capsys: pytest.CaptureF
     assert set(error) == {"kind", "message", "hint", "exit"}
 
 
-@pytest.mark.parametrize("words", [[], ["runs"], ["evidence"], ["lab"], ["docs"]])
+@pytest.mark.parametrize("words", [[], ["runs"], ["evidence"], ["lab"], ["docs"], ["schedule"]])
 def test_the_help_of_a_group_is_not_cut(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.call([*words, "--help"]) == 0
     assert [line for line in capsys.readouterr().out.splitlines()[1:] if line.endswith("...")] == []

@@ -123,3 +123,49 @@ def test_the_list_tells_when_each_last_ran(config: Path, capsys: pytest.CaptureF
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("check  verify-indexes")]
     assert "UNKNOWN" in line
     assert line.endswith("never"), "it ran, and has not succeeded yet"
+
+
+APPROVED = """
+[[standing_approvals]]
+runbook = "take-backup"
+target = "production"
+until = 2020-01-01
+by = "ana"
+reason = "OPS-7"
+"""
+
+
+def test_a_run_is_scheduled_where_an_approval_stands_and_a_proof_everywhere(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert render(config, "cron", "--no-drills", "--prom-folder", "/metrics") == 0
+    plain = capsys.readouterr().out
+    assert " run " not in plain
+    assert "prove test-backup --target production" in plain
+    assert "--prom-file /metrics/aiprod-ops-prove-test-backup-production.prom" in plain
+    config.write_text(CONFIG + APPROVED)
+    assert render(config, "cron", "--no-drills", "--prom-folder", "/metrics") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "said=" in line and " run " in line]
+    assert "run take-backup --standing --target production --config" in line, "expired: it says so when it runs"
+    assert "--prom-file" not in line
+    assert render(config, "kubernetes", "--image", "ops:1") == 0
+    assert "OPS_ACTOR_DSN" in capsys.readouterr().out, "it acts"
+    assert render(config, "cloud-scheduler", *IN_CONTAINERS, "--output", str(config.parent / "out")) == 0
+    assert "no journal would outlive the job" in capsys.readouterr().err
+    written = [path.name for path in (config.parent / "out").iterdir()]
+    assert "aiprod-ops-prove-test-backup-production.run.json" in written
+    assert not [name for name in written if name.startswith("aiprod-ops-run-")]
+
+
+def test_an_approval_is_looked_for_before_the_database_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "take-backup", "--standing", "--target", "lab", "--config", str(config)]
+    assert cli.call(words) == 12
+    assert "no standing approval names take-backup on lab" in capsys.readouterr().err
+    config.write_text(CONFIG + APPROVED.replace("production", "lab"))
+    assert cli.call(words) == 12
+    assert "standing approval of ana until 2020-01-01: OPS-7 has expired" in capsys.readouterr().err
+    assert cli.call(["run", "prune-backups", *words[2:]]) == 12
+    assert "is severe" in capsys.readouterr().err
+    for more in (["--now"], ["--dry-run"], ["--apply", "0" * 12], ["--without", "a"]):
+        assert cli.call([*words, *more]) == 64
+        assert "takes no other plan, and no option of its own" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Calendars, jobs and results: what they promise, held against a cron parser over years."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 
@@ -119,6 +120,13 @@ HELPS = {
     "aiprod_ops_check_duration_seconds": "How long the last check took.",
     "aiprod_ops_check_findings": "Findings of the last check by state.",
 }
+
+
+def test_a_proof_is_told_as_one() -> None:
+    told = families([replace(result(Status.OK, NOW, None), work="proof", measured={"aiprod_ops_x_seconds": 3.0})])
+    assert {family.name for family in told} == {
+        *(name.replace("_check_", "_proof_") for name in HELPS), "aiprod_ops_x_seconds",
+    }  # fmt: skip
 
 
 def test_a_help_text_is_an_interface() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiprod_ops.config import Promises, Target
-from aiprod_ops.domain.backups import Arrangement, Backup, Origin
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State
 from aiprod_ops.engine.history import History
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
@@ -99,6 +99,10 @@ class MemoryDatabase:
         return Server("7000000000000000001", 180006, "aiprod", "probe", False, False, False)
 
     def query(self, sql: str, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        if "pg_database_size" in sql:
+            return [{"size": 1000}]
+        if "pg_stat_progress_basebackup" in sql:
+            return []
         if self.light.lost > 0:
             self.light.lost -= 1
             raise Unreachable("the server closed the connection")
@@ -134,10 +138,16 @@ class MemoryDatabase:
 
 @dataclass
 class MemoryBackups:
-    """Stored backups as a list."""
+    """Stored backups as a list. `trouble` is raised when one is taken, before it is there or when it is."""
 
     kept: list[Backup] = field(default_factory=list)
     arranged: Arrangement = field(default_factory=Arrangement)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    size: Bytes | None = Bytes(1000)
+    instance: str = "7000000000000000001"
+    before: Callable[[], None] = lambda: None
+    after: Callable[[], None] = lambda: None
+    taken: int = 0
 
     def listed(self) -> tuple[Backup, ...]:
         return tuple(self.kept)
@@ -146,7 +156,19 @@ class MemoryBackups:
         return self.arranged
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
-        raise AssertionError("nobody takes one here")
+        for each in [each for each in self.kept if each.label == label]:
+            if each.state is State.SUCCESSFUL:
+                return each.id
+            self.kept.remove(each)
+        began, name = self.now(), f"of-{label}"
+        self.kept.append(Backup(name, State.FAILED, began, label=label, said="its taker is no more"))
+        self.before()
+        self.kept[-1] = Backup(
+            name, State.SUCCESSFUL, began, self.now(), size=self.size, instance=self.instance, label=label
+        )
+        self.taken += 1
+        self.after()
+        return name
 
     def reaches(self, lsn: str) -> bool:
         return False

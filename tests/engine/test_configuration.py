@@ -51,6 +51,7 @@ def test_a_service_file_needs_only_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "waiver",
     ['finding = "a"', 'finding = "a"\nuntil = 2027-01-01', 'finding = "a"\nuntil = "soon"\nreason = "b"',
+     'finding = "a"\nuntil = 2027-01-01T12:00:00Z\nreason = "b"',
      'finding = ""\nuntil = 2027-01-01\nreason = "b"', 'finding = "a"\nuntil = 2027-01-01\nreason = "b"\nwhy = "c"'],
 )  # fmt: skip
 def test_a_waiver_without_an_end_or_a_reason_is_refused(tmp_path: Path, waiver: str) -> None:
@@ -58,3 +59,29 @@ def test_a_waiver_without_an_end_or_a_reason_is_refused(tmp_path: Path, waiver: 
     file.write_text(f"{TARGET}\n[[waivers]]\n{waiver}\n")
     with pytest.raises(ConfigurationError, match="a waiver has"):
         load(str(file), {})
+
+
+STANDING = {"runbook": '"take-backup"', "target": '"here"', "until": "2027-01-31", "by": '"ana"', "reason": '"OPS-7"'}
+
+
+def with_standing(tmp_path: Path, table: dict[str, str]) -> Path:
+    file = tmp_path / "ops.toml"
+    lines = [f"{key} = {value}" for key, value in table.items()]
+    file.write_text("\n".join([TARGET, "[[standing_approvals]]", *lines]))
+    return file
+
+
+def test_a_standing_approval_names_all_of_it(tmp_path: Path) -> None:
+    (approval,) = load(str(with_standing(tmp_path, STANDING)), {}).standing_approvals
+    assert str(approval) == "standing approval of ana until 2027-01-31: OPS-7"
+    for key in STANDING:
+        with pytest.raises(ConfigurationError, match=f"look at {key}"):
+            load(str(with_standing(tmp_path, {k: v for k, v in STANDING.items() if k != key})), {})
+    with pytest.raises(ConfigurationError, match="its other keys"):
+        load(str(with_standing(tmp_path, {**STANDING, "parameters": '"any"'})), {})
+
+
+@pytest.mark.parametrize("target", ["*", "her*", "elsewhere", ""])
+def test_a_standing_approval_is_of_one_target_that_is_there(tmp_path: Path, target: str) -> None:
+    with pytest.raises(ConfigurationError, match="standing approval"):
+        load(str(with_standing(tmp_path, {**STANDING, "target": f'"{target}"'})), {})

@@ -199,7 +199,7 @@ def test_a_backup_without_a_manifest_is_none(site: Site) -> None:
     (site.newest / "backup_manifest").unlink()
     done = site.prove()
     assert (done.exit, "there is no backup" in done.err) == (10, True), done.said
-    check = site.bench.run("check", BOOK)
+    check = site.bench.run("check", "backups")
     assert "its manifest cannot be read" in check.out, check.said
 
 
@@ -211,7 +211,7 @@ def test_a_backup_of_another_system(site: Site) -> None:
         shutil.rmtree(site.archive)
         site.archive.mkdir(mode=0o777)
         assert "the plan is for app of system" in site.disproved()
-        check = site.bench.run("check", BOOK)
+        check = site.bench.run("check", "backups")
         assert "backups of another instance" in check.out
 
 
@@ -273,7 +273,7 @@ def test_a_backup_that_is_too_old(site: Site, age: float, status: str, exit_code
     old = site.backups / f"{then:%Y%m%dT%H%M%SZ}-old"
     site.newest.rename(old)
     os.utime(old / "backup_manifest", (then.timestamp(), then.timestamp()))
-    check = site.bench.run("check", BOOK, "-o", "json")
+    check = site.bench.run("check", "backups", "-o", "json")
     found = {each["id"]: each["status"] for each in check.json()["checks"][0]["findings"]}
     assert found["newest"] == status, check.said
     assert check.exit == exit_code, check.said

@@ -73,7 +73,7 @@ def test_the_list_tells_what_google_tells(cloud: Cloud) -> None:
     assert (told.keeps, told.is_protected, told.automatic, told.region) == (15, True, True, "us-central1")
     assert told.recovers_to is not None
     assert cloud.backups.take("first") == first.id, "a label is one backup"
-    done = cloud.run("check", BOOK)
+    done = cloud.run("check", "backups")
     assert "backups short of the retention: 15" in done.out, done.said
     assert "keeps 15, then throws the oldest away; 30 are promised" in done.out
 

@@ -21,11 +21,13 @@ from aiprod_ops.pages.sources import site
 
 pytestmark = pytest.mark.lab
 STRANGERS = site() / "examples"
-BOOKS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",), ("verify-indexes",))
+BOOKS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",), ("verify-indexes",),
+         ("take-backup", "--every", "0s"))  # fmt: skip
 MEANINGLESS = {
     "terminate-idle-sessions": {"undo", "killed-while-proving"},  # irreversible, and no copy would tell anything
     "add-missing-index": set(),
     "verify-indexes": set(),
+    "take-backup": {"killed-while-proving"},  # it proves nothing: test-backup does
 }
 SILENT = '''"""A runbook that only checks, and that nobody can provoke."""
 

@@ -22,7 +22,8 @@ WHERE = Installation(
 
 
 def made(*every: str) -> list[Job]:
-    """A check of each interval on both places, and a monthly drill."""
+    """A check of each interval on both places, a daily proof and run, and a monthly drill."""
     wishes = [Interval(f"book-{n}", "check", seconds(each), "Slow") for n, each in enumerate(every or EVERY)]
+    wishes += [Interval("book-0", work, seconds("1 d")) for work in ("prove", "run")]
     wishes.append(Interval("book-0", "drill", seconds("30 d")))
     return jobs(wishes, PLACES, Terms(seconds("2 h"), seconds("4 h")), OPTIONS)

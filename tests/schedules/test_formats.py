@@ -150,7 +150,8 @@ def test_every_command_line_parses(form: str) -> None:
     assert len(found) >= len(made())
     for words in found:
         context = commands.parse(cli.cli, words)
-        assert context.info_name in ("check", "drill")
+        assert context.info_name in ("check", "prove", "run", "drill")
+        assert bool(context.params.get("standing")) == (context.info_name == "run")
         assert context.params["target"]
         assert len(context.params["words"]) == 1, "an option was taken for one of the runbook's own"
 
@@ -189,7 +190,7 @@ def test_a_unit_needs_the_file_of_dsns_only_where_a_dsn_is_in_it() -> None:
 
 def test_each_interval_has_a_timer() -> None:
     timers = [text for name, text in systemd.files(made(), WHERE).items() if name.endswith(".timer")]
-    assert len(timers) == 2 * (len(EVERY) + 1)
+    assert len(timers) == 2 * (len(EVERY) + 3)
     assert all("Persistent=true" in text for text in timers)
     (odd, *_) = [text for name, text in systemd.files(made(ODD), WHERE).items() if name.endswith(".timer")]
     assert "OnUnitActiveSec=129600\n" in odd

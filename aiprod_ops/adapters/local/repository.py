@@ -135,9 +135,11 @@ class FolderRepository:
         try:
             manifest = _manifest(path)
             ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             said = f"its manifest cannot be read: {error}"
             return Backup(path.name, State.FAILED, started, label=label, said=said)
+        except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
+            raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
         size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
         identifier = str(manifest.get("System-Identifier", "")) or self._identifier(path)
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
@@ -149,16 +151,22 @@ class FolderRepository:
         return found[1] if found else ""
 
     def arrangement(self) -> Arrangement:
-        good = successful(self.listed())
+        good, room = successful(self.listed()), self._room()
         if (archive := self._archive) is None or not good:
-            return Arrangement(automatic=False)
+            return Arrangement(automatic=False, room=room)
         reached = [(each, archive.reaches(self._first_segment(each.id), self._own_wal(each.id))) for each in good]
         able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
         return Arrangement(
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
             recovers_to=able[-1][1] if able else None,
+            room=room,
         )
+
+    def _room(self) -> Bytes:
+        """Free where the folder is, or will be."""
+        there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
+        return Bytes(shutil.disk_usage(there).free)
 
     def reaches(self, lsn: str) -> bool:
         return self._archive is not None and self._archive.has(lsn)
@@ -169,7 +177,7 @@ class FolderRepository:
         for each in self.listed():
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
-            if each.label == label and each.state is State.FAILED:
+            if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
                 self._discard(each.id)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
@@ -210,11 +218,13 @@ class FolderRepository:
             self._archive.clean(min(self._first_segment(each.id) for each in left))
 
     def _discard(self, backup: str) -> None:
-        path, going = self._folder / backup, self._folder / f"{backup}{_GOING}"
+        path = self._folder / backup
         if path.is_dir():
             processes.stop(path)  # what a killed maker left behind writes on
-            path.rename(going)  # from here on it is no backup any more, however far the removal comes
-        shutil.rmtree(going, ignore_errors=True)
+            # From here on it is no backup any more, however far the removal comes.
+            path.rename(self._folder / f"{backup}{_GOING}")
+        for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
+            shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
         chosen = next(each for each in self.listed() if each.id == self._chosen(origin))

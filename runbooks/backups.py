@@ -1,0 +1,59 @@
+"""Are there the backups that were promised, and will there be?
+
+This reads the list of stored backups and how their repository is set up, and holds both against [backups] in
+`service.toml`: how old the newest is, gaps in the schedule, failures since the last success, increments whose base is
+gone, backups of another instance; how near to now one could recover, and how far back; whether the platform throws
+backups away too early (Cloud SQL keeps 7 or 15 unless `retainedBackups` is set); and, where it is promised, protection
+against deletion, a key of our own, a copy in another region. What a platform does not tell is UNKNOWN.
+
+All of that is judged here and nowhere else, so that one fault raises one alert. The runbooks that act say only whether
+there is something to do: `take-backup` when one is due, `prune-backups` when one may go. `test-backup` says whether the
+newest was restored, which no list tells.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiprod_ops import api
+from aiprod_ops.api import Arrangement, Backup, Context, Finding, Moving
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the repository says, and what is promised."""
+
+    now: Moving[datetime]
+    backups: Moving[tuple[Backup, ...]]
+    arrangement: Moving[Arrangement]
+    promise: api.BackupPromise
+    instance: str
+
+
+book = api.Runbook(
+    symptom="Nobody knows whether there are the backups that were promised",
+    risk="low",
+    owner="database",
+    check_every="1 h",
+    alerts=("BackupsNotAsPromised",),
+    exports=("age of the newest backup", "age of the newest recoverable moment"),
+)
+
+
+@book.facts
+def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
+    """Needs to read the repository; the database is asked who it is."""
+    backups = ctx.platform.backups
+    return Facts(
+        now=ctx.clock.now(),
+        backups=backups.listed(),
+        arrangement=backups.arrangement(),
+        promise=api.backup_promise(ctx.promises),
+        instance=ctx.db.server().system_identifier,
+    )
+
+
+@book.judge
+def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG001
+    """The list, then the arrangement."""
+    yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now)
