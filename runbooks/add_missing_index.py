@@ -56,7 +56,7 @@ class Params:
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
     size: Bytes = Bytes(2**40)  #: bytes that new indexes may take together, as estimated
-    wal: Bytes = Bytes(8192)  #: WAL that they may add to a statement that writes, on average, as estimated
+    wal: Bytes = Bytes(8192)  #: WAL that they may add to a row that is written, on average, as estimated
     most: int = 20  #: statements that are measured on the copy, largest total time first
 
 

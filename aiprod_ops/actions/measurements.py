@@ -149,7 +149,7 @@ def _value_sets(
 
 
 def _limits(statement: Statement, slots: Sequence[Slot]) -> dict[int, str]:
-    rows = max(1, -(-statement.rows // statement.calls))
+    rows = max(1, -(-(statement.rows or 0) // statement.calls))
     return {slot.number: str(rows) for slot in slots if slot.operator == "limit"}
 
 
