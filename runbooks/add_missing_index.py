@@ -7,8 +7,9 @@ One that cannot be read is UNKNOWN.
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is
-refused, and so is one that helps too little. Worse is 1.2 times the buffers and the time, and at least 2 ms: the few
-buffers more that every index costs a write are shown as its price.
+refused, and so is one that helps too little, or costs the writes on its table more buffers a minute than it saves the
+reads. Worse is 1.2 times the buffers and the time, and at least 2 ms: the few buffers more that every index costs a
+write are shown as its price.
 
 On the target it is built concurrently: reads and writes go on. The build is watched, and cancelled when it waits too
 long, blocks somebody, or lets the replicas fall behind; what it leaves is removed.

@@ -13,6 +13,7 @@ from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.proofs import Comparison, Sampled
 from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.sql.queries import Unreadable, read
+from aiprod_ops.domain.sql.writes import written
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.domain.values import parameters
 from aiprod_ops.domain.values.drawing import is_drawable
@@ -392,6 +393,14 @@ def tables_of(statement: Statement, schema: Schema) -> set[Name]:
         return set()
     found = (schema.table(access.schema, access.table) for access in accesses)
     return {table.name for table in found if table is not None}
+
+
+def changed(text: str, schema: Schema) -> frozenset[Name]:
+    """The tables a statement changes; none when it cannot be read."""
+    try:
+        return frozenset(written(text, schema))
+    except Unreadable:
+        return frozenset()
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from aiprod_ops.domain.advice.needs import covering, needs
 from aiprod_ops.domain.advice.options import Target
 from aiprod_ops.domain.advice.partial import needed, partial, parts
 from aiprod_ops.domain.advice.selectivity import index_size
-from aiprod_ops.domain.advice.writes import Cost, Writes, cost, writes
+from aiprod_ops.domain.advice.writes import Cost, Writes, cost, indexed, writes
 from aiprod_ops.domain.schema import Condition, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
@@ -223,19 +223,14 @@ def _table(layout: Layout) -> Name:
 
 def _cost(layout: Layout, written: Mapping[Name, Writes], chosen: Sequence[tuple[Layout, Cost]]) -> Cost:
     target = layout.wishes[0].target
-    others = [_indexed(index.keys, index.predicate) for index in target.table.indexes]
+    others = [indexed(index.keys, index.predicate) for index in target.table.indexes]
     others += [
-        _indexed(each.keys, each.where.column if each.where else "")
+        indexed(each.keys, each.where.column if each.where else "")
         for each, _ in chosen
         if _table(each) == _table(layout)
     ]
     written_here = written.get(_table(layout), Writes())
     return cost(layout.keys, target.table, target.size, written_here, others, layout.where)
-
-
-def _indexed(keys: Sequence[Key], predicate: str) -> Sequence[Key]:
-    """All whose change is no HOT update: the keys, and the columns of the predicate."""
-    return (*keys, Key(predicate, is_expression=True)) if predicate else keys
 
 
 def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, rows: int) -> Iterator[Candidate]:

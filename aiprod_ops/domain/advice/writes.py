@@ -144,6 +144,11 @@ def cost(
     )
 
 
+def indexed(keys: Sequence[Key], predicate: str) -> Sequence[Key]:
+    """All whose change is no HOT update: the keys, and the columns of the predicate."""
+    return (*keys, Key(predicate, is_expression=True)) if predicate else keys
+
+
 def _columns(indexes: Iterable[Sequence[Key]], table: Table) -> Iterable[str]:
     """The columns in indexes; of an expression every column whose name occurs in it."""
     for keys in indexes:
