@@ -35,8 +35,10 @@ from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
+from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
+from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, audit
 from aiprod_ops.domain.backups import Promise as BackupPromise
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
@@ -66,13 +68,13 @@ __all__ = [
     "BackupPromise", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison", "Context", "Copy",
     "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures", "Finding", "Inspection", "Key",
     "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewIndex",
-    "NoParams", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refused", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
+    "NoParams", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Runbook", "Sample",
+    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
     "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise",
     "build_estimate", "build_of", "choices", "create_index", "creation", "delta", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "later", "lost", "migrated",
+    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "invariants",
+    "is_built", "is_same", "keep_flips", "known_flips", "known_refusals", "later", "lost", "migrated",
     "narrow_indexes", "one_moment", "ordered", "plausible", "promise", "read_copy", "read_snapshot", "ready_to_build",
-    "rebuild_index", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "since_reset", "still_unused", "try_builds", "try_repairs", "writable",
+    "rebuild_index", "refused", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment",
+    "served", "show", "since_reset", "still_unused", "try_builds", "try_repairs", "writable",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from aiprod_ops.actions.balances import LARGE, Scales
 from aiprod_ops.actions.index_builds import Build, build_of, create_index, index_size
 from aiprod_ops.actions.measurements import changed, gain, subjects, tables_of
 from aiprod_ops.actions.plan_flips import Flip, flips_among
+from aiprod_ops.actions.refusals import keep_refusals
 from aiprod_ops.actions.sieve import unwanted
 from aiprod_ops.actions.trials import Trial, figures
 from aiprod_ops.domain.plans import Plan
@@ -41,7 +42,15 @@ def try_builds(copy: Copy, plan: Plan, *, most: int, min_gain: float) -> Proof:
     notes += scales.notes(trial)
     for name in sorted(builds.keys() - trial.refused.keys()):
         notes.append(f"{name} takes {show(index_size(copy.db, builds[name].index.name), 'B')} on the copy")
+    tried = {name: build for name, build in builds.items() if _is_tried(trial, name, build)}
+    keep_refusals(copy.context, tried.values(), trial.refused, schema)
     return Proof(trial.comparisons, trial.refused, tuple(sorted(set(notes))))
+
+
+def _is_tried(trial: Trial, name: str, build: Build) -> bool:
+    """Whether the verdict is one: the build did not fail, and something that the index is for was measured."""
+    measured = {trial.wanted[number].subject.statement.query_id for number, _, _ in trial.both()}
+    return name not in trial.failed and any(query_id in measured for query_id, _ in build.serves)
 
 
 def served(build: Build) -> list[Statement]:

@@ -28,7 +28,7 @@ class Trial:
     """A plan on a copy: `before` and `after` are what each of the `wanted` cases took, by number.
 
     `schema` is that of the target. `refused` maps the names of actions to the reason; what is refused is taken back on
-    the copy. `trouble` tells what could not be measured.
+    the copy. Those that `failed` were not tried at all. `trouble` tells what could not be measured.
     """
 
     copy: Copy
@@ -38,6 +38,7 @@ class Trial:
     before: dict[int, Measured] = field(default_factory=dict)
     after: dict[int, Measured] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
     trouble: list[str] = field(default_factory=list)
 
     @classmethod
@@ -74,6 +75,7 @@ class Trial:
                 self.copy.apply([action])
             except Failed as error:
                 self.refused[action.name] = f"it fails on the copy: {error.message}"
+                self.failed.add(action.name)
                 self.take_back([action.name])
 
     def measure(self) -> None:

@@ -19,7 +19,8 @@ from aiprod_ops.engine.runbook import Context, Copy
 
 def proven(server: Any, name: str, indexes: Mapping[api.NewIndex, str], **more: Any) -> api.Proof:
     """What a copy of one database says of these indexes; each is for the statements that hold its words."""
-    platform = LocalPlatform(server.dsn("postgres", name), server.data.parent / name / "copies", _on_copy)
+    folder = server.data.parent / name
+    platform = LocalPlatform(server.dsn("postgres", name), folder / "copies", _on_copy)
     with PostgresDatabase(server.dsn("probe", name), writes=False, application_name="aiprod-ops") as source:
         statements = source.workload().statements
         actions = []
@@ -30,7 +31,7 @@ def proven(server: Any, name: str, indexes: Mapping[api.NewIndex, str], **more: 
         plan = api.Plan(runbook="by-hand", source="", identity=identity, parameters={}, actions=tuple(actions))
         promises = Settings(state=Path("/"), targets={}).promises
         with platform.copy("by-hand") as (database, restored):
-            history = history_of(FolderStore(Path(restored.name)), "here", promises)
+            history = history_of(FolderStore(folder / "history"), "here", promises)
             context = Context(database, Target("here", ""), platform, SystemClock(), promises, lambda _: None, history)
             copy = Copy(database, source, restored, context, runbook.book.kinds)
             params = runbook.Params(api.Milliseconds(0.2), api.Ratio(0.01), api.Ratio(0.1), **more)
