@@ -46,8 +46,10 @@ from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
 from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
+from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
+from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
 from aiprod_ops.domain.audits import audit
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, of_instance, whole
@@ -81,14 +83,15 @@ __all__ = [
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures",
     "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
     "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
-    "Plan", "Proof", "Ratio", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement",
-    "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window", "Workload",
-    "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of", "choices",
-    "create_index", "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope", "drop_index",
-    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "invariants",
-    "is_built", "is_same", "keep_flips", "known_flips", "labelled", "later", "limited", "lost", "migrated",
-    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
-    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "remove_backup", "remove_index", "repairs",
-    "restore_index", "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset",
-    "still_unused", "take_backup", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
+    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window",
+    "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of",
+    "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope",
+    "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
+    "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "later", "limited",
+    "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible",
+    "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "refused", "remove_backup",
+    "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
+    "shown_size", "since_reset", "still_unused", "take_backup", "try_builds", "try_repairs", "unmended",
+    "verified_backups", "whole", "writable",
 ]  # fmt: skip

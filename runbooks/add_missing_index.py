@@ -7,8 +7,12 @@ One that cannot be read is UNKNOWN. So is nothing found, where the counters are 
 
 The index is built on a restored copy first. Every statement on its tables is measured there before and after, with
 rare, median and common values, with a custom and with a generic plan. An index that makes any of them worse is
-refused, and so is one that helps too little. Worse is 1.2 times the buffers and the time, and at least 2 ms: the few
-buffers more that every index costs a write are shown as its price.
+refused, and so is one that helps too little, or costs the writes on its table more buffers a minute than it saves the
+reads. Worse is 1.2 times the buffers and the time, and at least 2 ms: the few buffers more that every index costs a
+write are shown as its price.
+
+What a copy refused is remembered as long as evidence is good (`evidence.max_age`) and neither the index nor its table
+has changed: the check tells it, and the plan leaves it out unless `--again` asks for it.
 
 On the target it is built concurrently: reads and writes go on. The build is watched, and cancelled when it waits too
 long, blocks somebody, or lets the replicas fall behind; what it leaves is removed.
@@ -57,8 +61,9 @@ class Params:
     lag: Seconds = Seconds(60)  #: replay lag of the slowest replica, before and while building
     oldest: Seconds = Seconds(60)  #: oldest transaction that may be open when the build starts
     size: Bytes = Bytes(10**12)  #: bytes that new indexes may take together, as estimated
-    wal: Bytes = Bytes(8192)  #: WAL that they may add to a statement that writes, on average, as estimated
+    wal: Bytes = Bytes(8192)  #: WAL that they may add to a row that is written, on average, as estimated
     most: int = 20  #: statements that are measured on the copy, largest total time first
+    again: bool = False  #: whether to plan what a copy refused not long ago
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Facts:
     is_standby: bool
     workload: Moving[Workload]
     sizes: Moving[dict[str, TableSize]]
+    refused: Moving[tuple[api.Refusal, ...]] = ()
 
 
 book = api.Runbook(
@@ -86,7 +92,8 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     """Needs `pg_monitor`, and `pg_read_all_data` for the columns' statistics."""
-    return Facts(ctx.db.schema(), ctx.db.server().is_standby, ctx.db.workload(), ctx.db.sizes())
+    schema, is_standby = ctx.db.schema(), ctx.db.server().is_standby
+    return Facts(schema, is_standby, ctx.db.workload(), ctx.db.sizes(), api.known_refusals(ctx))
 
 
 @book.judge
@@ -96,18 +103,26 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         for missing in facts.workload.missing:
             yield Finding("statements", None, note=missing)
         return
-    advice = _advice(facts, params)
-    helped = {query_id: candidate.index for candidate in advice.candidates for query_id in candidate.serves}
+    advice, refused = _advice(facts, params), _refused(facts, params)
+    candidates = [each for each in advice.candidates if each.index.name not in refused]
+    helped = {query_id: each.index for each in candidates for query_id in each.serves}
     lost = sum(facts.workload.load(s) for s in facts.workload.statements if s.query_id in helped)
     is_young = not helped and facts.workload.window < params.least
     seen = f"{_YOUNG if is_young else ''}{_of(facts.workload)}"
     yield Finding(
         "cores kept busy for want of an index", None if is_young else lost, "", warn=params.load, crit=params.wasted,
-        note=f"{seen}; {len(helped)} of them miss an index, {len(advice.candidates)} indexes help"
+        note=f"{seen}; {len(helped)} of them miss an index, {len(candidates)} indexes help"
+        + (f"; {len(refused)} more were refused by a copy" if refused else "")
         + "".join(f"; {each.index.name.name} makes {_list(each.replaces)} needless"
-                  for each in advice.candidates if each.replaces),
+                  for each in candidates if each.replaces),
     )  # fmt: skip
-    unread, declined = dict(advice.unread), dict(advice.declined)
+    unread = dict(advice.unread)
+    declined = dict(advice.declined) | {
+        query_id: f"index on {each.index.place}: {refused[each.index.name]}"
+        for each in advice.candidates
+        if each.index.name in refused
+        for query_id in each.serves
+    }
     bare = _without_secondary(facts.schema)
     for statement in _costly(facts.workload, params):
         index = helped.get(statement.query_id)
@@ -178,16 +193,31 @@ def _advice(facts: Facts, params: Params) -> api.Advice:
     return api.advise(costly, facts.schema, facts.sizes, workload=everything, budget=budget)
 
 
+def _refused(facts: Facts, params: Params) -> dict[Name, api.Refusal]:
+    """What is advised and a copy has refused, unless it is asked for again."""
+    return {} if params.again else api.refused(_advice(facts, params).candidates, facts.refused, facts.schema)
+
+
+@book.omits
+def omits(facts: Facts, params: Params) -> Mapping[str, str]:
+    """What a copy has refused."""
+    found = _refused(facts, params)
+    return {name.name: f"{refusal}; --again plans it all the same" for name, refusal in found.items()}
+
+
 @book.plan
 def plan(facts: Facts, params: Params) -> Iterator[Action]:
-    """One index for each candidate; an INVALID one of the same name is removed first.
+    """One index for each candidate that no copy has refused; an INVALID one of the same name is removed first.
 
     Raises Refused where nothing could be planned: an empty plan would look as if nothing was missing.
     """
     _refuse_blindness(facts)
     texts = {statement.query_id: statement.text for statement in facts.workload.statements}
+    refused = _refused(facts, params)
     for candidate in _advice(facts, params).candidates:
         index = candidate.index
+        if index.name in refused:
+            continue
         table = facts.schema.table(index.table.schema, index.table.name)
         served = tuple((query_id, texts[query_id]) for query_id in candidate.serves)
         build = Build(index, served, facts.schema.revision)

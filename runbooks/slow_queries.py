@@ -145,7 +145,7 @@ def _logged(ctx: Context, seen: StatementsSnapshot, params: Params) -> Facts:
     """Figures of the log, in place of the counters that cannot be read."""
     workload: Workload = ctx.db.workload()
     seen = replace(seen, missing=workload.missing)
-    found = {each.query_id: Counters(each.calls, each.total, rows=each.rows) for each in workload.statements}
+    found = {each.query_id: Counters(each.calls, each.total, rows=each.rows or 0) for each in workload.statements}
     begins = seen.taken - timedelta(seconds=workload.window)
     window = Window(begins, seen.taken, found, frozenset(), frozenset(found), 0, is_reset=True)
     texts = {each.query_id: each.text for each in workload.statements}

@@ -41,7 +41,7 @@ def try_repairs(
     """
     replayed = [each for each in workload.statements if _is_of(each, schema)][:most]
     found, notes = subjects(copy.source, replayed, schema)
-    trial = Trial.of(copy, plan, found)
+    trial = Trial.of(copy, plan, found, schema)
     names = trial.names
     touched = _touched(schema, trial.wanted, names.values())
     values = worth(copy.db, touched, trial.wanted, trial.before, workload, copy.context.report)

@@ -14,6 +14,7 @@ from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.proofs import Comparison, Sampled
 from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.domain.sql.queries import Unreadable, read
+from aiprod_ops.domain.sql.writes import written
 from aiprod_ops.domain.statements import Statement
 from aiprod_ops.domain.values import parameters
 from aiprod_ops.domain.values.drawing import is_drawable
@@ -152,7 +153,7 @@ def _value_sets(
 
 
 def _limits(statement: Statement, slots: Sequence[Slot]) -> dict[int, str]:
-    rows = max(1, -(-statement.rows // statement.calls))
+    rows = max(1, -(-(statement.rows or 0) // statement.calls))
     return {slot.number: str(rows) for slot in slots if slot.operator == "limit"}
 
 
@@ -399,6 +400,14 @@ def tables_of(statement: Statement, schema: Schema) -> set[Name]:
         return set()
     found = (schema.table(access.schema, access.table) for access in accesses)
     return {table.name for table in found if table is not None}
+
+
+def changed(text: str, schema: Schema) -> frozenset[Name]:
+    """The tables a statement changes; none when it cannot be read."""
+    try:
+        return frozenset(written(text, schema))
+    except Unreadable:
+        return frozenset()
 
 
 def _short(text: str) -> str:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aiprod_ops.actions.index_builds import Build
-from aiprod_ops.actions.measurements import Case, Measured, Subject, cases, compared, gain, is_worse, measure
+from aiprod_ops.actions.measurements import Case, Measured, Subject, cases, changed, compared, gain, is_worse, measure
 from aiprod_ops.domain.catalogue.faults import Existing
 from aiprod_ops.domain.plans import Action, Plan
 from aiprod_ops.domain.proofs import Comparison, Sampled
-from aiprod_ops.domain.schema import Name
+from aiprod_ops.domain.schema import Name, Schema
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.errors import Failed
-from aiprod_ops.units import show
+from aiprod_ops.units import Seconds, show
 
 _BUILDS = ("create-index", "restore-index")
 REMOVE = "remove-index"
@@ -20,28 +20,31 @@ REMOVE = "remove-index"
 #: What a removal may cost one call: 1.2 × the buffers, and no more than a descent or two through a wider b-tree.
 #: No time is asked for here: a statement of 0.1 ms that takes 1 ms is ten times as bad when it is called all day.
 MORE_BUFFERS, FEW_BUFFERS = 1.2, 10
+_VACUUM = Seconds(3600)
 
 
 @dataclass
 class Trial:
     """A plan on a copy: `before` and `after` are what each of the `wanted` cases took, by number.
 
-    `refused` maps the names of actions to the reason; what is refused is taken back on the copy. `trouble` tells what
-    could not be measured.
+    `schema` is that of the target. `refused` maps the names of actions to the reason; what is refused is taken back on
+    the copy. Those that `failed` were not tried at all. `trouble` tells what could not be measured.
     """
 
     copy: Copy
     plan: Plan
     wanted: list[Case]
+    schema: Schema
     before: dict[int, Measured] = field(default_factory=dict)
     after: dict[int, Measured] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
     trouble: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, copy: Copy, plan: Plan, found: Sequence[Subject]) -> "Trial":
+    def of(cls, copy: Copy, plan: Plan, found: Sequence[Subject], schema: Schema) -> "Trial":
         """The workload as it is without the plan."""
-        trial = cls(copy, plan, cases(found))
+        trial = cls(copy, plan, cases(found), schema)
         trial.before, trial.trouble = measure(copy.db, trial.wanted, copy.context.report)
         return trial
 
@@ -72,21 +75,39 @@ class Trial:
                 self.copy.apply([action])
             except Failed as error:
                 self.refused[action.name] = f"it fails on the copy: {error.message}"
+                self.failed.add(action.name)
                 self.take_back([action.name])
 
     def measure(self) -> None:
-        """The workload as it is with the plan."""
+        """The workload as it is with the plan. What measuring left dead goes first: before there was nothing of it."""
+        self.vacuum(self.wanted)
         self.after, more = measure(self.copy.db, self.wanted, self.copy.context.report)
         self.trouble += more
 
+    def vacuum(self, measured: Sequence[Case]) -> None:
+        """Clear away the rows that measuring these writes, and taking them back, has left dead."""
+        for table in sorted({table for case in measured for table in self._written(case)}):
+            self.copy.db.execute("vacuum {table}", names={"table": table}, timeout=_VACUUM)
+
     def refuse(self, name: str, reason: str) -> None:
-        """Refuse an action: take it back, and measure the cases again whose plans had to do with it."""
+        """Refuse an action: take it back, and measure the cases again whose plans had to do with it, and the writes."""
         self.refused[name] = reason
         self.take_back([name])
-        index = self.names[name].name
-        users = [n for n, then, now in self.both() if index in then.indexes | now.indexes]
+        index, table = self.names[name].name, self._table(name)
+        users = [
+            n for n, then, now in self.both()
+            if index in then.indexes | now.indexes or table in self._written(self.wanted[n])
+        ]  # fmt: skip
+        self.vacuum([self.wanted[n] for n in users])
         again, _ = measure(self.copy.db, [self.wanted[n] for n in users], self.copy.context.report)
         self.after |= {n: again[position] for position, n in enumerate(users) if position in again}
+
+    def _table(self, name: str) -> Name:
+        subject = next(self.copy.kinds[a.kind].subject(a) for a in self.plan.actions if a.name == name)
+        return subject.index.table if isinstance(subject, Build) else subject.table
+
+    def _written(self, case: Case) -> frozenset[Name]:
+        return changed(case.subject.statement.text, self.schema) if case.subject.is_write else frozenset()
 
     def take_back(self, names: Sequence[str]) -> None:
         for action in self.plan.actions:

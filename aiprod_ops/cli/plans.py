@@ -85,6 +85,7 @@ def prove_command(
     where: Where,
 ) -> int:  # fmt: skip
     """Restore a disposable copy, try the plan there, measure before and after. Production is only read."""
+    from aiprod_ops.cli import render
     from aiprod_ops.cli.world import open_world
     from aiprod_ops.engine.operations import new_run
     from aiprod_ops.engine.planning import approved, draft, keep, typed_params
@@ -102,6 +103,7 @@ def prove_command(
                 keep(world.store, made)
             if not made.plan.actions and not entry.book.examines:
                 click.echo(f"Nothing to prove: {entry.id} plans no change.")
+                render.left_out(made)
                 return 0
             proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
     return tell_proof(entry, proven, output, where, every=every)

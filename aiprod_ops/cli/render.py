@@ -87,7 +87,7 @@ def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
     where = f"{draft.plan.identity.target}/{draft.plan.identity.database}"
     if not draft.plan.actions:
         say(f"Nothing to do: {entry.id} plans no change for {where}.")
-        _left_out(draft)
+        left_out(draft)
         return
     say(f"Plan of {entry.id} for {where}: {counted(len(draft.plan.actions), 'action')}, risk {entry.book.risk}")
     for number, action in enumerate(draft.plan.actions, start=1):
@@ -96,17 +96,20 @@ def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
         for line in _action_lines(entry, action):
             say(f"     {line}")
     say()
-    _left_out(draft)
+    left_out(draft)
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
     if following:
         say(f"next: {following}")
 
 
-def _left_out(draft: Draft) -> None:
+def left_out(draft: Draft) -> None:
+    """Print what is not in a plan though something speaks for it, and why."""
     names = [f"{name} (waived)" if name in draft.accepted else name for name in draft.plan.without]
     if names:
         say(f"  left out  {', '.join(names)}")
+    for name, reason in sorted(draft.omitted.items()):
+        say(f"  left out  {name}: {reason}")
 
 
 def _action_lines(entry: Entry, action: Action) -> Iterable[str]:

@@ -128,7 +128,8 @@ class Draft:
     """A plan as it is kept until somebody approves it: with the moving facts it was made from.
 
     An approval names the digest. After `expires` the moving facts are too old and a new plan is due. `accepted` names
-    actions that were left out because a waiver accepts what they would repair.
+    actions that were left out because a waiver accepts what they would repair, `omitted` what the runbook left out by
+    itself, with the reason.
     """
 
     plan: Plan
@@ -138,3 +139,4 @@ class Draft:
     by: str
     moving: dict[str, Any] = field(default_factory=dict)
     accepted: tuple[str, ...] = ()
+    omitted: dict[str, str] = field(default_factory=dict)

@@ -9,8 +9,9 @@ from aiprod_ops.units import Milliseconds, Seconds
 class Statement:
     """One normalised statement (`$1`, `$2`, … for its constants), summed over users: one for each query id.
 
-    `total` and `mean` are execution time. `source` says where the figures come from: `pg_stat_statements` or `log`
-    (where only calls over `log_min_duration_statement` are counted, so `calls` and `total` are lower bounds).
+    `total` and `mean` are execution time, `rows` what all calls returned or changed; None where nobody counts them.
+    `source` says where the figures come from: `pg_stat_statements` or `log` (where only calls over
+    `log_min_duration_statement` are counted, so `calls` and `total` are lower bounds).
     """
 
     query_id: int
@@ -18,7 +19,7 @@ class Statement:
     calls: int
     total: Milliseconds
     mean: Milliseconds
-    rows: int = 0
+    rows: int | None = None
     source: str = "pg_stat_statements"
 
 

@@ -82,7 +82,8 @@ def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iter
     if left:
         plan = plan.excluding(left)
     valid_for = timedelta(seconds=seconds(context.promises.get("approval.valid_for")))
-    return Draft(plan, plan.digest, now, now + valid_for, by, moving, tuple(left))
+    omitted = dict(book.phases["omits"](facts, params)) if "omits" in book.phases else {}
+    return Draft(plan, plan.digest, now, now + valid_for, by, moving, tuple(left), omitted)
 
 
 def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> Plan:

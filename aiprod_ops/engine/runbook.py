@@ -231,6 +231,11 @@ class Runbook:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
 
+    def omits(self, function: Callable[[Any, Any], Mapping[str, str]]) -> Callable[[Any, Any], Mapping[str, str]]:
+        """Optional, pure: what the plan leaves out by itself though something speaks for it, by name, with the reason.
+        People see it beside the plan; it is no part of what is approved."""
+        return self._register("omits", function)
+
     def origin(
         self, function: Callable[[Context, Any], AbstractContextManager[Origin]]
     ) -> Callable[[Context, Any], AbstractContextManager[Origin]]:

@@ -13,8 +13,9 @@ _RECORD = re.compile(r'(?:[^"\n]++|"[^"]*+")*+\n')
 _STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [A-Z+-][\w:]*"
 #: In a quoted field quotes are doubled: no text of a user can look like this.
 _BEGUN = re.compile(rf'{_STAMP},(?:"[^"\n]*"|),(?:"[^"\n]*"|),\d+,(?:"[^"\n]*"|),[0-9a-f]+\.[0-9a-f]+,\d+,"')
-_LOOKS = re.compile(rf"{_STAMP},")
-_TELLS = re.compile(r',"(?:duration|statement|execute|temporary file)[: ]')
+#: The server quotes every text; what has gone through another program may quote only what needs it, or everything.
+_LOOKS = re.compile(rf'"?{_STAMP}"?,')
+_TELLS = re.compile(r',"?(?:duration|statement|execute|temporary file)[: ]')
 _APPLICATION, _QUERY_ID, _FEWEST = 22, 25, 23  # columns; PostgreSQL 12 and older end with the application
 _LONGEST_FIELD = 2**30
 

@@ -16,7 +16,13 @@ FORMATS = ("auto", "stderr", "csvlog", "jsonlog", "cloud")
 HEAD = 256 * 1024  #: bytes that a format is told from
 _LINES = 400
 _BOM = b"\xef\xbb\xbf"
-_CSV = re.compile(r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [^,\s]+,(?:"[^"]*"|),(?:"[^"]*"|),\d+,', re.MULTILINE)
+_FIELD = r'(?:"[^"\n]*"|[^",\n]*)'
+#: Up to the session and its line: a prefix with commas may begin like it. Another writer may not quote as the server.
+_CSV = re.compile(
+    r'^"?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [^",\s]+"?,'
+    rf'{_FIELD},{_FIELD},"?\d+"?,{_FIELD},"?[0-9a-f]+\.[0-9a-f]+"?,"?\d+"?,',
+    re.MULTILINE,
+)
 _CLOUD = re.compile(r'"(?:textPayload|jsonPayload|logName|insertId|receiveTimestamp|protoPayload)"\s*:')
 _JSON = re.compile(r'^\{[ \t]*"timestamp"[ \t]*:[ \t]*"', re.MULTILINE)
 

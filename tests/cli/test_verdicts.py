@@ -223,11 +223,13 @@ def test_a_plan_tells_what_it_leaves_out_and_why(
     entry = registry.find([Path(__file__).parents[1] / "engine/books"])["switch-lamps"]
     entry.book.kinds["on"].type = str
     plan = Plan("switch-lamps", "", Identity("lab", "7", "x"), {}, actions, ("a", "c"))
-    draft = Draft(plan, plan.digest, RESULT.since, RESULT.since, "me", accepted=("a",))  # type: ignore[arg-type]
+    draft = Draft(
+        plan, plan.digest, RESULT.since, RESULT.since, "me", accepted=("a",), omitted={"d": "a copy refused it"}
+    )  # type: ignore[arg-type]
     render.plan(entry, draft, "text", "…")
     out = capsys.readouterr().out
     assert says in out
-    assert "  left out  a (waived), c\n" in out
+    assert "  left out  a (waived), c\n  left out  d: a copy refused it\n" in out
 
 
 BUG = (

@@ -13,7 +13,7 @@ from aiprod_ops.domain.advice.indexes import Advice, Budget, advise
 from aiprod_ops.domain.advice.layouts import nearly
 from aiprod_ops.domain.advice.needs import needs
 from aiprod_ops.domain.advice.selectivity import is_spread
-from aiprod_ops.domain.advice.writes import Writes, cost, writes
+from aiprod_ops.domain.advice.writes import Changed, Cost, Writes, cost, writes
 from aiprod_ops.domain.schema import Column, ColumnStatistics, Index, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.sql.changes import changes
 from aiprod_ops.domain.sql.queries import read
@@ -104,12 +104,48 @@ def test_which_columns_a_statement_reads(text: str, reads: tuple[str, ...] | Non
 
 
 def test_writes_are_counted_by_what_they_set() -> None:
-    found, calls = writes([*WRITTEN, statement(1, PICK), statement(2, "UPDATE nowhere SET a = 1")], SCHEMA)
-    assert found == {
-        JOBS: Writes(3600, {frozenset({"status", "updated_at"}): 3600, frozenset({"updated_at"}): 3600}),
-    }
-    assert calls == 4 * 3600
+    found, rows = writes([*WRITTEN, statement(1, PICK), statement(2, "UPDATE nowhere SET a = 1")], SCHEMA)
+    once = Changed(3600, 3600)
+    assert found == {JOBS: Writes(once, {frozenset({"status", "updated_at"}): once, frozenset({"updated_at"}): once})}
+    assert rows == 4 * 3600
     assert found[JOBS].updated == {"status", "updated_at"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "changed"),
+    [
+        (MOVE, 180_000, Changed(180_000, 3)),
+        (MOVE, 0, Changed(0, 3)),
+        (MOVE, None, Changed(3, 3)),
+        (f"WITH moved AS ({MOVE} RETURNING id) SELECT id FROM moved LIMIT 10", 30, Changed(3, 3)),
+    ],
+)
+def test_writes_are_counted_in_rows_where_these_are_known(text: str, rows: int | None, changed: Changed) -> None:
+    """In a CTE they are not: the server counts those of the statement around it."""
+    written, total = writes([replace(statement(1, text, calls=3), rows=rows)], SCHEMA)
+    assert written[JOBS].updates == {frozenset({"status", "updated_at"}): changed}
+    assert total == changed.rows
+
+
+def test_rows_written_at_once_cost_less_than_so_many_calls() -> None:
+    """A page is logged once for all of them."""
+
+    def of(rows: int, calls: int) -> Cost:
+        return cost([Key("user_id")], SCHEMA.tables[0], SIZE, Writes(Changed(rows, calls)), [[Key("id")]])
+
+    at_once, one_by_one = of(1_000_000, 10), of(1_000_000, 1_000_000)
+    assert at_once.entries == one_by_one.entries == 1_000_000
+    assert at_once.ms < one_by_one.ms / 10
+    assert at_once.wal > 64 * 1_000_000
+
+
+def test_an_update_of_many_rows_weighs_by_them_and_one_of_none_does_not() -> None:
+    move = replace(statement(100, MOVE, calls=3), rows=180_000)
+    pick = statement(1, PICK, calls=5, mean=6.0)
+    (declined,) = advise([pick], SCHEMA, SIZES, workload=[move]).declined
+    assert "takes HOT" in declined[1] or "that its writes may cost" in declined[1]
+    (found,) = advise([pick], SCHEMA, SIZES, workload=[replace(move, rows=0)]).candidates
+    assert found.index.columns == ("status", "created_at")
 
 
 def test_what_an_index_costs() -> None:
@@ -222,7 +258,7 @@ def test_budgets() -> None:
     dense = advice(OF_USER, PICK, MONTH, budget=Budget(wal=500))
     assert all(each.index.columns[0] != "user_id" for each in dense.candidates)
     assert dense.declined[0][0] == 1
-    assert "writes more WAL than the 500 B a write" in dense.declined[0][1]
+    assert "writes more WAL than the 500 B a row" in dense.declined[0][1]
 
 
 def test_an_index_that_becomes_needless_is_named() -> None:

@@ -138,6 +138,8 @@ def test_every_literal_comes_back(value: str, number: int) -> None:
         ("SELECT * FROM jobs WHERE status LIKE $1 AND status <> $2", ["status like", "status <>"]),
         ("SELECT count(*) FILTER (WHERE status = $1) FROM jobs", ["status ="]),
         ("SELECT * FROM jobs WHERE (created_at, id) < ($1, $2)", ["created_at <", "id <"]),
+        ("SELECT * FROM jobs WHERE (status IS NULL) = $1 AND (NOT (status = $2)) = $3", ["other", "status =", "other"]),
+        ("SELECT * FROM jobs WHERE length(status) > $1 AND nullif(status, $2) = $3", ["other", "other", "status ="]),
         ("SELECT * FROM jobs WHERE lower(status) = $1 AND status || $2 = $3", ["status =", "other", "status ="]),
         ("UPDATE jobs SET status = $1 WHERE id = $2", ["status set", "id ="]),
         ("INSERT INTO jobs VALUES ($1, $2)", ["id set", "status set"]),

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiprod_ops.runbooks import add_missing_index as runbook
+from by_hand import proven
 from command_line import BOOK, SLOW, Bench, Done, configured, lab, lone_server, short_folder
 
 from aiprod_ops import api
 from aiprod_ops.actions.index_builds import creation
-from aiprod_ops.adapters.clock import SystemClock
-from aiprod_ops.adapters.files import FolderStore
-from aiprod_ops.adapters.local.platform import LocalPlatform
-from aiprod_ops.adapters.postgres.database import PostgresDatabase
-from aiprod_ops.config import Settings, Target
-from aiprod_ops.domain.plans import Identity
 from aiprod_ops.domain.schema import Key
-from aiprod_ops.engine.history import history_of
-from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.lab import postgres
 
 pytestmark = pytest.mark.lab
@@ -250,30 +242,8 @@ def test_an_index_that_spoils_the_generic_plan_is_refused_with_figures(server: A
     worked(bench, ["SELECT id FROM events WHERE state = 'waiting' ORDER BY at LIMIT 10"])
     assert planned(bench) == {"public.events (state, at)"}
     index = api.NewIndex(api.Name("public", "trap"), api.Name("public", "events"), (Key("at"),))
-    platform = LocalPlatform(server.dsn("postgres", "trap"), server.data.parent / "trap" / "copies", _on_copy)
-    with PostgresDatabase(server.dsn("probe", "trap"), writes=False, application_name="aiprod-ops") as source:
-        refused = _proven_by_hand(source, platform, index)
+    refused = proven(server, "trap", {index: "LIMIT"}).refused.get("trap", "")
     assert re.search(r"makes .* worse \(\w+ values, \w+ plan\): [\d,]+ → [\d,]+ buffers", refused), refused
-
-
-def _on_copy(dsn: str) -> PostgresDatabase:
-    return PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy")
-
-
-def _proven_by_hand(source: PostgresDatabase, platform: LocalPlatform, index: api.NewIndex) -> str:
-    """Why the runbook's own prove refuses this index; empty when it does not."""
-    served = tuple((s.query_id, s.text) for s in source.workload().statements if "LIMIT" in s.text)
-    build = api.Build(index, served)
-    action = api.Action("create-index", build, undo=api.Action("drop-index", api.Build(index)))
-    identity = Identity("here", "0", "trap")
-    plan = api.Plan(runbook="by-hand", source="", identity=identity, parameters={}, actions=(action,))
-    promises = Settings(state=Path("/"), targets={}).promises
-    with platform.copy("by-hand") as (database, restored):
-        history = history_of(FolderStore(Path(restored.name)), "here", promises)
-        context = Context(database, Target("here", ""), platform, SystemClock(), promises, lambda _: None, history)
-        copy = Copy(database, source, restored, context, runbook.book.kinds)
-        params = runbook.Params(api.Milliseconds(0.2), api.Ratio(0.01), api.Ratio(0.1))
-        return runbook.prove(copy, plan, params).refused.get(str(build), "")
 
 
 # The whole job on foreign databases of a fleet: checked, planned, proven, applied

@@ -1,6 +1,8 @@
 """Each format tells the same; no cut, no order and no damage changes what the others say."""
 
+import csv
 import doctest
+import io
 import json
 import random
 from dataclasses import replace
@@ -141,6 +143,18 @@ def test_entries_in_any_order_give_the_same(shuffle: random.Random) -> None:
     shuffle.shuffle(shuffled)
     for write in (jsonlog, csvlog, FORMATS["cloud fields"]):
         assert told(digest(write(shuffled))) == told(digest(write(CALLS)))
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_csv_log_that_another_program_wrote_again(quoting: int, end: str) -> None:
+    """The server quotes every text, a program's own writer what needs it: not a call less, whoever wrote it."""
+    out = io.StringIO()
+    rows = csv.reader(io.StringIO(csvlog(CALLS).decode(), newline=""))
+    csv.writer(out, quoting=quoting, lineterminator=end).writerows(rows)  # type: ignore[arg-type]
+    found = digest(out.getvalue().encode())
+    assert told(found) == told(digest(csvlog(CALLS)))
+    assert found.notes == ()
 
 
 @settings(max_examples=25, deadline=None)

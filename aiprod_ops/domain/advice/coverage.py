@@ -130,12 +130,23 @@ def serving(table: Table, need: Need) -> Index | None:
     """An existing index that gives the need: by its keys, or because it is unique within the equality columns."""
     equals = {_same(key) for key in need.equals}
     for index in table.indexes:
-        if not is_usable(index, need.where) or (need.use == "part" and not index.predicate):
+        if not is_usable(index, need.where) or (need.use == "part" and not _holds(index, need)):
             continue
         is_lookup = index.is_unique and bool(index.keys) and all(_same(key) in equals for key in index.keys)
         if is_lookup or serves(index.keys, need):
             return index
     return None
+
+
+def _holds(index: Index, need: Need) -> bool:
+    """Whether an index of all rows finds the part, as a partial one does: its first key tells who is NULL and who not.
+
+    Source: PostgreSQL manual, "Index Types": an IS NULL or IS NOT NULL condition on an index column can be used.
+    """
+    first = index.keys[0] if index.keys else None
+    if index.predicate or first is None or need.where is None:
+        return bool(index.predicate)
+    return "NULL" in need.where.form and not first.is_expression and first.column == need.where.column
 
 
 def exists(index: NewIndex, table: Table) -> Index | None:

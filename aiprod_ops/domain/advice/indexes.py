@@ -10,7 +10,7 @@ from aiprod_ops.domain.advice.needs import covering, needs
 from aiprod_ops.domain.advice.options import Target
 from aiprod_ops.domain.advice.partial import needed, partial, parts
 from aiprod_ops.domain.advice.selectivity import index_size
-from aiprod_ops.domain.advice.writes import Cost, Writes, cost, writes
+from aiprod_ops.domain.advice.writes import Cost, Writes, cost, indexed, writes
 from aiprod_ops.domain.schema import Condition, Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.sql.queries import Unreadable, read
 from aiprod_ops.domain.statements import Statement
@@ -36,7 +36,7 @@ HOT_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What new indexes may cost together: bytes on disk, and bytes of WAL for each statement that writes."""
+    """What new indexes may cost together: bytes on disk, and bytes of WAL for each row that is written."""
 
     size: float = math.inf
     wal: float = math.inf
@@ -49,7 +49,7 @@ UNLIMITED = Budget()
 class Candidate:
     """An index worth proving, with the statements it is for (query ids, sorted) and its size as estimated.
 
-    `wal` is what it adds to a statement that writes, on average, as estimated. `replaces` are existing indexes whose
+    `wal` is what it adds to a row that is written, on average, as estimated. `replaces` are existing indexes whose
     keys it begins with: once it is there, they serve nobody.
     """
 
@@ -90,7 +90,7 @@ def advise(
     Time: quadratic in the needs of one table.
     """
     everything = {each.query_id: each for each in (*workload, *statements)}
-    written, calls = writes(everything.values(), schema)
+    written, rows = writes(everything.values(), schema)
     wishes, unread = _wishes(statements, schema, sizes)
     tables: dict[Name, list[Wish]] = {}
     for wish in wishes:
@@ -100,8 +100,8 @@ def advise(
         merged = _layouts(tables[name], written.get(name, Writes()), is_written=name in written)
         found += sorted(merged, key=lambda each: (-each.total, [key.column for key in each.keys]))[:MOST_FOR_TABLE]
     total = math.fsum(each.total for each in statements)
-    chosen, declined = _worthwhile(found, written, max(calls, 1), budget, total)
-    candidates = tuple(_candidates(chosen, schema, max(calls, 1)))
+    chosen, declined = _worthwhile(found, written, max(rows, 1), budget, total)
+    candidates = tuple(_candidates(chosen, schema, max(rows, 1)))
     helped = {query_id for each in candidates for query_id in each.serves}
     return Advice(candidates, unread, tuple(sorted((n, why) for n, why in declined.items() if n not in helped)))
 
@@ -171,7 +171,7 @@ def _is_served(target: Target, need: Need) -> bool:
 
 
 def _worthwhile(
-    found: Sequence[Layout], written: Mapping[Name, Writes], calls: int, budget: Budget, total: float
+    found: Sequence[Layout], written: Mapping[Name, Writes], rows: int, budget: Budget, total: float
 ) -> tuple[list[tuple[Layout, Cost]], dict[int, str]]:
     """Those that pay, most time saved for what they cost first, while the budget lasts; and why the others do not.
 
@@ -186,7 +186,7 @@ def _worthwhile(
         layout, saved, costs = max(priced, key=lambda each: (each[1] / (1.0 + each[2].ms), repr(each[0].keys)))
         waiting.remove(layout)
         size = index_size(layout.keys, layout.wishes[0].target.table, layout.wishes[0].target.size)
-        asked = Budget(spent.size + size, spent.wal + costs.wal / calls)
+        asked = Budget(spent.size + size, spent.wal + costs.wal / rows)
         trouble = _trouble(saved, costs, asked, budget, total)
         if not trouble:
             chosen.append((layout, costs))
@@ -203,7 +203,7 @@ def _trouble(saved: float, costs: Cost, asked: Budget, budget: Budget, total: fl
     if asked.size > budget.size:
         return f"takes more than the {show(budget.size, 'B')} that are allowed"
     if asked.wal > budget.wal:
-        return f"writes more WAL than the {show(budget.wal, 'B')} a write that are allowed"
+        return f"writes more WAL than the {show(budget.wal, 'B')} a row that are allowed"
     if costs.cold and saved < HOT_SHARE * total:
         return f"takes HOT from {costs.cold:,.0f} updates and saves {saved / max(total, 1e-9):.1%} of the time"
     if saved < WORTH * costs.ms or not saved:
@@ -223,9 +223,9 @@ def _table(layout: Layout) -> Name:
 
 def _cost(layout: Layout, written: Mapping[Name, Writes], chosen: Sequence[tuple[Layout, Cost]]) -> Cost:
     target = layout.wishes[0].target
-    others = [_indexed(index.keys, index.predicate) for index in target.table.indexes]
+    others = [indexed(index.keys, index.predicate) for index in target.table.indexes]
     others += [
-        _indexed(each.keys, each.where.column if each.where else "")
+        indexed(each.keys, each.where.column if each.where else "")
         for each, _ in chosen
         if _table(each) == _table(layout)
     ]
@@ -233,12 +233,7 @@ def _cost(layout: Layout, written: Mapping[Name, Writes], chosen: Sequence[tuple
     return cost(layout.keys, target.table, target.size, written_here, others, layout.where)
 
 
-def _indexed(keys: Sequence[Key], predicate: str) -> Sequence[Key]:
-    """All whose change is no HOT update: the keys, and the columns of the predicate."""
-    return (*keys, Key(predicate, is_expression=True)) if predicate else keys
-
-
-def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, calls: int) -> Iterator[Candidate]:
+def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, rows: int) -> Iterator[Candidate]:
     taken = _names(schema)
     for layout, costs in sorted(chosen, key=lambda each: (-each[0].total, str(_table(each[0])), repr(each[0].keys))):
         target = layout.wishes[0].target
@@ -250,7 +245,7 @@ def _candidates(chosen: Sequence[tuple[Layout, Cost]], schema: Schema, calls: in
             tuple(layout.times),
             index_size(layout.keys, target.table, target.size),
             _reason(best),
-            Bytes(round(costs.wal / calls)),
+            Bytes(round(costs.wal / rows)),
             () if layout.where else tuple(_narrower(target.table, layout.keys)),
         )
 

@@ -1,7 +1,7 @@
 """What a statement changes: which table, and which columns of rows that are there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiprod_ops.domain.sql.trees import Node, kind, parse, walk
 
@@ -10,13 +10,15 @@ from aiprod_ops.domain.sql.trees import Node, kind, parse, walk
 class Change:
     """Rows of one table are added, altered or removed; `columns` are those that an UPDATE sets.
 
-    `schema` is '' if unqualified. `verb` is `insert`, `update` or `delete`.
+    `schema` is '' if unqualified. `verb` is `insert`, `update` or `delete`. One that is not `is_counted` stands in a
+    CTE: the server counts the rows of the statement around it.
     """
 
     schema: str
     table: str
     verb: str
     columns: frozenset[str] = frozenset()
+    is_counted: bool = True
 
 
 def changes(text: str) -> tuple[Change, ...]:
@@ -27,7 +29,12 @@ def changes(text: str) -> tuple[Change, ...]:
 
     Raises Unreadable.
     """
-    return tuple(found for node in walk(parse(text)) for found in _of(node))
+    outermost = parse(text)
+    return tuple(
+        replace(found, is_counted=any(node is each for each in outermost))
+        for node in walk(outermost)
+        for found in _of(node)
+    )
 
 
 def _of(node: Node) -> Iterator[Change]:

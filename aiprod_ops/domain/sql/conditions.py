@@ -47,18 +47,31 @@ class Comparison:
 
 def comparisons(level: Level) -> Iterator[Comparison]:
     """All usable comparisons of one level, in the order of the text; those of joins are given for both sides."""
-    for condition in level.conditions:
-        for each in _of(level, condition.expression):
-            is_wanted = condition.filters is None or each.level != level.number or each.alias in condition.filters
-            if is_wanted and not (condition.filters is None and _finds_what_is_missing(level, each)):
-                yield each
+    found = [(condition, each) for condition in level.conditions for each in _of(level, condition.expression)]
+    there: dict[str, int] = {}
+    for condition, each in found:
+        if condition.filters is None and _wants_a_value(level, each):
+            there[each.alias] = max(there.get(each.alias, 0), condition.outer.get(each.alias, 0))
+    for condition, each in found:
+        is_wanted = condition.filters is None or each.level != level.number or each.alias in condition.filters
+        may_miss = condition.outer.get(each.alias, 0) > there.get(each.alias, 0)
+        if is_wanted and not (may_miss and _finds_what_is_missing(level, each)):
+            yield each
     for column, left, right, filters in level.using:
         yield from _using(level, column, left, right, filters)
 
 
 def _finds_what_is_missing(level: Level, seen: Comparison) -> bool:
-    """WHERE … IS NULL after an outer join is true of rows that are not there: it tells nothing of those that are."""
-    return seen.form == "{} IS NULL" and seen.level == level.number and seen.alias in level.outer
+    """IS NULL above an outer join is true of rows that are not there: it tells nothing of those that are."""
+    return seen.level == level.number and (seen.use == "null" or seen.form == "{} IS NULL")
+
+
+def _wants_a_value(level: Level, seen: Comparison) -> bool:
+    """Whether no row of NULLs passes: the outer joins below are inner ones then.
+
+    Source: PostgreSQL source, prepjointree.c, reduce_outer_joins().
+    """
+    return seen.level == level.number and seen.use != "null" and seen.form != "{} IS NULL"
 
 
 def _using(
@@ -106,10 +119,7 @@ def _of(level: Level, node: Node) -> Iterator[Comparison]:
     if kind(node) == "A_Expr":
         yield from _operator(level, node)
     elif kind(node) == "NullTest":
-        is_null = node.nulltesttype.name == "IS_NULL"
-        if is_null:
-            yield from _use(column_text(level, node.arg), "null")
-        yield from _only(level, node.arg, "{} IS NULL" if is_null else "{} IS NOT NULL")
+        yield from _null(level, node, is_null=node.nulltesttype.name == "IS_NULL")
     elif kind(node) == "BooleanTest" and node.booltesttype.name in ("IS_TRUE", "IS_FALSE"):
         yield from _use(column_text(level, node.arg), "=")
     elif kind(node) == "ColumnRef":
@@ -126,6 +136,12 @@ def _use(place: Place | None, use: str) -> Iterator[Comparison]:
         yield Comparison(place.level, place.alias, place.column, use, is_expression=place.is_expression)
 
 
+def _null(level: Level, node: Node, *, is_null: bool) -> Iterator[Comparison]:
+    if is_null:
+        yield from _use(column_text(level, node.arg), "null")
+    yield from _only(level, node.arg, "{} IS NULL" if is_null else "{} IS NOT NULL")
+
+
 def _only(level: Level, node: Node, form: str) -> Iterator[Comparison]:
     """The planner takes a partial index only where the statement has its predicate ("Partial Indexes")."""
     place = column_text(level, node)
@@ -134,10 +150,14 @@ def _only(level: Level, node: Node, form: str) -> Iterator[Comparison]:
 
 
 def _boolean(level: Level, node: Node) -> Iterator[Comparison]:
-    """NOT of a boolean column is an equality; an OR of equalities of one column is a list; other ORs are no use."""
+    """NOT of a boolean column is an equality, NOT (… IS NULL) is IS NOT NULL; an OR of equalities of one column is a
+    list; other ORs are no use. Source: PostgreSQL source, prepqual.c, negate_clause().
+    """
     if node.boolop.name == "NOT_EXPR" and kind(node.args[0]) == "ColumnRef":
         yield from _use(column_text(level, node.args[0]), "=")
         yield from _only(level, node.args[0], "NOT {}")
+    if node.boolop.name == "NOT_EXPR" and kind(node.args[0]) == "NullTest":
+        yield from _null(level, node.args[0], is_null=node.args[0].nulltesttype.name == "IS_NOT_NULL")
     if node.boolop.name != "OR_EXPR":
         return
     branches = [list(_of(level, each)) for each in node.args]

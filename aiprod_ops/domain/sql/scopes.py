@@ -1,6 +1,6 @@
 """Which relations a statement reads at each query level, and which of them a column name means there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aiprod_ops.domain.schema import Schema
@@ -31,18 +31,21 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One conjunct. In an outer join it filters only the relations that may be missing: `filters` names them."""
+    """One conjunct. In an outer join it filters only the relations that may be missing: `filters` names them.
+
+    `outer` are those for which outer joins below it may have given a row of NULLs, and how many may.
+    """
 
     expression: Node
     filters: frozenset[str] | None
+    outer: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Level:
     """One SELECT, UPDATE, DELETE or MERGE of a statement, without what is nested in it.
 
-    `number` tells levels apart; `nested` gives the levels that a sublink opened, by the sublink's identity. `outer` are
-    the relations for which an outer join may give a row of NULLs.
+    `number` tells levels apart; `nested` gives the levels that a sublink opened, by the sublink's identity.
     """
 
     number: int
@@ -52,7 +55,6 @@ class Level:
     conditions: list[Condition] = field(default_factory=list)
     using: list[tuple[str, frozenset[str], frozenset[str], frozenset[str] | None]] = field(default_factory=list)
     nested: dict[int, "Level"] = field(default_factory=dict)
-    outer: set[str] = field(default_factory=set)
 
     def resolve(self, column: Node) -> "tuple[Level, Relation, str] | None":
         """The level, relation and name that a column reference means; None where that is not certain.
@@ -142,10 +144,11 @@ class _Reader:
     def _level(self, node: Node, parent: Level | None, ctes: frozenset[str]) -> Level:
         level = Level(len(self.found), node, parent)
         self.found.append(level)
+        outer: dict[str, int] = {}
         for item in self._sources(node):
-            self._source(level, item, ctes)
+            outer |= self._source(level, item, ctes)[1]
         where = node.joinCondition if kind(node) == "MergeStmt" else getattr(node, "whereClause", None)
-        level.conditions += [Condition(each, _EVERY) for each in conjuncts(where)]
+        level.conditions += [Condition(each, _EVERY, outer) for each in conjuncts(where)]
         for each in own(level):
             if kind(each) == "SubLink":
                 nested = self.statement(each.subselect, level, ctes)
@@ -163,8 +166,8 @@ class _Reader:
             return (node.relation, *(node.usingClause or ()))
         return (node.relation, node.sourceRelation) if kind(node) == "MergeStmt" else ()
 
-    def _source(self, level: Level, item: Node, ctes: frozenset[str]) -> frozenset[str]:
-        """Add one FROM item to the level; gives the aliases it brought."""
+    def _source(self, level: Level, item: Node, ctes: frozenset[str]) -> tuple[frozenset[str], dict[str, int]]:
+        """Add one FROM item to the level; gives the aliases it brought, and how many outer joins may miss each."""
         if kind(item) == "JoinExpr":
             return self._join(level, item, ctes)
         if kind(item) == "RangeTableSample":
@@ -172,11 +175,11 @@ class _Reader:
         alias = item.alias.aliasname if getattr(item, "alias", None) else ""
         if kind(item) == "RangeVar":
             level.relations.append(self._relation(item, alias or item.relname, ctes))
-            return frozenset({alias or item.relname})
+            return frozenset({alias or item.relname}), {}
         if kind(item) == "RangeSubselect":
             self.statement(item.subquery, level, ctes)
         level.relations.append(Relation(alias))
-        return frozenset({alias})
+        return frozenset({alias}), {}
 
     def _relation(self, item: Node, alias: str, ctes: frozenset[str]) -> Relation:
         if not item.schemaname and item.relname in ctes:
@@ -185,17 +188,17 @@ class _Reader:
         columns = frozenset(column.name for column in table.columns) if table else frozenset()
         return Relation(alias, item.schemaname or "", item.relname, columns)
 
-    def _join(self, level: Level, item: Node, ctes: frozenset[str]) -> frozenset[str]:
+    def _join(self, level: Level, item: Node, ctes: frozenset[str]) -> tuple[frozenset[str], dict[str, int]]:
         """Source: PostgreSQL manual, "Joined Tables": ON of an outer join never removes rows of the kept side."""
-        left = self._source(level, item.larg, ctes)
-        right = self._source(level, item.rarg, ctes)
+        left, missing_left = self._source(level, item.larg, ctes)
+        right, missing_right = self._source(level, item.rarg, ctes)
+        both, outer = left | right, {**missing_left, **missing_right}
         sides = {"JOIN_INNER": _EVERY, "JOIN_LEFT": right, "JOIN_RIGHT": left}
         filters = sides.get(item.jointype.name, frozenset())
-        level.conditions += [Condition(each, filters) for each in conjuncts(item.quals)]
-        missing = {"JOIN_LEFT": right, "JOIN_RIGHT": left, "JOIN_FULL": left | right}
-        level.outer |= missing.get(item.jointype.name, frozenset())
+        level.conditions += [Condition(each, filters, outer) for each in conjuncts(item.quals)]
         level.using += [(part.sval, left, right, filters) for part in item.usingClause or ()]
-        return left | right
+        missing = {"JOIN_LEFT": right, "JOIN_RIGHT": left, "JOIN_FULL": both}.get(item.jointype.name, frozenset())
+        return both, outer | {alias: outer.get(alias, 0) + 1 for alias in missing}
 
 
 def conjuncts(node: Node) -> list[Node]:

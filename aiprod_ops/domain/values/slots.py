@@ -15,6 +15,14 @@ _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _CONTAINING = ("@>", "<@", "&&", "<<", "<<=", ">>", ">>=", "&<", "&>", "-|-")
 _KEYED = ("?", "->", "->>")
 _MEMBERS = ("->", "->>")
+_HAVING = ("?", "?|", "?&", "~", "~*", "!~", "!~*", "!~~", "!~~*", "@@")
+_OF_ANOTHER_TYPE = frozenset(
+    {
+        *("length", "char_length", "character_length", "octet_length", "bit_length", "ascii", "position", "strpos"),
+        *("extract", "date_part", "to_char", "age", "cardinality", "array_length", "jsonb_array_length"),
+        *("json_array_length", "jsonb_typeof", "json_typeof", "starts_with", "isempty", "num_nonnulls", "num_nulls"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,10 @@ def _within(level: Level, node: Node, operator: str) -> tuple[Place | None, str]
     """The one column that an expression is over, and how it is compared: a member of JSON, or like the column itself.
 
     `lower(name) = $1` and `date_trunc('day', at) = $1` are compared with values of the column: of the right type, and
-    near those that are there.
+    near those that are there. Not so what has a type of its own: `(paid IS NULL) = $1`, `length(name) = $1`.
     """
+    if _is_of_another_type(uncast(node)):
+        return None, operator
     places = [column_text(level, each) for each in walk(node, is_query) if kind(each) == "ColumnRef"]
     if len(set(places)) != 1 or places[0] is None:
         return None, operator
@@ -95,6 +105,19 @@ def _within(level: Level, node: Node, operator: str) -> tuple[Place | None, str]
         is_named = kind(known) == "A_Const" and kind(known.val) == "String"
         return places[0], f"member {known.val.sval}" if is_named else "member"
     return places[0], operator
+
+
+def _is_of_another_type(node: Node) -> bool:
+    """Whether an expression gives something else than what its columns hold: a truth, a length, a part of a date.
+
+    Source: PostgreSQL manual, "Comparison Functions and Operators", "String Functions", "Date/Time Functions".
+    """
+    if kind(node) == "A_Expr":
+        asks = names(node.name)[-1] in (*_SIMPLE, *_CONTAINING, *_HAVING)
+        return node.kind.name != "AEXPR_NULLIF" and (node.kind.name != "AEXPR_OP" or asks)
+    if kind(node) == "FuncCall":
+        return names(node.funcname)[-1] in _OF_ANOTHER_TYPE
+    return kind(node) in ("NullTest", "BooleanTest", "BoolExpr", "SubLink")
 
 
 def _around(level: Level, place: Place) -> Level:
