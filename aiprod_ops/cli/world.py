@@ -157,8 +157,8 @@ def _cloudsql(target: Target, dsn: str, connect: Callable[[str], Database], long
 
 
 def _repository(target: Target, backup: str) -> "Repository":
+    from aiprod_ops.adapters.local.folder_repository import FolderRepository
     from aiprod_ops.adapters.local.programs import find
-    from aiprod_ops.adapters.local.repository import FolderRepository
     from aiprod_ops.adapters.postgres.dsn import without_password
 
     if target.backups.startswith(config.PGBACKREST):

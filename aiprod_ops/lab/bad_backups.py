@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.platform import LocalPlatform, flip
-from aiprod_ops.adapters.local.repository import FolderRepository
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import OpsError

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs, complaint, find, reachable
-from aiprod_ops.adapters.local.repository import FolderRepository
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.errors import ConfigurationError, Failed, Refused
 from aiprod_ops.lab import folder as folders

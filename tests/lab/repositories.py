@@ -12,10 +12,11 @@ from typing import Any
 
 from command_line import lone_server, short_folder, until
 
+from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.platform import LocalPlatform
 from aiprod_ops.adapters.local.programs import find
-from aiprod_ops.adapters.local.repository import FolderRepository, Repository
+from aiprod_ops.adapters.local.repository import Repository
 from aiprod_ops.adapters.pgbackrest.program import Program
 from aiprod_ops.adapters.pgbackrest.repository import PgBackRest
 from aiprod_ops.adapters.postgres.database import PostgresDatabase

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from command_line import Bench, Done, configured, lone_server, short_folder, until
 
+from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.platform import flip
 from aiprod_ops.adapters.local.programs import find, reachable
-from aiprod_ops.adapters.local.repository import FolderRepository
 
 pytestmark = pytest.mark.lab
 BOOK = "test-backup"

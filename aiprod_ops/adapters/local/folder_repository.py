@@ -1,0 +1,298 @@
+"""Stored backups in a folder of this machine: base backups with their manifests, and the WAL archive beside them.
+
+    BACKUPS/20261128T031500Z-LABEL/        one backup, as pg_basebackup wrote it, complete by its name
+    BACKUPS/20261128T031500Z-LABEL.part/   one that is being taken, or was when its maker died
+
+The archive is the folder that the server's archive_command fills. Source: PostgreSQL manual, "Continuous Archiving and
+Point-in-Time Recovery".
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.archive import Archive
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
+from aiprod_ops.adapters.local.unprivileged import Way
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
+from aiprod_ops.errors import Failed, Refused
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Bytes
+
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
+_PART, _GOING = ".part", ".going"
+_MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+class FolderRepository:
+    """Base backups below a folder. `backup` is a DSN that may replicate, without a password; `env` carries it."""
+
+    def __init__(
+        self, programs: Programs, folder: Path, archive: Path | None, backup: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._programs, self._folder, self._backup, self._env = programs, folder, backup, env
+        self._archive = Archive(archive, programs) if archive else None
+
+    def listed(self) -> tuple[Backup, ...]:
+        if not self._folder.is_dir():
+            return ()
+        found = [self._read(path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        return tuple(each for each in found if each is not None)
+
+    def _read(self, path: Path) -> Backup | None:
+        match = _NAME.match(path.name.removesuffix(_PART))
+        if match is None:
+            return None  # what is being removed, and what is not ours
+        started, label = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC), match[2]
+        if path.suffix == _PART:
+            is_alive = _is_alive(path)
+            said = "" if is_alive else "whoever took it is no more"
+            return Backup(path.name, State.RUNNING if is_alive else State.FAILED, started, label=label, said=said)
+        try:
+            manifest = _manifest(path)
+            ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
+        except (FileNotFoundError, ValueError) as error:
+            said = f"its manifest cannot be read: {error}"
+            return Backup(path.name, State.FAILED, started, label=label, said=said)
+        except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
+            raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
+        size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
+        identifier = str(manifest.get("System-Identifier", "")) or self._identifier(path)
+        return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
+
+    def _identifier(self, path: Path) -> str:
+        """Before PostgreSQL 17 the manifest does not tell of which system it is."""
+        said = self._programs.run("pg_controldata", str(path), cwd=self._folder)
+        found = re.search(r"Database system identifier:\s+(\d+)", said)
+        return found[1] if found else ""
+
+    def arrangement(self) -> Arrangement:
+        good, room = successful(self.listed()), self._room()
+        if (archive := self._archive) is None or not good:
+            return Arrangement(automatic=False, room=room)
+        reached = [(each, archive.reaches(self._first_segment(each.id), self._own_wal(each.id))) for each in good]
+        able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
+        return Arrangement(
+            automatic=False,
+            recovers_from=able[0][0].taken if able else None,
+            recovers_to=able[-1][1] if able else None,
+            room=room,
+        )
+
+    def _room(self) -> Bytes:
+        """Free where the folder is, or will be."""
+        there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
+        return Bytes(shutil.disk_usage(there).free)
+
+    def reaches(self, lsn: str) -> bool:
+        return self._archive is not None and self._archive.has(lsn)
+
+    def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
+        """Raises Refused where the label is none."""
+        check_label(label)
+        for each in self.listed():
+            if each.label == label and each.state is State.SUCCESSFUL:
+                return each.id
+            if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
+                self._discard(each.id)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = f"{datetime.now(UTC):{_STAMP}}-{label}"
+        part = self._folder / f"{name}{_PART}"
+        part.mkdir(mode=0o700)
+        server = PostgresServer(self._programs, part / "data", part, 5432, part / "log")
+        try:
+            with _locked(part / _MAKER):
+                report(f"taking the backup {name}")
+                self._base_backup(server)
+                report("verifying it against its manifest")
+                server.verify_backup()
+                (part / "data").rename(self._folder / name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return name
+
+    def _base_backup(self, server: PostgresServer) -> None:
+        """Tablespaces would be written to where they are on the server: on this machine that is outside of the folder,
+        and where the server runs it is its own."""
+        try:
+            server.base_backup(self._backup, env=self._env, sync=True)
+        except Failed as error:
+            if "exists but is not empty" not in error.message:
+                raise
+            raise Refused(f"{_SPACES}: {error.message}", hint=_SPACES_HINT) from error
+        _refuse_tablespaces(server.data)
+
+    def remove(self, backup: str) -> None:
+        """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
+        if _NAME.match(backup.removesuffix(_PART)) is None:
+            raise Refused(f"{backup!r} is not the name of a backup")
+        if _is_alive(self._folder / backup):
+            raise Refused(f"{backup} is being taken", hint="wait until it has ended")
+        self._discard(backup)
+        left = successful(self.listed())
+        if self._archive is not None and left:
+            self._archive.clean(min(self._first_segment(each.id) for each in left))
+
+    def _discard(self, backup: str) -> None:
+        path = self._folder / backup
+        if path.is_dir():
+            processes.stop(path)  # what a killed maker left behind writes on
+            # From here on it is no backup any more, however far the removal comes.
+            path.rename(self._folder / f"{backup}{_GOING}")
+        for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
+            shutil.rmtree(each, ignore_errors=True)
+
+    def size(self, origin: Origin) -> Bytes:
+        chosen = next(each for each in self.listed() if each.id == self._chosen(origin))
+        return chosen.size or Bytes(0)
+
+    def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
+        chosen = self._chosen(origin)
+        source = self._folder / chosen
+        checks = ["pg_verifybackup: intact"]
+        segments = self._following(chosen, origin)
+        _refuse_tablespaces(source)
+        report(f"restoring {chosen}, verifying it against its manifest")
+        stored = PostgresServer(self._programs, source, source, 5432, source / "log")
+        work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
+        if (archive := self._archive) is not None and segments:
+            work.append(lambda: archive.verify(segments))
+        processes.in_parallel(*work)
+        if segments:
+            checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
+        settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
+        return Fetched(chosen, tuple(checks), settings, segments if to_the_end(settings) else ())
+
+    def refusal(self, spare: Path) -> str:
+        """All files but one are links to the stored ones: nothing is written to these."""
+        source = self._folder / self._chosen(Origin())
+        shutil.copytree(source, spare, copy_function=os.link)
+        victim = max(
+            (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        )
+        content = victim.read_bytes()
+        victim.unlink()
+        victim.write_bytes(content[:4096] + bytes([content[4096] ^ 0xFF]) + content[4097:])
+        try:
+            PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
+        except Failed as error:
+            return error.message
+        finally:
+            shutil.rmtree(spare)
+        return ""
+
+    @staticmethod
+    def _readable(archive: Archive, server: PostgresServer, segments: Sequence[str]) -> Archive:
+        """The archive itself; in the copy's folder where its server runs as nobody, to whom the server's files are
+        closed."""
+        if server.programs.way is not Way.NOBODY:
+            return archive
+        place = server.data.parent / "wal"
+        copied = archive.copied(place, segments)
+        server.programs.hand_over(place)
+        return copied
+
+    def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
+        """Raises Refused where the moment lies after all that is archived."""
+        if self._archive is None:
+            if origin.at is not None or origin.lsn:
+                raise Refused(
+                    "there is no WAL archive, so a backup restores to its own end only",
+                    hint="name the folder that archive_command fills as `archive` in the target's configuration",
+                )
+            return ()
+        first, own = self._first_segment(chosen), self._own_wal(chosen)
+        segments = self._archive.following(first, own)
+        check_reach(origin, self._archive.reaches(first, own))
+        return segments
+
+    def _own_wal(self, backup: str) -> list[str]:
+        """What was written while it was taken is part of it."""
+        return [path.name for path in (self._folder / backup / "pg_wal").glob("*")]
+
+    def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
+        return check_replayed(database, fetched.archived)
+
+    def _chosen(self, origin: Origin) -> str:
+        good = successful(self.listed())
+        if origin.backup:
+            found = [each for each in self.listed() if each.id == origin.backup]
+            if not found:
+                known = ", ".join(each.id for each in good[-3:]) or "none"
+                raise Refused(f"there is no backup {origin.backup} in {self._folder}", hint=f"the newest are: {known}")
+            return origin.backup
+        able = [each for each in good if origin.at is None or each.taken <= origin.at]
+        if not able:
+            when = f" from before {origin.at:%Y-%m-%d %H:%M:%S} UTC" if origin.at else ""
+            raise Refused(f"there is no backup{when} in {self._folder}", hint="take one: aiprod-ops plan take-backup")
+        return able[-1].id
+
+    def _first_segment(self, backup: str) -> str:
+        """The first WAL segment that a backup needs. Source: the file backup_label, "START WAL LOCATION"."""
+        try:
+            text = (self._folder / backup / "backup_label").read_text(encoding="utf-8")
+        except OSError as error:
+            raise Failed(f"the backup {backup} has no backup_label: {error.strerror}") from error
+        found = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", text)
+        if found is None:
+            raise Failed(f"the backup_label of {backup} does not tell where its WAL begins")
+        return found[1]
+
+
+_SPACES = "the server has tablespaces, which a folder of backups does not keep"
+_SPACES_HINT = 'pgBackRest keeps them: backups = "pgbackrest:STANZA"'
+
+
+def _refuse_tablespaces(data: Path) -> None:
+    """A copy would write into those of the backup: its links lead there."""
+    if any((data / "pg_tblspc").glob("*")):
+        raise Refused(_SPACES, hint=_SPACES_HINT)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    content = json.loads((path / "backup_manifest").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    return content
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_alive(part: Path) -> bool:
+    """Whether somebody is taking it."""
+    try:
+        with (part / _MAKER).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _copy(source: Path, target: Path) -> None:
+    """All files of a backup; the manifest stays behind, a running server has none."""
+    try:
+        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("backup_manifest"))
+    except shutil.Error as error:
+        reasons = "; ".join(sorted({str(reason) for _, _, reason in error.args[0]})[:2])
+        raise Failed(f"the backup cannot be copied to {target.parent}: {reasons}") from error
+    except OSError as error:
+        raise Failed(f"the backup cannot be copied to {target.parent}: {error.strerror}") from error
+    target.chmod(0o700)
