@@ -362,7 +362,7 @@ def test_some_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:
 @pytest.mark.soak
 def test_fifty_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:
     for n in range(50):
-        site.bench.sql("UPDATE jobs SET body = 'u' || id WHERE id % 50 = %(n)s", {"n": n})
+        site.bench.sql("UPDATE jobs SET body = 'u' || id WHERE id %% 50 = %(n)s", {"n": n})
         site.repository().take(f"clean{n}")
         site.switch()
         done = site.prove()
