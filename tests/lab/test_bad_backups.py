@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from command_line import Bench, Done, configured, lone_server, short_folder, unt
 
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.adapters.local.platform import flip
+from aiprod_ops.adapters.local.platform import delete, flip
 from aiprod_ops.adapters.local.programs import find, reachable
 
 pytestmark = pytest.mark.lab
@@ -201,6 +202,44 @@ def test_a_backup_without_a_manifest_is_none(site: Site) -> None:
     assert (done.exit, "there is no backup" in done.err) == (10, True), done.said
     check = site.bench.run("check", "backups")
     assert "its manifest cannot be read" in check.out, check.said
+
+
+def test_without_a_backup_there_is_one_clear_error(site: Site) -> None:
+    shutil.rmtree(site.newest)
+    done = site.prove()
+    assert (done.exit, "take one: aiprod-ops plan take-backup" in done.err) == (10, True), done.said
+
+
+@pytest.mark.parametrize("content", ['{"Files": [1]}', '{"Files": null}', '{"Files": [{"Size": 1e999}]}', "[]"])
+def test_an_odd_folder_hides_no_good_backup(site: Site, content: str) -> None:
+    good = site.newest
+    (site.backups / "20269999T999999Z-x").mkdir()
+    odd = site.backups / "20200101T000000Z-odd"
+    odd.mkdir()
+    (odd / "backup_manifest").write_text(content)
+    check = site.bench.run("check", "backups")
+    assert (good.name in check.out, check.exit == 3) == (True, False), check.said
+    assert site.prove().exit == 0
+
+
+def test_the_spare_may_be_on_another_disk(site: Site) -> None:
+    spare = Path("/dev/shm") / f"ops-spare-{os.getpid()}"
+    if spare.parent.stat().st_dev == site.backups.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    before = {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
+    assert "hecksum" in site.repository().refusal(spare)
+    assert not spare.exists()
+    assert before == {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
+
+
+def test_two_runs_may_delete_the_same_orphan(site: Site) -> None:
+    """Each finds files gone that it was about to delete."""
+    folder = site.folder / "orphan"
+    for number in range(3000):
+        (folder / str(number)).mkdir(parents=True)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(delete, [folder, folder])) == [None, None]
+    assert not folder.exists()
 
 
 def test_a_backup_of_another_system(site: Site) -> None:

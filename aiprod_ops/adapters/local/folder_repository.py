@@ -54,20 +54,24 @@ class FolderRepository:
         match = _NAME.match(path.name.removesuffix(_PART))
         if match is None:
             return None  # what is being removed, and what is not ours
-        started, label = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC), match[2]
+        label = match[2]
+        try:
+            started = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC)
+        except ValueError:
+            return None  # no day of any calendar: not ours
         if path.suffix == _PART:
             is_alive = _is_alive(path)
             said = "" if is_alive else "whoever took it is no more"
             return Backup(path.name, State.RUNNING if is_alive else State.FAILED, started, label=label, said=said)
         try:
             manifest = _manifest(path)
+            size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
             ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, ValueError, TypeError, AttributeError, OverflowError) as error:  # of any shape
             said = f"its manifest cannot be read: {error}"
             return Backup(path.name, State.FAILED, started, label=label, said=said)
         except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
             raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
-        size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
         identifier = str(manifest.get("System-Identifier", "")) or self._identifier(path)
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
 
@@ -106,10 +110,13 @@ class FolderRepository:
                 return each.id
             if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
                 self._discard(each.id)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
-        part.mkdir(mode=0o700)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part.mkdir(mode=0o700)
+        except OSError as error:
+            raise Failed(f"no backup can be written to {self._folder}: {error.strerror}") from error
         server = PostgresServer(self._programs, part / "data", part, 5432, part / "log")
         try:
             with _locked(part / _MAKER):
@@ -154,8 +161,8 @@ class FolderRepository:
             shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
-        chosen = next(each for each in self.listed() if each.id == self._chosen(origin))
-        return chosen.size or Bytes(0)
+        chosen = self._chosen(origin)
+        return next((each.size for each in self.listed() if each.id == chosen), None) or Bytes(0)
 
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         chosen = self._chosen(origin)
@@ -177,7 +184,7 @@ class FolderRepository:
     def refusal(self, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
         source = self._folder / self._chosen(Origin())
-        shutil.copytree(source, spare, copy_function=os.link)
+        _copy(source, spare, _link, without="")
         victim = max(
             (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
         )
@@ -234,7 +241,7 @@ class FolderRepository:
             return origin.backup
         able = [each for each in good if origin.at is None or each.taken <= origin.at]
         if not able:
-            when = f" from before {origin.at:%Y-%m-%d %H:%M:%S} UTC" if origin.at else ""
+            when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             raise Refused(f"there is no backup{when} in {self._folder}", hint="take one: aiprod-ops plan take-backup")
         return able[-1].id
 
@@ -274,6 +281,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _link(stored: str, spare: str) -> None:
+    """A copy where the two are on different file systems, or on one without hard links."""
+    try:
+        os.link(stored, spare)
+    except OSError:
+        shutil.copy2(stored, spare)
+
+
 def _is_alive(part: Path) -> bool:
     """Whether somebody is taking it."""
     try:
@@ -286,10 +301,12 @@ def _is_alive(part: Path) -> bool:
         return False
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(
+    source: Path, target: Path, each: Callable[[str, str], object] = shutil.copy2, without: str = "backup_manifest"
+) -> None:
     """All files of a backup; the manifest stays behind, a running server has none."""
     try:
-        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("backup_manifest"))
+        shutil.copytree(source, target, symlinks=True, copy_function=each, ignore=shutil.ignore_patterns(without))
     except shutil.Error as error:
         reasons = "; ".join(sorted({str(reason) for _, _, reason in error.args[0]})[:2])
         raise Failed(f"the backup cannot be copied to {target.parent}: {reasons}") from error

@@ -119,7 +119,7 @@ class LocalPlatform:
                 yield database, Restored(name, seconds, _size(folder), tuple(checks), fetched.backup, phases)
         finally:
             self._standing.pop(name, None)
-            _delete(folder)
+            delete(folder)
 
     @contextmanager
     def _running(
@@ -153,7 +153,7 @@ class LocalPlatform:
         dead = [folder for folder in sorted(self._copies.iterdir()) if _is_copy(folder) and not is_alive(folder.name)]
         for folder in dead:
             processes.stop(folder)
-            _delete(folder)
+            delete(folder)
         return [folder.name for folder in dead]
 
     def free(self) -> Bytes | None:
@@ -250,14 +250,18 @@ def _is_copy(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MARKER).exists() or not any(folder.iterdir()))
 
 
-def _delete(folder: Path) -> None:
+def delete(folder: Path) -> None:
     """Delete a stopped copy, its tablespaces, and its sockets where they had to live elsewhere."""
     try:
         sockets = json.loads((folder / MARKER).read_text(encoding="utf-8"))["sockets"]
         shutil.rmtree(sockets, ignore_errors=True)
     except (OSError, ValueError):
         pass  # killed before it was marked: then there are no sockets either
-    shutil.rmtree(folder)
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue  # another run deletes it at the same time
 
 
 def _libraries(server: PostgresServer) -> str:

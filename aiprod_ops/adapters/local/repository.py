@@ -60,7 +60,7 @@ def check_reach(origin: Origin, reaches: datetime | None) -> None:
     if (at := origin.at) is not None and (reaches is None or at > reaches):
         where = f"reaches {reaches:%Y-%m-%d %H:%M:%S} UTC" if reaches else "has nothing after the backup"
         raise Refused(
-            f"the WAL archive {where}; {at:%Y-%m-%d %H:%M:%S} UTC was asked for",
+            f"the WAL archive {where}; {at.isoformat(' ', 'seconds')} was asked for",
             hint="ask for an earlier moment, or let the server archive: SELECT pg_switch_wal()",
         )
 

@@ -73,7 +73,7 @@ class Stanza:
         good = [each for each in known if each.backup.state is State.SUCCESSFUL]
         able = [each for each in good if origin.at is None or each.backup.taken <= origin.at]
         if not able:
-            when = f" from before {origin.at:%Y-%m-%d %H:%M:%S} UTC" if origin.at else ""
+            when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             raise Refused(f"there is no backup{when} of {self.name}", hint="take one: aiprod-ops plan take-backup")
         return able[-1]
 
