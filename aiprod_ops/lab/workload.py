@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
-from uuid import UUID
 
 import psycopg2
 from psycopg2.extensions import connection
@@ -65,9 +64,8 @@ class Literals:
 
     def new_job(self) -> dict[str, Any]:
         random = self.random
-        now = time.time()
         return {
-            "id": str(UUID(int=data.uuid(int(now), random.getrandbits(16), 6))),
+            "id": str(data.unique_uuid()),
             "user": self.user(),
             "priority": random.choices(data.PRIORITIES, weights=(15, 65, 15, 5))[0],
             "preset": random.choice(data.PRESETS),
