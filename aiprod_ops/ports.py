@@ -180,6 +180,17 @@ class Backups(Protocol):
         """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; False where it cannot go by LSN at all."""
 
 
+class Operations(Protocol):
+    """Where a platform tells what it has begun and goes on by itself (a restore of Cloud SQL, say), so that another
+    process can wait for its end."""
+
+    def begun(self, what: str, operation: str) -> None:
+        """An operation has a name now; durable when this returns. Raises OSError where it cannot be made so."""
+
+    def ended(self, operation: str) -> None:
+        """It has ended, well or not."""
+
+
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
 
@@ -210,6 +221,10 @@ class Platform(Protocol):
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""
+
+    def attach(self, operation: str) -> None:
+        """Wait until an operation that another process began has ended, well or not; at once where none goes on
+        without its process. Raises TimedOut, Unreachable or OutcomeUnknown while that is not to be seen."""
 
     def free(self) -> Bytes | None:
         """Free space on the target's data volume; None where nobody can tell."""

@@ -19,7 +19,7 @@ from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.ports import Database, Delivery, Platform, Store
+from aiprod_ops.ports import Database, Delivery, Operations, Platform, Store
 from aiprod_ops.units import Seconds, seconds
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _replicas(target: Target) -> dict[str, Database]:
     return {name: _connect(each, "probe", "aiprod-ops") for name, each in named.items()}
 
 
-def _platform(settings: Settings, target: Target) -> Platform:
+def _platform(settings: Settings, target: Target, operations: Operations) -> Platform:
     from aiprod_ops.adapters.local.platform import LocalPlatform
 
     identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
@@ -120,7 +120,7 @@ def _platform(settings: Settings, target: Target) -> Platform:
         return PostgresDatabase(to, writes=True, application_name="aiprod-ops copy", identity=identity)
 
     if target.platform == "cloudsql":
-        return _cloudsql(target, dsn, connect, longest)
+        return _cloudsql(target, dsn, connect, longest, operations)
     if target.platform != "local":
         known = "local, cloudsql"
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there are: {known}")
@@ -136,7 +136,9 @@ def _platform(settings: Settings, target: Target) -> Platform:
     )
 
 
-def _cloudsql(target: Target, dsn: str, connect: Callable[[str], Database], longest: Seconds) -> Platform:
+def _cloudsql(
+    target: Target, dsn: str, connect: Callable[[str], Database], longest: Seconds, operations: Operations
+) -> Platform:
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.adapters.cloudsql.platform import CloudSqlPlatform, Place
 
@@ -152,6 +154,7 @@ def _cloudsql(target: Target, dsn: str, connect: Callable[[str], Database], long
         SystemClock(),
         database=_database(target),
         longest=longest,
+        operations=operations,
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
     )
 
@@ -184,6 +187,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     from aiprod_ops.adapters.clock import SystemClock
     from aiprod_ops.cli.progress import Progress
     from aiprod_ops.engine.history import history_of
+    from aiprod_ops.engine.journal import OperationLog
     from aiprod_ops.engine.runbook import Context
     from aiprod_ops.engine.world import World
 
@@ -192,9 +196,9 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     probe = _connect(target, "probe", "aiprod-ops")
     replicas = _replicas(target)
     with Progress(quiet=quiet) as report:
-        store = _store(settings)
+        store, operations = _store(settings), OperationLog()
         context = Context(
-            probe, target, _platform(settings, target), SystemClock(), settings.promises, report,
+            probe, target, _platform(settings, target, operations), SystemClock(), settings.promises, report,
             history_of(store, target.name, settings.promises), replicas, settings.waivers,
         )  # fmt: skip
         try:
@@ -208,6 +212,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 why=why,
                 trigger=trigger,
                 delivery=_delivery(target, probe),
+                operations=operations,
             )
         except OpsError as error:
             # The next command has to find the same instance.

@@ -1,6 +1,7 @@
 """The journal of one run: written and made durable before and after each act."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aiprod_ops.domain.runs import Record, read_journal
@@ -44,11 +45,42 @@ class Journal:
         """The exit code the run ended with; None while it is unfinished."""
         return next((int(record.data["exit"]) for record in self.records if record.kind == "ended"), None)
 
+    @property
+    def open_operations(self) -> list[str]:
+        """The platform's operations that were begun, and of which nobody saw the end; oldest first."""
+        ended = {record.data["operation"] for record in self.records if record.kind == "operation-ended"}
+        begun = [record.data["operation"] for record in self.records if record.kind == "operation"]
+        return [name for name in begun if name not in ended]
+
     def write(self, kind: str, /, **data: Any) -> None:
         """Append one record; durable when this returns. Raises OSError when it cannot be made so."""
         record = Record.following(self.records[-1] if self.records else None, self._clock.now().isoformat(), kind, data)
         self._store.append(self.name, record.line)
         self.records.append(record)
+
+
+class OperationLog:
+    """Writes the platform's operations to the journal that is open; outside of one they are not kept."""
+
+    def __init__(self) -> None:
+        self._journal: Journal | None = None
+
+    @contextmanager
+    def kept_in(self, journal: Journal) -> Iterator[None]:
+        """While this lasts, they are written there."""
+        self._journal = journal
+        try:
+            yield
+        finally:
+            self._journal = None
+
+    def begun(self, what: str, operation: str) -> None:
+        if self._journal is not None:
+            self._journal.write("operation", what=what, operation=operation)
+
+    def ended(self, operation: str) -> None:
+        if self._journal is not None:
+            self._journal.write("operation-ended", operation=operation)
 
 
 def runs(store: Store) -> list[str]:

@@ -48,7 +48,7 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         journal.recover()
         if not journal.records:
             journal.write("opened", **opening(world, entry, draft, "prove"))
-        with _ending(journal):
+        with _ending(journal), world.journalled(journal):
             tried = _examined if "origin" in entry.book.phases else _tried
             proof, restored = tried(world, entry, params, draft, run)
         left = _holding(draft, proof)
@@ -200,7 +200,8 @@ def abandon(world: World, run: str) -> None:
     journal = Journal(world.store, world.context.clock, run)
     with world.store.lock(f"run-{run}", world.by):
         journal.recover()
-        world.context.platform.sweep(lambda name: name != run)
+        with world.journalled(journal):
+            world.context.platform.sweep(lambda name: name != run)
         if journal.ended is None:
             journal.write("ended", exit=int(Exit.REFUSED))
 

@@ -5,7 +5,7 @@ at, what it leaves is a journal, and `domain.runs.next_move` says what follows f
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -60,7 +60,7 @@ class Run:
     def drive(self) -> Exit:
         """Move until the journal ends. Raises OutcomeUnknown, or Held; then the journal stays open for `resume`."""
         try:
-            with self._lease():
+            with self._lease(), self._operations():
                 if self._backward and not self._progress.abandoned:
                     self._abandon("rollback was asked for")
                 while True:
@@ -88,6 +88,16 @@ class Run:
             self.journal.recover()
             self.world.stop.is_acting = True
             self.journal.write("leased", resource=name, token=token)
+            yield
+
+    @contextmanager
+    def _operations(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.world.journalled(self.journal))
+            except OpsError as error:
+                step = next((n for n, state in enumerate(self._progress.steps) if state is State.INTENDED), 0)
+                raise self._unknown(step, error.message) from error
             yield
 
     # Forward

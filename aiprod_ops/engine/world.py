@@ -1,8 +1,10 @@
 """What a run needs from outside: the store, the identities, the wish to stop. The CLI builds it and hands it inward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from aiprod_ops.engine.journal import Journal, OperationLog
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.ports import Database, Delivery, Store
 
@@ -21,7 +23,8 @@ class Stop:
 @dataclass(frozen=True)
 class World:
     """`context` has the probe identity. `open_actor` is not called before the gate; `open_probe` gives the watch a
-    session of its own. `delivery` is where a verified run's files are wanted, if anywhere."""
+    session of its own. `operations` is what the platform tells its operations to. `delivery` is where a verified run's
+    files are wanted, if anywhere."""
 
     context: Context
     store: Store
@@ -33,7 +36,18 @@ class World:
     trigger: str = "command"
     stop: Stop = field(default_factory=Stop)
     delivery: Delivery | None = None
+    operations: OperationLog = field(default_factory=OperationLog)
 
     def acting(self, actor: Database) -> Context:
         """The context of actions: the same world with the actor's session."""
         return replace(self.context, db=actor)
+
+    @contextmanager
+    def journalled(self, journal: Journal) -> Iterator[None]:
+        """While this lasts the platform's operations are written to a journal. What a killed process began there comes
+        to its end first. Raises what `Platform.attach` raises."""
+        with self.operations.kept_in(journal):
+            for operation in journal.open_operations:
+                self.context.report(f"waiting for the operation {operation}, which was begun before")
+                self.context.platform.attach(operation)
+            yield

@@ -13,7 +13,7 @@ from aiprod_ops.engine.history import History
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Held, Unreachable
+from aiprod_ops.errors import Held, OpsError, Unreachable
 from aiprod_ops.ports import Restored, Server
 from aiprod_ops.units import Bytes, Seconds
 
@@ -184,6 +184,8 @@ class MemoryPlatform:
     light: Light
     copies: dict[str, Light] = field(default_factory=dict)
     backups: "MemoryBackups" = field(default_factory=MemoryBackups)
+    attached: list[str] = field(default_factory=list)
+    unseen: OpsError | None = None  #: what waiting for an operation says
 
     @contextmanager
     def copy(
@@ -204,6 +206,11 @@ class MemoryPlatform:
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         return []
+
+    def attach(self, operation: str) -> None:
+        if self.unseen is not None:
+            raise self.unseen
+        self.attached.append(operation)
 
     def free(self) -> Bytes | None:
         return Bytes(10**12)

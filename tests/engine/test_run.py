@@ -403,6 +403,50 @@ def test_killed_inside_an_action_and_resumed(bench: Bench) -> None:
         assert bench.light.switched.count("on b") == (1 if happened else 2)
 
 
+@pytest.mark.parametrize("undone", [False, True])
+def test_an_operation_of_the_platform_is_waited_for_before_anything_else(bench: Bench, undone: bool) -> None:
+    made, world = planned(bench), bench.world()
+
+    def begin() -> None:
+        world.operations.begun("ON on a", "operation-1")
+        world.operations.ended("operation-1")
+        world.operations.begun("ON on b", "operation-2")
+        raise Killed
+
+    bench.light.trouble["b"] = begin
+    with pytest.raises(Killed):
+        apply(world, bench.entry, made, "--apply")
+    bench.light.trouble["b"] = lambda: bench.platform.attached.append("acted")
+    run = runs(bench.store)[-1]
+    if undone:
+        journal = Journal.of(bench.store, bench.clock, run)
+        assert roll_back(bench.world(), bench.entry, journal, None, "").exit == Exit.DONE
+        assert bench.light.on == set()
+    else:
+        assert resumed(bench, run).exit == Exit.DONE
+        assert bench.light.on == {"a", "b"}
+    assert bench.platform.attached[0] == "operation-2"
+
+
+def test_while_an_operation_cannot_be_seen_the_outcome_is_unknown(bench: Bench) -> None:
+    made, world = planned(bench), bench.world()
+
+    def begin() -> None:
+        world.operations.begun("ON on b", "operation-1")
+        raise Killed
+
+    bench.light.trouble["b"] = begin
+    with pytest.raises(Killed):
+        apply(world, bench.entry, made, "--apply")
+    bench.light.trouble.clear()
+    run = runs(bench.store)[-1]
+    bench.platform.unseen = Unreachable("the API does not answer")
+    with pytest.raises(OutcomeUnknown, match="the outcome of b is unknown: the API does not answer"):
+        resumed(bench, run)
+    bench.platform.unseen = None
+    assert resumed(bench, run).exit == Exit.DONE
+
+
 def test_a_torn_last_line_is_dropped_and_a_broken_chain_is_refused(bench: Bench) -> None:
     bench.store.kill_after = 8
     with pytest.raises(Killed):

@@ -1,5 +1,6 @@
 """Backups on Cloud SQL are taken, tested and told through Google's own client; a bad API day leaves nothing behind."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.backups import CloudSqlBackups
 from aiprod_ops.adapters.cloudsql.calls import Calls
 from aiprod_ops.domain.backups import State
+from aiprod_ops.engine.journal import OperationLog
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab.cloudsql import background
 from aiprod_ops.lab.cloudsql.faults import Fault, inject
@@ -37,7 +39,7 @@ class Cloud(Bench):
 
     @property
     def backups(self) -> CloudSqlBackups:
-        calls = Calls(self.api, SystemClock(), Seconds(60))
+        calls = Calls(self.api, SystemClock(), Seconds(60), OperationLog())
         return CloudSqlBackups("aiprod", self.api, lambda: calls)
 
     def instances(self) -> set[str]:
@@ -174,10 +176,51 @@ def test_kill_9_leaves_an_instance_that_the_next_run_deletes(cloud: Cloud, state
         assert cloud.run("rollback", run).exit == 0
 
 
+def kept(cloud: Cloud, known: set[Path], kind: str) -> list[dict[str, Any]]:
+    """The records of a kind in the one journal that is not known yet."""
+    lines = [line for path in set(cloud.journals()) - known for line in path.read_text().splitlines(keepends=True)]
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [each["data"] for each in records if each["kind"] == kind]
+
+
+@pytest.mark.parametrize("kind", ["CREATE", "RESTORE_VOLUME"])
+def test_a_killed_proof_is_resumed_by_the_name_of_its_operation(cloud: Cloud, kind: str) -> None:
+    known = set(cloud.journals())
+    inject(cloud.url, Fault("slow", only=kind, seconds=2))
+    going = cloud.start("prove", BOOK, "--wait", "0")
+    (begun,) = until(lambda: [e for e in kept(cloud, known, "operation") if e["what"].startswith(kind)], "no name")
+    going.kill()
+    operation = cloud.api.operation(begun["operation"])
+    assert (operation.type, operation.is_done) == (kind, False), "journalled before its end"
+    (run,) = cloud.unfinished()
+    done = cloud.run("resume", run)
+    assert done.exit == 0, done.said
+    assert f"waiting for the operation {begun['operation']}" in done.err
+    names = [each["operation"] for each in kept(cloud, known, "operation")]
+    assert sorted(names) == sorted(each["operation"] for each in kept(cloud, known, "operation-ended"))
+    assert names[-1] != begun["operation"], "and then it was proven"
+    assert cloud.instances() == KNOWN
+
+
+def test_a_killed_backup_is_waited_for_and_not_taken_twice(cloud: Cloud) -> None:
+    known, before = set(cloud.journals()), {each.id for each in cloud.backups.listed()}
+    digest = cloud.run("plan", "take-backup", "--every", "0s", "-o", "json").json()["digest"]
+    inject(cloud.url, Fault("slow", only="BACKUP_VOLUME", seconds=9))
+    going = cloud.start("run", "take-backup", "--apply", digest)
+    (begun,) = until(lambda: kept(cloud, known, "operation"), "no name")
+    going.kill()
+    (run,) = cloud.unfinished()
+    done = cloud.run("resume", run)
+    assert done.exit == 0, done.said
+    assert kept(cloud, known, "operation-ended") == [{"operation": begun["operation"]}]
+    new = [each for each in cloud.backups.listed() if each.id not in before]
+    assert [each.state for each in new] == [State.SUCCESSFUL]
+
+
 def test_an_instance_that_is_nobodys_copy_is_left_alone(cloud: Cloud) -> None:
     from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 
-    calls = Calls(cloud.api, SystemClock(), Seconds(60))
+    calls = Calls(cloud.api, SystemClock(), Seconds(60), OperationLog())
     settings = Settings(tier="db-custom-1-3840", labels={"team": "ops"})
     new = NewInstance("ops-dashboard", root_password="x", settings=settings)
     calls.done(lambda: cloud.api.insert(new), "CREATE", "ops-dashboard", lambda _: None)
@@ -188,7 +231,6 @@ def test_an_instance_that_is_nobodys_copy_is_left_alone(cloud: Cloud) -> None:
 
 def test_a_damaged_backup_is_found_by_looking(cloud: Cloud, tmp_path: Path) -> None:
     """Google's restore does not tell; the pages do."""
-    import json
     import urllib.request
 
     taken = cloud.backups.take("damaged")

@@ -18,7 +18,7 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
-from aiprod_ops.ports import Clock, Database, Kept, Migrations, Restored
+from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
@@ -47,11 +47,12 @@ class CloudSqlPlatform:
         *,
         database: str,
         longest: Seconds,
+        operations: Operations,
         postgres_bin: Path | None = None,
     ) -> None:
         self._database = database
         self._place, self._dsn, self._connect, self._clock = place, dsn, connect, clock
-        self._longest, self._postgres_bin = longest, postgres_bin
+        self._longest, self._operations, self._postgres_bin = longest, operations, postgres_bin
         self._reading = CloudSqlAdmin(place.project, endpoint=place.endpoint, writes=False)
         self._standing: dict[str, str] = {}  # DSNs of copies that answer
 
@@ -63,7 +64,7 @@ class CloudSqlPlatform:
     def _calls(self) -> Calls:
         """With the right to change something: not made before it is needed."""
         admin = CloudSqlAdmin(self._place.project, endpoint=self._place.endpoint)
-        return Calls(admin, self._clock, self._longest)
+        return Calls(admin, self._clock, self._longest, self._operations)
 
     @contextmanager
     def copy(
@@ -176,6 +177,9 @@ class CloudSqlPlatform:
             self._removed(each.name, lambda _: None)
             gone.append(each.name)
         return gone
+
+    def attach(self, operation: str) -> None:
+        self._calls.attach(operation)
 
     def free(self) -> Bytes | None:
         """Nobody tells how full the disk of an instance is but Cloud Monitoring."""

@@ -156,6 +156,9 @@ class LocalPlatform:
             delete(folder)
         return [folder.name for folder in dead]
 
+    def attach(self, operation: str) -> None:
+        """Nothing here goes on without its process."""
+
     def free(self) -> Bytes | None:
         """Free space on the target's data volume; None where it is not on this machine."""
         if self._data_directory is None or not self._data_directory.is_dir():
