@@ -9,6 +9,8 @@ from aiprod_ops.actions.backup_checks import (
     lost,
     one_moment,
     plausible,
+    record_figures,
+    recorded_figures,
     same_moment,
     writable,
 )
@@ -71,9 +73,9 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.proving import LastProof, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
-from aiprod_ops.errors import PermissionMissing, Refused
+from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
 from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
@@ -84,14 +86,14 @@ __all__ = [
     "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
     "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
     "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "UsageSnapshot", "Window",
-    "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of",
-    "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope",
-    "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
-    "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "later", "limited",
-    "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible",
-    "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "refused", "remove_backup",
-    "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
-    "shown_size", "since_reset", "still_unused", "take_backup", "try_builds", "try_repairs", "unmended",
-    "verified_backups", "whole", "writable",
+    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Unreachable", "UsageSnapshot",
+    "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate",
+    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift",
+    "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
+    "index_usage", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals", "labelled",
+    "later", "limited", "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered",
+    "plausible", "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
+    "record_figures", "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index",
+    "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused",
+    "take_backup", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ class Facts:
     arrangement: Moving[Arrangement]
     promise: api.BackupPromise
     instance: str
+    answers: Moving[bool] = True  #: the target itself
 
 
 book = api.Runbook(
@@ -42,18 +43,28 @@ book = api.Runbook(
 
 @book.facts
 def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
-    """Needs to read the repository; the database is asked who it is."""
+    """Needs to read the repository; the database is asked who it is, and need not answer: when it is lost, the list of
+    its backups is what one wants to see."""
     backups = ctx.platform.backups
+    try:
+        instance, answers = ctx.db.server().system_identifier, True
+    except api.Unreachable:
+        last = api.said_last(ctx, "test-backup")
+        instance, answers = last.target.get("system_identifier", "") if last else "", False
     return Facts(
         now=ctx.clock.now(),
         backups=backups.listed(),
         arrangement=backups.arrangement(),
         promise=api.backup_promise(ctx.promises),
-        instance=ctx.db.server().system_identifier,
+        instance=instance,
+        answers=answers,
     )
 
 
 @book.judge
 def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG001
     """The list, then the arrangement."""
+    if not facts.answers:
+        note = "no contact; its backups are judged all the same"
+        yield Finding("the target does not answer", 1.0, "", warn=1, note=note, id="target")
     yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now)

@@ -13,11 +13,13 @@ backups is judged by `check backups`.
 backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
 damages the copy at the end, and wants the damage to be noticed: a test that cannot fail proves nothing.
 
+Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
+
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -110,21 +112,29 @@ class Compared(Origin):
 
     moment: api.Moment | None = None
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
-    source: api.Later[Figures] | None = field(default=None, compare=False)
+    source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
 
 
 @book.origin
 @contextmanager
 def origin(ctx: Context, params: Params) -> Iterator[Origin]:
-    """Which backup, and how far. The source is read meanwhile, as it is at one moment."""
-    with (
-        api.one_moment(ctx.db) as (moment, sessions),
-        api.later(lambda: api.figures(sessions, params.compare)) as source,
-    ):
+    """Which backup, and how far. The source is read meanwhile, as it is at one moment, if it still lives."""
+    with ExitStack() as held:
+        try:
+            moment, sessions = held.enter_context(api.one_moment(ctx.db))
+        except api.Unreachable:
+            yield Compared(params.backup, params.until)
+            return
+        source = held.enter_context(api.later(lambda: api.figures(sessions, params.compare)))
         began = ctx.clock.monotonic()
-        is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
+        is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began)
         yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, waited, source)
+
+
+def _is_there(ctx: Context, params: Params) -> bool:
+    """Whether there is such a backup: nothing is waited for before one is refused."""
+    return any(params.backup in ("", each.id) for each in ctx.platform.backups.listed())
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
@@ -148,7 +158,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
         damaged = damage.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
-    findings += _beside(ours, chosen, params, is_same=is_same)
+    findings += _beside(copy.context, ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
         noticed = copy.context.platform.control(restored.name)
@@ -158,20 +168,42 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
 
-def _beside(ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
-    """The copy held against its source."""
-    if not isinstance(chosen, Compared) or chosen.source is None:
+def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
+    """The copy held against its source; where that is lost, against what was last seen of it."""
+    if not isinstance(chosen, Compared):
         return
     try:
-        theirs = chosen.source.wait()
+        theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
         return
+    except api.Unreachable:
+        theirs = None
+    if theirs is None:
+        yield from _as_recorded(ctx, ours)
+        return
+    api.record_figures(ctx, theirs)
     yield from api.around(theirs, ours)
     yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
     lost = chosen.waited if is_same else api.lost(theirs, ours)
     if lost is not None and not params.at:
         yield Finding("what would have been lost", lost, "s", params.rpo, 2 * params.rpo, id="rpo")
+
+
+def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
+    """The copy held against what an earlier test read of the source."""
+    recorded = api.recorded_figures(ctx)
+    if recorded is None:
+        yield Finding("rows compared", None, note="the source does not answer, and no test before has read it")
+        return
+    at, theirs = recorded
+    note = f"compared with what it had on {at:%Y-%m-%d %H:%M} UTC: {theirs.rows:,} rows of {len(theirs.tables)} tables"
+    yield Finding("the source does not answer", 1.0, "", warn=1, note=note, id="source")
+    yield from api.around(theirs, ours)
+    yield from api.plausible(theirs, ours)
+    if ours.newest is not None:
+        age = (ctx.clock.now() - ours.newest).total_seconds()
+        yield Finding("age of the newest row", age, "s", note="what was written after it is lost", id="newest")
 
 
 @book.inject

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
+import msgspec
+
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.schema import Name
+from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import Failed
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
+_RECORDED = "figures"
 JOBS = 2  #: sessions that read tables side by side
 _LONGEST = Seconds(3600)  #: of one table
 
@@ -183,6 +187,17 @@ def _rows(database: Database, table: Mapping[str, object], most: Bytes) -> Rows:
     text = _ROWS.replace("{digest}", digest).replace("{newest}", newest)
     row = database.query(text, names=names, timeout=_LONGEST)[0]
     return Rows(int(row["rows"]), row["digest"], row["newest"])
+
+
+def record_figures(ctx: Context, source: Figures) -> None:
+    """Keep what the source had, for the day when it is lost."""
+    ctx.history.keep(_RECORDED, ctx.clock.now(), msgspec.to_builtins(source))
+
+
+def recorded_figures(ctx: Context) -> tuple[datetime, Figures] | None:
+    """What the source had when it was last read, and when that was."""
+    kept = ctx.history.last(_RECORDED)
+    return (kept.taken, msgspec.convert(kept.value, Figures)) if kept else None
 
 
 def same_moment(source: Figures, copy: Figures) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiprod_ops.domain.backups import Backup, State, of_instance, whole
-from aiprod_ops.engine.proving import verified_backups
+from aiprod_ops.engine.last_proofs import verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Refused
 from aiprod_ops.ports import Database

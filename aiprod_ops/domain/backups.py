@@ -76,6 +76,11 @@ class Origin:
     at: datetime | None = None
     lsn: str = ""
 
+    @property
+    def is_newest(self) -> bool:
+        """Whether it is the newest backup, taken forward to no moment of the past."""
+        return not self.backup and self.at is None
+
 
 def successful(backups: Iterable[Backup]) -> list[Backup]:
     """Those that ended well, oldest first."""

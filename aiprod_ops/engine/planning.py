@@ -10,9 +10,10 @@ import msgspec
 
 from aiprod_ops.domain.findings import Finding, Status, waived, worst
 from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical, digest
+from aiprod_ops.engine.last_proofs import said_last
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import Broken, Failed, NotApproved, Refused, TimedOut, UsageError
+from aiprod_ops.errors import Broken, Failed, NotApproved, Refused, TimedOut, Unreachable, UsageError
 from aiprod_ops.ports import Store
 from aiprod_ops.units import seconds
 
@@ -105,7 +106,7 @@ def _facts(entry: Entry, context: Context, params: Any) -> Any:
 
 
 def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iterable[str]) -> Plan:
-    server = context.db.server()
+    identity = _identity(entry, context)
     actions = tuple(entry.book.phases["plan"](facts, params)) if "plan" in entry.book.phases else ()
     for action in actions:
         if action.kind not in entry.book.kinds:
@@ -113,7 +114,7 @@ def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iter
     plan = Plan(
         runbook=entry.id,
         source=entry.source,
-        identity=Identity(context.target.name, server.system_identifier, server.database),
+        identity=identity,
         parameters=msgspec.to_builtins(params),
         actions=actions,
     )
@@ -123,6 +124,20 @@ def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iter
         if not _left_out_before(plan, without):
             raise UsageError(f"the plan has no action named {', '.join(unknown)}; it has: {names}")
     return plan.excluding(without) if without else plan
+
+
+def _identity(entry: Entry, context: Context) -> Identity:
+    """Whom the plan is for. A stored backup can be restored when its source is lost: then who that was is known from
+    the last time that one was."""
+    try:
+        server = context.db.server()
+    except Unreachable:
+        last = said_last(context, entry.id) if "origin" in entry.book.phases else None
+        if last is None or last.target.get("target") != context.target.name:
+            raise
+        context.report("the target does not answer; who it is, is known from its last proof")
+        return Identity(**last.target)
+    return Identity(context.target.name, server.system_identifier, server.database)
 
 
 def _left_out_before(plan: Plan, without: tuple[str, ...]) -> bool:

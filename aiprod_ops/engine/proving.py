@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-
-import msgspec
 
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.evidence import Sealed
@@ -15,9 +13,10 @@ from aiprod_ops.domain.plans import Draft
 from aiprod_ops.domain.proofs import Proof
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
+from aiprod_ops.engine.last_proofs import keep_last
 from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
-from aiprod_ops.engine.runbook import Context, Copy
+from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting, is_full
 from aiprod_ops.ports import Restored, Server, Store
@@ -49,70 +48,34 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         if not journal.records:
             journal.write("opened", **opening(world, entry, draft, "prove"))
         with _ending(journal), world.journalled(journal):
-            tried = _examined if "origin" in entry.book.phases else _tried
-            proof, restored = tried(world, entry, params, draft, run)
+            if "origin" in entry.book.phases:
+                proof, restored, is_newest = _examined(world, entry, params, draft, run)
+            else:
+                proof, restored = _tried(world, entry, params, draft, run)
+                is_newest = False
         left = _holding(draft, proof)
         if left is not None:
             keep(world.store, left)
         body = _body(journal, world, draft, left, proof, asdict(restored))
         sealed = Archive(world.store).seal(body)
         journal.write("ended", exit=body["exit"], seal=sealed.seal)
-        if "origin" in entry.book.phases:
-            context.history.keep(last_proof(entry.id), context.clock.now(), _summary(sealed))
+        if is_newest:
+            keep_last(context, sealed)
     return Proven(left, proof, sealed, asdict(restored))
 
 
-def last_proof(runbook: str) -> str:
-    """The name in the history under which a runbook's own checks find what its last proof said."""
-    return f"proof.{runbook}"
-
-
-@dataclass(frozen=True)
-class LastProof:
-    """What the last proof from a stored backup said; `refused` is empty where it holds. `copy` is how it was restored,
-    `findings` what was seen in it, both as the evidence has them."""
-
-    n: int
-    run: str
-    exit: int
-    ended: datetime
-    refused: dict[str, str]
-    findings: list[dict[str, Any]]
-    copy: dict[str, Any]
-
-
-def said_last(context: Context, runbook: str) -> LastProof | None:
-    """The last proof of this target by a runbook; None where there is none."""
-    kept = context.history.last(last_proof(runbook))
-    return msgspec.convert(kept.value, LastProof) if kept else None
-
-
-def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
-    """Ids of the stored backups of this target that a proof has restored and found in order, the oldest proof first.
-
-    From sealed evidence alone, which is neither thinned nor ends: what was altered counts for nothing.
-    """
-    found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
-    ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
-    return tuple(dict.fromkeys(str(each["copy"]["backup"]) for each in ours if each["exit"] == Exit.DONE))
-
-
-def _summary(sealed: Sealed) -> dict[str, Any]:
-    return {name: sealed.body[name] for name in ("run", "exit", "ended", "refused", "findings", "copy")} | {
-        "n": sealed.n
-    }
-
-
-def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored]:
-    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells."""
+def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored, bool]:
+    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells. Answers, too,
+    whether it was of the newest, as far as its WAL reaches."""
     clock = world.context.clock
     with entry.book.phases["origin"](world.context, params) as origin:
         started = clock.monotonic()
         try:
-            return _tried(world, entry, params, draft, run, origin)
+            return *_tried(world, entry, params, draft, run, origin), origin.is_newest
         except (Failed, TimedOut, AnotherSystem) as error:
             took, label = Seconds(clock.monotonic() - started), origin.backup
-            return Proof((), {f"backup {label}".strip(): error.message}), Restored(run, took, Bytes(0), (), label)
+            restored = Restored(run, took, Bytes(0), (), label)
+            return Proof((), {f"backup {label}".strip(): error.message}), restored, origin.is_newest
 
 
 def _tried(

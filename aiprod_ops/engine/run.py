@@ -12,10 +12,13 @@ from typing import Any
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Draft, Plan
 from aiprod_ops.domain.runs import Move, State, next_move, replay
+from aiprod_ops.engine.actor import Actor
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
 from aiprod_ops.engine.planning import kept_draft, recompute
 from aiprod_ops.engine.registry import Entry
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.engine.sealing import Sealing
 from aiprod_ops.engine.watch import Watch
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import (
@@ -30,11 +33,9 @@ from aiprod_ops.errors import (
     Unreachable,
     before_acting,
 )
-from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds
 
 _ATTEMPTS = 5  # looks at an outcome, a second apart, before it is called unknown
-_ORPHAN = 60  # seconds to wait for the server to end the session of a process that was killed
 
 
 class Run:
@@ -47,7 +48,7 @@ class Run:
         self._backward = backward
         self.book = entry.book
         self.plan: Plan = draft.plan
-        self._actor: Database | None = None
+        self._actor = Actor(world, draft.plan.identity, journal)
         self._moves: dict[Move, Callable[[int], None]] = {
             Move.ACT: self._act,
             Move.SETTLE: self._settle,
@@ -75,7 +76,7 @@ class Run:
         except OSError as error:
             raise self._unwritable(error) from error
         finally:
-            self._close_actor()
+            self._actor.close()
 
     @property
     def _progress(self) -> Any:
@@ -204,7 +205,7 @@ class Run:
         except Held as held:
             raise self._unknown(step, held.message) from held
         except OpsError as error:
-            self._close_actor()
+            self._actor.close()
             if attempt + 1 == _ATTEMPTS:
                 raise self._unknown(step, error.message) from error
             self.world.context.clock.sleep(Seconds(1))
@@ -281,7 +282,7 @@ class Run:
         try:
             error = self._undone(action)
         except (Unreachable, TimedOut, Held) as lost:
-            self._close_actor()
+            self._actor.close()
             raise self._unknown(step, lost.message) from lost
         except OpsError as failure:
             raise PartlyApplied(
@@ -314,79 +315,12 @@ class Run:
     def _seal(self, _step: int) -> None:
         progress = self._progress
         if not progress.sealed:
-            files = self._files() if not progress.abandoned else {}
-            withdrawn = self._withdrawn() if not progress.abandoned else {}
-            record = Archive(self.world.store).seal({**self._body(progress, files), "withdrawn": withdrawn})
+            told = Sealing(self.world, self.entry, self.params, self.plan, self.journal)
+            record = Archive(self.world.store).seal(told.body(progress))
             self.journal.write("sealed", evidence=record.n, seal=record.seal)
         self.journal.write("ended", exit=int(progress.exit_code))
 
-    def _files(self) -> dict[str, str]:
-        """Write what belongs to a verified run beside its journal, and where the configuration wants it.
-
-        Answers where each file is: a path, or its name in the store.
-        """
-        if "files" not in self.book.phases or self._is_reversal:
-            return {}
-        placed: dict[str, str] = {}
-        for name, text in self.book.phases["files"](self.plan, self.params).items():
-            kept = f"runs/{self.journal.run}/files/{name}"
-            self.world.store.put(kept, text.encode())
-            placed[name] = self._delivered(name, text) or kept
-        return placed
-
-    def _delivered(self, name: str, text: str) -> str:
-        if self.world.delivery is None:
-            return ""
-        try:
-            return self.world.delivery.deliver(name, text)
-        except OSError as error:
-            raise PartlyApplied(
-                f"all is done and verified, but {name} cannot be written ({error.strerror}: {error.filename})",
-                hint=f"make room there, then: aiprod-ops resume {self.journal.run}",
-            ) from error
-
-    def _withdrawn(self) -> dict[str, str]:
-        """Files of the run that is taken back, and what became of each where it had been delivered."""
-        of = self.journal.opening.get("of", "")
-        if self.world.delivery is None or not of:
-            return {}
-        prefix = f"runs/{of}/files/"
-        names = [name.removeprefix(prefix) for name in self.world.store.names(prefix)]
-        texts = {name: (self.world.store.get(f"{prefix}{name}") or b"").decode() for name in names}
-        return {name: self.world.delivery.withdraw(name, text) for name, text in texts.items()}
-
-    def _body(self, progress: Any, files: dict[str, str]) -> dict[str, Any]:
-        context = self.world.context
-        records = self.journal.records
-        return {
-            **self.journal.opening,
-            "run": self.journal.run,
-            "environment": context.target.environment,
-            "version": self.world.version,
-            "started": records[0].at,
-            "ended": context.clock.now().isoformat(),
-            "exit": int(progress.exit_code),
-            "reason": progress.abandoned,
-            "parameters": self.plan.parameters,
-            "lease": [record.data for record in records if record.kind == "leased"],
-            "steps": [
-                {"at": record.at, "kind": record.kind, **record.data}
-                for record in records
-                if record.kind in ("intended", "outcome", "undoing", "abandoned", "compared")
-            ],
-            "actions": [
-                {"kind": a.kind, "name": a.name, "state": state, "shown": self._shown(a)}
-                for a, state in zip(self.plan.actions, progress.steps, strict=True)
-            ],
-            "verification": [f for record in records if record.kind == "verified" for f in record.data["findings"]],
-            "files": files,
-            "journal": records[-1].seal,
-        }
-
     # Details
-
-    def _shown(self, action: Action) -> str:
-        return self.book.kinds[action.kind].text(self._subject(action))
 
     def _subject(self, action: Action) -> Any:
         return self.book.kinds[action.kind].subject(action)
@@ -396,42 +330,8 @@ class Run:
         return int(next(r.data["token"] for r in reversed(self.journal.records) if r.kind == "leased"))
 
     @property
-    def _acting(self) -> Any:
-        """The context with the actor's session, opened when it is first needed and held against other machines."""
-        if self._actor is None:
-            self._actor = self.world.open_actor(self.journal.run)
-            self._hold(self._actor)
-        return self.world.acting(self._actor)
-
-    def _hold(self, actor: Database) -> None:
-        self._refuse_elsewhere(actor)
-        key = f"aiprod-ops:{self.plan.identity.system_identifier}"
-        # A fresh run is refused at once. One that goes on may find its own dead session still ending in the server.
-        patience = _ORPHAN if any(r.kind in ("intended", "undoing") for r in self.journal.records) else 0
-        for _ in range(patience):
-            if actor.hold(key):
-                return
-            self.world.context.report("waiting for another session of this tool to end in the server")
-            self.world.context.clock.sleep(Seconds(1))
-        if not actor.hold(key):
-            self._close_actor()
-            raise Held("another run, from another machine or user, holds this instance", hint="aiprod-ops runs list")
-
-    def _refuse_elsewhere(self, actor: Database) -> None:
-        """The actor's DSN has to lead to the very database that was planned for. Raises Refused."""
-        server, planned = actor.server(), self.plan.identity
-        if (server.system_identifier, server.database) != (planned.system_identifier, planned.database):
-            self._close_actor()
-            raise Refused(
-                f"the actor is in the database {server.database} of system {server.system_identifier}, "
-                f"the plan is for {planned.database} of system {planned.system_identifier}",
-                hint="mend the actor's DSN",
-            )
-
-    def _close_actor(self) -> None:
-        if self._actor is not None:
-            self._actor.close()
-            self._actor = None
+    def _acting(self) -> Context:
+        return self._actor.context
 
     def _unknown(self, step: int, error: str) -> OutcomeUnknown:
         action = self.plan.actions[step].name if self.plan.actions else "the run"

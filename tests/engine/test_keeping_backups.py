@@ -15,8 +15,8 @@ from aiprod_ops.domain.plans import Draft
 from aiprod_ops.engine import planning
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal, runs
+from aiprod_ops.engine.last_proofs import verified_backups
 from aiprod_ops.engine.operations import Outcome, apply, resume, roll_back, undo_draft
-from aiprod_ops.engine.proving import verified_backups
 from aiprod_ops.engine.registry import find
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, OutcomeUnknown, Refused

@@ -171,6 +171,7 @@ def test_backups_are_listed_aged_and_deleted(running: tuple[Emulator, Bench]) ->
     _, bench = running
     ids = [bench.wait(bench.admin.take_backup("main")).backup_id for _ in range(2)]
     window = bench.admin.recovery_window("main")
+    assert window is not None
     assert window.earliest is not None
     assert window.latest is not None
     assert window.earliest <= window.latest

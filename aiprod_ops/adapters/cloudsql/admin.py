@@ -18,7 +18,7 @@ from aiprod_ops.adapters.cloudsql import failures
 from aiprod_ops.adapters.cloudsql.failures import Call
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import BackupRun, Instance, Operation, RecoveryWindow, moment, timestamp
-from aiprod_ops.errors import Refused, TimedOut, Unreachable
+from aiprod_ops.errors import Failed, Refused, TimedOut, Unreachable
 from aiprod_ops.units import Seconds
 
 SCOPE = "https://www.googleapis.com/auth/sqlservice.admin"
@@ -119,9 +119,12 @@ class CloudSqlAdmin:
         """Delete an instance, and its backups with it. Refused while deletion protection is on."""
         return self._change("instances.delete", name, instance=name)
 
-    def recovery_window(self, name: str) -> RecoveryWindow:
-        """The times that a clone of an instance can go back to."""
-        found = self._read("projects.instances.getLatestRecoveryTime", f"instance {name}", instance=name)
+    def recovery_window(self, name: str) -> RecoveryWindow | None:
+        """The times that a clone of an instance can go back to; None before its first backup, when Google refuses."""
+        try:
+            found = self._read("projects.instances.getLatestRecoveryTime", f"instance {name}", instance=name)
+        except Failed:
+            return None
         return RecoveryWindow(moment(found.get("earliestRecoveryTime")), moment(found.get("latestRecoveryTime")))
 
     # Backups

@@ -15,7 +15,7 @@ from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
 from aiprod_ops.adapters.local.programs import Programs, of_major, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
-from aiprod_ops.adapters.local.source import Source, read_source
+from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
@@ -95,7 +95,11 @@ class LocalPlatform:
     ) -> Iterator[tuple[Database, Restored]]:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
         ends, however that ends."""
-        source = read_source(self._connect, self._backup)
+        self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if origin is None:
+            source = read_source(self._connect, self._backup)
+        else:
+            source = last_source(self._connect, self._backup, self._copies, report)
         major = source.version // 10000
         programs = of_major(major, self._postgres_bin)
         if major != programs.major:
@@ -103,7 +107,6 @@ class LocalPlatform:
                 f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
                 hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
             )
-        self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)

@@ -1,0 +1,56 @@
+"""What the last proofs from stored backups said: kept for a runbook's own checks, and for the day when the target is
+lost."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from aiprod_ops.domain.evidence import Sealed
+from aiprod_ops.engine.evidence import Archive
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.errors import Exit
+
+
+@dataclass(frozen=True)
+class LastProof:
+    """What the last proof of the newest backup said; `refused` is empty where it holds. `copy` is how it was restored,
+    `findings` what was seen in it, `target` whose backup it was, all as the evidence has them."""
+
+    n: int
+    run: str
+    exit: int
+    ended: datetime
+    refused: dict[str, str]
+    findings: list[dict[str, Any]]
+    copy: dict[str, Any]
+    target: dict[str, str] = field(default_factory=dict)
+
+
+def keep_last(context: Context, sealed: Sealed) -> None:
+    """Keep what a proof of the newest backup said. One of an older backup, or of another moment, tells nothing of the
+    newest: it stands in the evidence alone."""
+    names = ("run", "exit", "ended", "refused", "findings", "copy", "target")
+    summary = {name: sealed.body[name] for name in names} | {"n": sealed.n}
+    context.history.keep(_name(sealed.body["runbook"]), context.clock.now(), summary)
+
+
+def said_last(context: Context, runbook: str) -> LastProof | None:
+    """The last proof by a runbook of this target's newest backup; None where there is none."""
+    kept = context.history.last(_name(runbook))
+    return msgspec.convert(kept.value, LastProof) if kept else None
+
+
+def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
+    """Ids of the stored backups of this target that a proof has restored and found in order, the oldest proof first.
+
+    From sealed evidence alone, which is neither thinned nor ends: what was altered counts for nothing.
+    """
+    found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
+    ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
+    return tuple(dict.fromkeys(str(each["copy"]["backup"]) for each in ours if each["exit"] == Exit.DONE))
+
+
+def _name(runbook: str) -> str:
+    return f"proof.{runbook}"
