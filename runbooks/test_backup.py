@@ -82,7 +82,7 @@ book = api.Runbook(
     drill_every="30 d",
     alerts=("BackupNotVerified",),
     drill_with={"control": "true"},
-    exports=("time to the first answer", "rows that would be lost, newest first", "age of the last test"),
+    exports=("time to the first answer", "what would have been lost", "age of the newest row", "age of the last test"),
 )
 
 
@@ -172,6 +172,9 @@ def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, 
     """The copy held against its source; where that is lost, against what was last seen of it."""
     if not isinstance(chosen, Compared):
         return
+    if ours.newest is not None:
+        age = (ctx.clock.now() - ours.newest).total_seconds()
+        yield Finding("age of the newest row", age, "s", id="newest")
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
@@ -201,9 +204,6 @@ def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
     yield Finding("the source does not answer", 1.0, "", warn=1, note=note, id="source")
     yield from api.around(theirs, ours)
     yield from api.plausible(theirs, ours)
-    if ours.newest is not None:
-        age = (ctx.clock.now() - ours.newest).total_seconds()
-        yield Finding("age of the newest row", age, "s", note="what was written after it is lost", id="newest")
 
 
 @book.inject
