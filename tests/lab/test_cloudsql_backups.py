@@ -1,6 +1,9 @@
 """Backups on Cloud SQL are taken, tested and told through Google's own client; a bad API day leaves nothing behind."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +203,25 @@ def test_a_killed_proof_is_resumed_by_the_name_of_its_operation(cloud: Cloud, ki
     assert sorted(names) == sorted(each["operation"] for each in kept(cloud, known, "operation-ended"))
     assert names[-1] != begun["operation"], "and then it was proven"
     assert cloud.instances() == KNOWN
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("record", [2, pytest.param(0, marks=pytest.mark.soak)])
+def test_killed_at_a_record_there_is_no_orphan(cloud: Cloud, moment: str, record: int) -> None:
+    """After the first record of an operation, and at each record until there are no more (0)."""
+    for n in [record] if record else range(1, 30):
+        words = ["-m", "aiprod_ops.cli.crash", moment, str(n), "prove", BOOK, "--wait", "0"]
+        died = subprocess.run([sys.executable, *words], env=cloud.env(), capture_output=True, text=True, cwd="/")
+        if died.returncode == 0:
+            assert n > 8, "fewer records than expected"
+            break
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        for run in cloud.unfinished():
+            done = cloud.run("resume", run)
+            assert done.exit == 0, done.said
+        assert cloud.prove().exit == 0
+        assert cloud.instances() == KNOWN
+    cloud.sound()
 
 
 def test_a_killed_backup_is_waited_for_and_not_taken_twice(cloud: Cloud) -> None:
