@@ -50,6 +50,7 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
+from aiprod_ops.actions.replication_readings import topology
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -68,6 +69,9 @@ from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, 
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
+from aiprod_ops.domain.replication import Limits as ReplicationLimits
+from aiprod_ops.domain.replication import Topology
+from aiprod_ops.domain.replication import judge as judge_replication
 from aiprod_ops.domain.retention import Retention, prunable
 from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
@@ -85,15 +89,16 @@ __all__ = [
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures",
     "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
     "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
-    "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Unreachable", "UsageSnapshot",
-    "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate",
-    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift",
-    "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals", "labelled",
-    "later", "limited", "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered",
-    "plausible", "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
-    "record_figures", "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index",
-    "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused",
-    "take_backup", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "Plan", "Proof", "Ratio", "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled",
+    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Topology",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
+    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
+    "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat",
+    "index_damage", "index_faults", "index_usage", "invariants", "is_built", "is_same", "judge_replication",
+    "keep_flips", "known_flips", "known_refusals", "labelled", "later", "limited", "lost", "migrated",
+    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
+    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
+    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
+    "show", "shown_size", "since_reset", "still_unused", "take_backup", "topology", "try_builds", "try_repairs",
+    "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

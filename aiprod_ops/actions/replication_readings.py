@@ -1,0 +1,78 @@
+"""What a primary and its standbys say of replication; a monitoring role (pg_monitor) sees all of it."""
+
+from collections.abc import Mapping
+
+from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
+from aiprod_ops.engine.runbook import Context
+from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Bytes, Seconds
+
+_NODE = """
+select pg_is_in_recovery() as is_standby,
+       (select system_identifier::text from pg_control_system()) as system_identifier,
+       coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
+         as timeline,
+       case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end as segment,
+       case when pg_is_in_recovery() then 0 else pg_current_wal_insert_lsn() - '0/0'::pg_lsn end::bigint as written,
+       coalesce(pg_last_wal_receive_lsn() - '0/0'::pg_lsn, 0)::bigint as received,
+       coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::bigint as replayed,
+       case when pg_is_in_recovery() then pg_is_wal_replay_paused() else false end as is_paused,
+       extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as silent,
+       coalesce((select concat_ws(':', sender_host, sender_port) from pg_stat_wal_receiver where status = 'streaming'),
+                '') as sender,
+       coalesce((select slot_name from pg_stat_wal_receiver), '') as slot,
+       (select jsonb_object_agg(name, setting::int) from pg_settings where name = any(%(names)s)) as settings,
+       (select coalesce(sum(conflicts), 0)::bigint from pg_stat_database) as conflicts,
+       (select count(*)::int from pg_prepared_xacts) as prepared,
+       (select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 from pg_stat_activity
+        where backend_type = 'client backend' and pid <> pg_backend_pid()) as oldest /* aiprod-ops: a node */
+"""
+_SENDERS = """
+select application_name as name, coalesce(state, '') as state, coalesce(sync_state, '') as sync,
+       coalesce(replay_lsn - '0/0'::pg_lsn, 0)::bigint as replayed, extract(epoch from replay_lag)::float8 as lag
+from pg_stat_replication order by 1, pid /* aiprod-ops: senders */
+"""
+_SLOTS = """
+select slot_name::text as name, slot_type as kind, active as is_active, coalesce(wal_status, '') as status,
+       greatest(0, coalesce(pg_current_wal_insert_lsn() - restart_lsn, 0))::bigint as retained
+from pg_replication_slots where not temporary order by 1 /* aiprod-ops: slots */
+"""
+
+
+def topology(ctx: Context) -> Topology:
+    """Ask the target and its replicas. Who does not answer is named with the reason."""
+    silent: dict[str, str] = {}
+    primary: Node | None = None
+    others: list[Node] = []
+    senders: tuple[Sender, ...] = ()
+    slots: tuple[Slot, ...] = ()
+    try:
+        first = read_node(ctx.db, ctx.target.name)
+        if first.is_standby:
+            others.append(first)
+        else:
+            primary = first
+            senders = tuple(Sender(**row) for row in ctx.db.query(_SENDERS))
+            slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in ctx.db.query(_SLOTS))
+    except Unreachable as error:
+        silent["primary"] = error.message
+    for name, replica in ctx.replicas.items():
+        try:
+            others.append(read_node(replica, name))
+        except OpsError as error:
+            silent[name] = error.told
+    free = ctx.platform.free() if primary is not None else None
+    return Topology(primary, tuple(others), senders, slots, silent, free)
+
+
+def read_node(database: Database, name: str) -> Node:
+    """What one server says of itself."""
+    row: Mapping[str, object] = database.query(_NODE, {"names": list(NOT_LOWER)})[0]
+    values = dict(row)
+    segment = str(values.pop("segment"))
+    if segment:  # of a primary that was promoted the last checkpoint may still be of the timeline before
+        values["timeline"] = int(segment[:8], 16)
+    silent = values.pop("silent")
+    oldest = Seconds(float(str(values.pop("oldest"))))
+    return Node(name=name, silent=None if silent is None else Seconds(float(str(silent))), oldest=oldest, **values)  # type: ignore[arg-type]
