@@ -1,0 +1,287 @@
+"""Primary and standbys on this machine: fenced, promoted, repointed and brought back with PostgreSQL's own programs.
+
+Each step looks at what is there first, so a switchover that was killed anywhere is finished by doing it again. There are
+never two that write: the old primary is stopped with all its processes, and marked a standby on its disk, before another
+is promoted; until then it can serve again.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from psycopg2.extensions import parse_dsn
+
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
+from aiprod_ops.ports import Database, Rows
+from aiprod_ops.units import Seconds
+
+_SIGNAL = "standby.signal"
+_IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
+_STREAMS = """
+select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams
+/* aiprod-ops: whether a standby streams */
+"""
+_REPLAYED = "select pg_last_wal_replay_lsn() > %(lsn)s::pg_lsn as has_it /* aiprod-ops: the shutdown checkpoint */"
+_SLOT = """
+select pg_create_physical_replication_slot(%(slot)s, true)
+where not exists (select from pg_replication_slots where slot_name = %(slot)s) /* aiprod-ops: a slot for a standby */
+"""
+_DROP = """
+select pg_drop_replication_slot(slot_name) from pg_replication_slots
+where slot_type = 'physical' and not active and slot_name = any(%(slots)s) /* aiprod-ops: slots of former standbys */
+"""
+_OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: pg_rewind takes the source's
+_PAUSE = 0.005  #: between two looks while nobody can write
+
+
+@dataclass(frozen=True)
+class Member:
+    """One server of the cluster. `admin` is a superuser's DSN that leads to it alone; `upstream` is what a standby needs
+    beside host and port to stream from it (user, passfile). Its slot and application name are its own name."""
+
+    name: str
+    server: PostgresServer
+    admin: str
+    upstream: str
+
+
+class LocalCluster:
+    """`connect` opens a session that may write, with a DSN."""
+
+    def __init__(self, members: Mapping[str, Member], connect: Callable[[str], Database]) -> None:
+        self._members, self._connect = dict(members), connect
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._members)
+
+    # What is there
+
+    def is_standby(self, name: str) -> bool | None:
+        """Whether a member is in recovery; None where it does not answer."""
+        try:
+            return bool(self._ask(name, _IS_STANDBY)[0]["is_standby"])
+        except (Unreachable, Failed, TimedOut):
+            return None
+
+    def is_fenced(self, name: str) -> bool:
+        """Whether nothing of a member lives, or it is a standby: it cannot acknowledge a write."""
+        return not self._living(name) or self.is_standby(name) is True
+
+    # What is done
+
+    def prepare(self, old: str, new: str) -> None:
+        """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one of
+        them may have what the new one lacks, and diverge for good."""
+        self._ask(old, "checkpoint /* aiprod-ops: before a switchover */")
+        for name in self._standbys():
+            if name not in (old, new):
+                self.follow(name, new)
+
+    def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
+        """Exchange the roles; nothing that was acknowledged is lost. Raises Failed where the new one does not come as far
+        in time: then the old one serves again, and nothing has changed."""
+        if self.is_standby(new) is False and self.is_fenced(old):
+            return
+        with self._session(new) as standby:
+            try:
+                self.fence(old, patience)
+                report(f"{old} is fenced")
+                self._await_all(old, standby, patience)
+                report(f"{new} has all of it")
+                self._promote(standby, patience)
+            except OpsError:
+                if self._is_unpromoted(new):
+                    self.serve_again(old)
+                raise
+
+    def fail_over(self, old: str, new: str, patience: Seconds) -> None:
+        """Promote a standby in the place of a primary that is lost, which is fenced first. What the standby has not
+        received is lost."""
+        if self.is_standby(new) is False:
+            return
+        self.kill(old)
+        for name in self._standbys():
+            if name not in (old, new):
+                self.follow(name, new)
+        with self._session(new) as standby:
+            self._promote(standby, patience)
+
+    def fence(self, name: str, patience: Seconds) -> None:
+        """Stop a primary: its standbys get all that it wrote, and its last record. Raises Failed where it does not end in
+        time, or anything of it lives on; then it is as it was, or stopping."""
+        member = self._members[name]
+        (member.server.data / _SIGNAL).touch(mode=0o600)  # whoever starts it gets a standby
+        member.server.programs.hand_over(member.server.data / _SIGNAL)
+        if (pid := member.server.pid) is not None and member.server.is_running():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)  # a fast shutdown. Source: PostgreSQL manual, "Shutting Down the Server"
+        deadline = time.monotonic() + patience
+        while member.server.is_running() or self._living(name):
+            if time.monotonic() > deadline:
+                raise Failed(f"{name} has not stopped after {patience:g} s")
+            time.sleep(_PAUSE)
+
+    def kill(self, name: str) -> None:
+        """End a primary that may be frozen or half dead: its postmaster and every process of it, with SIGKILL."""
+        member = self._members[name]
+        if member.server.data.is_dir():
+            (member.server.data / _SIGNAL).touch(mode=0o600)
+            member.server.programs.hand_over(member.server.data / _SIGNAL)
+        deadline = time.monotonic() + 10
+        while living := self._living(name):
+            for pid in living:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise Failed(f"processes of {name} do not end, even when killed: {', '.join(map(str, living))}")
+            time.sleep(_PAUSE)
+
+    def serve_again(self, name: str) -> None:
+        """Take the fence away from a primary that nobody has replaced."""
+        member = self._members[name]
+        others = [each for each in self._members if each != name and self.is_standby(each) is False]
+        if others:
+            raise Refused(f"{name} stays fenced: {', '.join(others)} takes writes")
+        if member.server.is_running():
+            self.kill(name)
+        (member.server.data / _SIGNAL).unlink(missing_ok=True)
+        self._configure(name, {"primary_conninfo": "", "primary_slot_name": ""})
+        member.server.start()
+        for other in self._standbys():
+            self.follow(other, name)
+
+    def follow(self, name: str, upstream: str) -> None:
+        """Let a standby stream from another member, at once where it runs."""
+        member = self._members[name]
+        self._ask(upstream, _SLOT, {"slot": name})
+        settings = {"primary_conninfo": self._conninfo(name, upstream), "primary_slot_name": name}
+        if member.server.is_running():
+            with self._session(name) as session:
+                for setting, value in settings.items():
+                    session.execute(f"alter system set {setting} = '{value.replace(chr(39), chr(39) * 2)}'")
+                session.query("select pg_reload_conf() /* aiprod-ops */")
+        else:
+            self._configure(name, settings)
+            (member.server.data / _SIGNAL).touch(mode=0o600)
+            member.server.programs.hand_over(member.server.data / _SIGNAL)
+            member.server.start()
+
+    def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None] = lambda _: None) -> None:
+        """Bring a fenced primary back as a standby: as it is, else rewound, else copied anew."""
+        if self.streams(old, new):
+            return
+        for way in (self._as_it_is, self._rewound, self._copied):
+            report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
+            try:
+                way(old, new)
+                self._await_streaming(old, new, patience)
+            except (Failed, TimedOut, Unreachable):
+                self.kill(old)
+                continue
+            self._ask(old, _DROP, {"slots": list(self._members)})
+            return
+        raise Failed(f"{old} does not stream from {new}", hint=f"look into {self._members[old].server.log}")
+
+    def streams(self, name: str, upstream: str) -> bool:
+        """Whether a member streams from another now."""
+        try:
+            return self.is_standby(name) is True and bool(self._ask(upstream, _STREAMS, {"name": name})[0]["streams"])
+        except (Unreachable, Failed, TimedOut):
+            return False
+
+    # Details
+
+    def _as_it_is(self, old: str, new: str) -> None:
+        self.follow(old, new)
+
+    def _rewound(self, old: str, new: str) -> None:
+        member = self._members[old]
+        source = self._members[new]
+        self.kill(old)
+        conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
+        arguments = [f"--target-pgdata={member.server.data}", f"--source-server={source.admin}"]
+        # A server that was killed is recovered first, alone, and stopped: pg_rewind does that by itself.
+        (member.server.data / _SIGNAL).unlink(missing_ok=True)
+        member.server.programs.run("pg_rewind", *arguments, cwd=member.server.data.parent)
+        for each, content in conf.items():
+            (member.server.data / each).write_bytes(content)
+        (member.server.data / _SIGNAL).touch(mode=0o600)
+        member.server.programs.hand_over(member.server.data)
+        self.follow(old, new)
+
+    def _copied(self, old: str, new: str) -> None:
+        raise Failed("not there yet")
+
+    def _promote(self, standby: Database, patience: Seconds) -> None:
+        standby.query("select pg_promote(false) /* aiprod-ops */")
+        deadline = time.monotonic() + patience
+        while standby.query(_IS_STANDBY)[0]["is_standby"]:
+            if time.monotonic() > deadline:
+                raise TimedOut(f"the promotion has not ended after {patience:g} s")
+            time.sleep(_PAUSE)
+
+    def _is_unpromoted(self, name: str) -> bool:
+        """A promotion takes the signal file away before it lets anybody write: while it is there, nobody was let."""
+        return (self._members[name].server.data / _SIGNAL).exists() and self.is_standby(name) is not False
+
+    def _await_all(self, old: str, standby: Database, patience: Seconds) -> None:
+        """Wait until a standby has replayed the last record of a stopped primary: then it lacks nothing."""
+        server = self._members[old].server
+        said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
+        if found is None or "shut down" not in said:
+            raise Failed(f"{old} was not shut down cleanly")
+        deadline = time.monotonic() + patience
+        while not standby.query(_REPLAYED, {"lsn": found[1]})[0]["has_it"]:
+            if time.monotonic() > deadline:
+                raise Failed(f"the new primary has not replayed {found[1]} after {patience:g} s")
+            time.sleep(_PAUSE)
+
+    def _await_streaming(self, name: str, upstream: str, patience: Seconds) -> None:
+        deadline = time.monotonic() + patience
+        while not self.streams(name, upstream):
+            if time.monotonic() > deadline or not self._members[name].server.is_running():
+                raise Failed(f"{name} does not stream from {upstream}")
+            time.sleep(0.05)
+
+    def _configure(self, name: str, settings: Mapping[str, str]) -> None:
+        """What `ALTER SYSTEM` would write, for a server that is stopped."""
+        path = self._members[name].server.data / "postgresql.auto.conf"
+        kept = [line for line in path.read_text().splitlines() if line.partition("=")[0].strip() not in settings]
+        lines = [f"{setting} = '{value.replace(chr(39), chr(39) * 2)}'" for setting, value in settings.items() if value]
+        path.write_text("".join(f"{line}\n" for line in [*kept, *lines]))
+        self._members[name].server.programs.hand_over(path)
+
+    def _conninfo(self, name: str, upstream: str) -> str:
+        server = self._members[upstream].server
+        host = parse_dsn(self._members[upstream].admin).get("host", "")
+        return f"host={_quoted(host)} port={server.port} {self._members[name].upstream} application_name={name}".strip()
+
+    def _standbys(self) -> list[str]:
+        return [name for name in self._members if self.is_standby(name)]
+
+    def _living(self, name: str) -> list[int]:
+        return [each.pid for each in processes.below(self._members[name].server.data)]
+
+    @contextmanager
+    def _session(self, name: str) -> Iterator[Database]:
+        session = self._connect(self._members[name].admin)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def _ask(self, name: str, sql: str, values: Mapping[str, object] | None = None) -> Rows:
+        with self._session(name) as session:
+            return session.query(sql, values or {})
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,71 @@
+"""Which replica may become the primary, and why each other may not.
+
+A candidate streams from this primary now: a replica that does not may lack everything since it stopped, whatever lag it
+tells. Source: measured on a cluster whose replicas were not streaming, where a forced switchover lost every row.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aiprod_ops.domain.replication import Node, Topology, lower_settings
+from aiprod_ops.units import Bytes, Seconds, show
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica, and what speaks against it; nothing does where `against` is empty."""
+
+    node: Node
+    behind: Bytes | None
+    against: tuple[str, ...]
+
+
+def planned(seen: Topology, most: Bytes) -> list[Candidate]:
+    """All replicas for a switchover, the best first: those that may, by how little they are behind."""
+    if seen.primary is None:
+        return [Candidate(each, None, ("the primary does not answer",)) for each in seen.standbys]
+    found = [
+        Candidate(each, seen.behind(each), tuple(_against(seen, seen.primary, each, most))) for each in seen.standbys
+    ]
+    return sorted(found, key=lambda each: (bool(each.against), each.behind, each.node.name))
+
+
+def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator[str]:
+    if node.system_identifier != primary.system_identifier:
+        yield "it is of another system"
+    elif node.timeline != primary.timeline:
+        yield f"it is on timeline {node.timeline}, the primary on {primary.timeline}"
+    if not node.sender:
+        yield "it does not stream now"
+    if node.is_paused:
+        yield "its replay is paused"
+    if (behind := seen.behind(node)) is not None and behind > most:
+        yield f"it is {show(behind, 'B')} behind, more than {show(most, 'B')}"
+    yield from (f"it has a lower setting: {each}" for each in lower_settings(primary, node))
+
+
+def unplanned(seen: Topology) -> list[Candidate]:
+    """All replicas for a failover, the most advanced first: what it has not received is lost."""
+    furthest = max((each.received for each in seen.standbys), default=0)
+    systems = {each.system_identifier for each in seen.standbys}
+    newest = max((each.timeline for each in seen.standbys), default=0)
+    found = []
+    for node in seen.standbys:
+        against = []
+        if len(systems) > 1:
+            against.append("the replicas are of different systems")
+        if node.timeline < newest:
+            against.append(f"it is on timeline {node.timeline}, another on {newest}")
+        if node.received < furthest:
+            against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
+        found.append(Candidate(node, Bytes(furthest - node.received), tuple(against)))
+    return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a failover may lose at the most: acknowledged writes of the last `seconds`, `size` bytes of WAL where that is
+    known (None where it is not)."""
+
+    seconds: Seconds | None
+    size: Bytes | None
