@@ -1,10 +1,11 @@
 """Restore the newest backup into a disposable instance, look at every row of it, and throw it away.
 
 A backup that was never restored is a hope. `aiprod-ops prove test-backup` restores the newest one, with the WAL that is
-kept beside it, starts it, and looks: is every file what its manifest says, is every heap and every b-tree whole, are
-schema revision, extensions, roles and rows those of the source, does a write work? How long it took is held against the
-RTO, what would have been lost against the RPO. Nothing but the disposable instance is changed, so no approval is asked
-for: schedule it. An instance that a killed test left is removed by the next one.
+kept beside it, starts it, and looks: is every file what its manifest says, is every heap and every b-tree whole, has
+each b-tree every row of its table, are schema revision, extensions, roles and rows those of the source, does a write
+work? How long it took is held against the RTO, what would have been lost against the RPO. Nothing but the disposable
+instance is changed, so no approval is asked for: schedule it. An instance that a killed test left is removed by the
+next one.
 
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
@@ -43,7 +44,7 @@ class Params:
 
     backup: str = ""  #: the backup's id; the newest by default
     at: str = ""  #: the moment to recover to, as 2026-03-01T12:00:00Z; as far as the WAL reaches by default
-    compare: Bytes = api.promise("backups.compare")  #: rows of larger tables are counted, not added up
+    compare: Bytes = api.promise("backups.compare")  #: larger tables are counted, not compared
     wait: Seconds = Seconds(60)  #: for the WAL of this moment to be kept, so that rows can be compared at one moment
     control: bool = False  #: damage the copy at the end, and want it to be noticed
     rto: Seconds = api.promise("backups.rto")  #: from the beginning of the restore to the first answer
@@ -143,11 +144,16 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     """Look at pages and rows side by side; then write; then, if asked, do damage and see whether it is noticed."""
     restored, chosen = copy.restored, copy.origin
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
-    with api.later(lambda: copy.context.platform.damage(restored.name)) as damage:
+    api.install_amcheck(copy.db)  # here, not by two at the same time
+    with (
+        api.later(lambda: copy.context.platform.damage(restored.name)) as damage,
+        api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
+    ):
         ours = api.figures([copy.db], params.compare, copy.context.report)
-        damaged = damage.wait()
+        damaged, rows = damage.wait(), lacking.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
+    findings.append(rows)
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:

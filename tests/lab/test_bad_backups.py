@@ -155,6 +155,60 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     assert site.prove().exit == 0, "the stored backup is as it was"
 
 
+WITHOUT_ROWS = (
+    "CREATE TABLE t (id int)",
+    "CREATE INDEX t_id ON t (id)",
+    "UPDATE pg_index SET indisready = false WHERE indexrelid = 't_id'::regclass",
+    "INSERT INTO t SELECT generate_series(1, 3000)",
+    "UPDATE pg_index SET indisready = true WHERE indexrelid = 't_id'::regclass",
+)
+
+
+def retaken(site: Site, *statements: str) -> None:
+    """The one stored backup is of the server after these statements."""
+    for text in statements:
+        site.bench.sql(text)
+    shutil.rmtree(site.newest)
+    site.repository().take("retaken")
+
+
+def compared(done: Done) -> dict[str, Any]:
+    (found,) = [each for each in done.json()["findings"] if each["metric"] == "indexes that lack rows"]
+    return dict(found)
+
+
+def test_an_index_that_lacks_rows_is_named(site: Site) -> None:
+    """Every file is as it was, every page in order: only the table tells."""
+    retaken(site, *WITHOUT_ROWS)
+    why = site.disproved()
+    assert why.startswith("1 public.t_id: "), why
+    assert "lacks matching index tuple" in why
+
+
+def test_the_index_of_a_large_table_is_not_compared_and_that_is_told(site: Site) -> None:
+    retaken(site, *WITHOUT_ROWS)
+    done = site.prove("--compare", "64 kB", "-o", "json")
+    assert done.exit == 0, done.said
+    assert compared(done)["note"] == "0 b-trees have each row; 3 of tables beyond 64.0 kB are not compared"
+
+
+def test_an_expression_that_needs_a_search_path_gives_no_alarm(site: Site) -> None:
+    """amcheck computes its keys under a search_path of its own, where `short` is not."""
+    retaken(
+        site,
+        "CREATE FUNCTION short(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT left($1, 3)'",
+        "CREATE FUNCTION key(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN short($1); END'",
+        "CREATE TABLE keyed (name text)",
+        "CREATE INDEX keyed_key ON keyed (key(name))",
+        "INSERT INTO keyed SELECT md5(g::text) FROM generate_series(1, 100) g",
+        "DROP EXTENSION IF EXISTS amcheck",
+    )
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+    assert (compared(done)["status"], compared(done)["value"]) == ("OK", 0)
+    assert "2 b-trees have each row; 1 cannot be compared (public.keyed_key: " in compared(done)["note"]
+
+
 def truncated(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 8192)
