@@ -205,8 +205,9 @@ class Platform(Protocol):
         Raises Failed (with the revision and its complaint), TimedOut, or ConfigurationError where no server can be had.
         """
 
-    def control(self, name: str) -> list[str]:
-        """Do damage to the copy of this name, which is of no use any more, and answer what noticed it, in words."""
+    def control(self, name: str) -> Mapping[str, str]:
+        """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
+        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""

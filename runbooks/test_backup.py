@@ -12,12 +12,13 @@ backups is judged by `check backups`.
 
 `--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
 backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
-damages the copy at the end, and wants the damage to be noticed: a test that cannot fail proves nothing.
+damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
+nothing.
 
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -157,11 +158,17 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        noticed = copy.context.platform.control(restored.name)
-        note = "; ".join(noticed) or "a byte was flipped, and nothing said so: this test proves nothing"
-        findings.append(Finding("damage that was not noticed", float(not noticed), "", crit=1, note=note))
+        findings.append(_noticed(copy.context.platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
     return Proof((), notes=tuple(steps), findings=tuple(findings))
+
+
+def _noticed(said: Mapping[str, str]) -> Finding:
+    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for."""
+    missed = [who for who, words in said.items() if not words]
+    heard = "; ".join(words if words.startswith(who) else f"{who}: {words}" for who, words in said.items())
+    note = f"{' and '.join(missed)} said nothing: this test proves nothing" if missed else heard
+    return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
 
 
 def _beside(ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:

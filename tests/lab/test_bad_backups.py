@@ -155,6 +155,42 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     assert site.prove().exit == 0, "the stored backup is as it was"
 
 
+def test_the_control_is_of_the_backup_that_was_restored(site: Site) -> None:
+    """Of the newest nothing could be made: it is not asked for."""
+    older = site.newest
+    time.sleep(1.1)  # a name has whole seconds
+    newest = site.backups / site.repository().take("newest")
+    shutil.rmtree(newest / "base")
+    done = site.prove("--control", "true", "--backup", older.name)
+    assert done.exit == 0, done.said
+
+
+def test_the_control_needs_no_checksums_of_pages(site: Site) -> None:
+    site.server.stop()
+    site.server.programs.run("pg_checksums", "--disable", f"--pgdata={site.server.data}", cwd=site.server.data)
+    site.server.start()
+    shutil.rmtree(site.newest)
+    site.repository().take("unchecked")
+    done = site.prove("--control", "true")
+    assert done.exit == 0, done.said
+
+
+@pytest.mark.parametrize("silent", ["pg_amcheck", "pg_verifybackup"])
+def test_each_half_of_the_control_has_to_notice(site: Site, silent: str) -> None:
+    package = find().bin.parents[1]
+    for each in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(each, site.folder / each.name, symlinks=True)
+    broken = site.folder / find().bin.relative_to(package.parent) / silent
+    broken.write_text("#!/bin/sh\nexit 0\n")
+    config = site.folder / "silent.toml"
+    config.write_text(site.bench.config.read_text() + f'postgres_bin = "{broken.parent}"\n')
+    done = site.prove("--config", str(config), "--control", "true", "-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"] == {
+        "damage that was not noticed": f"1 {silent} said nothing: this test proves nothing",
+    }
+
+
 WITHOUT_ROWS = (
     "CREATE TABLE t (id int)",
     "CREATE INDEX t_id ON t (id)",
@@ -281,7 +317,7 @@ def test_the_spare_may_be_on_another_disk(site: Site) -> None:
     if spare.parent.stat().st_dev == site.backups.stat().st_dev:
         pytest.skip("there is no second file system here")
     before = {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
-    assert "hecksum" in site.repository().refusal(spare)
+    assert "hecksum" in site.repository().refusal(site.newest.name, spare)
     assert not spare.exists()
     assert before == {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
 

@@ -38,6 +38,8 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 class FolderRepository:
     """Base backups below a folder. `backup` is a DSN that may replicate, without a password; `env` carries it."""
 
+    verifier = "pg_verifybackup"
+
     def __init__(
         self, programs: Programs, folder: Path, archive: Path | None, backup: str, env: Mapping[str, str] | None = None
     ) -> None:
@@ -181,9 +183,9 @@ class FolderRepository:
         settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
         return Fetched(chosen, tuple(checks), settings, segments if to_the_end(settings) else ())
 
-    def refusal(self, spare: Path) -> str:
+    def refusal(self, backup: str, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
-        source = self._folder / self._chosen(Origin())
+        source = self._folder / self._chosen(Origin(backup))
         _copy(source, spare, _link, without="")
         victim = max(
             (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
@@ -194,7 +196,7 @@ class FolderRepository:
         try:
             PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
         except Failed as error:
-            return error.message
+            return error.message if str(victim.relative_to(spare)) in error.message else ""
         finally:
             shutil.rmtree(spare)
         return ""

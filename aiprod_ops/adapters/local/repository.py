@@ -29,6 +29,10 @@ class Fetched:
 class Repository(Backups, Protocol):
     """Backups that can be fetched to this machine."""
 
+    @property
+    def verifier(self) -> str:
+        """What refuses a damaged one."""
+
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         """Fill the copy's empty data directory. Raises Refused where there is no such backup, Failed where it is
         damaged."""
@@ -39,9 +43,9 @@ class Repository(Backups, Protocol):
     def size(self, origin: Origin) -> Bytes:
         """What the restored data directory takes."""
 
-    def refusal(self, spare: Path) -> str:
-        """Damage a spare of the newest stored backup, made in a folder that is not there yet, and answer in what words
-        it is refused; '' where it is not."""
+    def refusal(self, backup: str, spare: Path) -> str:
+        """Damage a spare of a stored backup, made in a folder that is not there yet, and answer in what words it is
+        refused; '' where it is not, or for another reason."""
 
 
 def check_label(label: str) -> None:
