@@ -57,6 +57,8 @@ def test_those_that_rest_on_others(site: Site) -> None:
     assert set(incremental.rests_on) == {full.id, differential.id}
     marks, _, backup = site.restored(Origin())
     assert (marks, backup) == (["a", "b"], incremental.id)
+    # The negative control damages what a restore of just this one reads, wherever that is kept.
+    assert "the spare cannot be restored" in site.repository.refusal(incremental.id, site.folder / "spare")
     with pytest.raises(Refused, match=r"2 backups rest on .*F: ") as caught:
         site.repository.remove(full.id)
     assert caught.value.hint == "remove them first"

@@ -111,7 +111,7 @@ def test_the_negative_control(site: Site) -> None:
     stored = site.stored(site.backups[1], "jobs")
     before = stored.read_bytes()
     spare = site.folder / "spare"
-    assert re.search("hecksum|decompressionFailed", site.repository.refusal(spare))
+    assert re.search("hecksum|decompressionFailed", site.repository.refusal(site.backups[1], spare))
     assert not spare.exists()
     assert stored.read_bytes() == before
 

@@ -152,7 +152,7 @@ class CloudSqlPlatform:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
         return amcheck(self._standing[name], self._postgres_bin)
 
-    def control(self, name: str) -> list[str]:
+    def control(self, name: str) -> dict[str, str]:
         """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""
         database = self._connect(self._standing[name])
         try:
@@ -163,7 +163,7 @@ class CloudSqlPlatform:
             is_noticed = database.query(_SUM, names=names)[0]["sum"] != before
         finally:
             database.close()
-        return [f"the sum over the rows of {table}: one row less"] if is_noticed else []
+        return {f"the sum over the rows of {table}": "one row less" if is_noticed else ""}
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
