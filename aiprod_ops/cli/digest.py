@@ -127,7 +127,7 @@ def _followed(places: Sequence[str], wanted: "Wanted", reads: "Reads", printed: 
 
 @contextmanager
 def _asked_to_end() -> Iterator[Event]:
-    """Set by the first Ctrl-C: an exception in the middle of a block would lose what is in it. The second one raises."""
+    """Set by the first Ctrl-C: an exception in the middle of a block would lose what is in it. The second raises."""
     asked = Event()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
