@@ -312,6 +312,43 @@ def test_an_odd_folder_hides_no_good_backup(site: Site, content: str) -> None:
     assert site.prove().exit == 0
 
 
+INCOMPLETE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a manifest of nothing": (lambda path: (path / "backup_manifest").write_text("{}"), "it lists no files"),
+    "a manifest that is no JSON": (lambda path: truncated(path / "backup_manifest"), "its manifest cannot be read"),
+    "a folder for a manifest": (lambda path: foldered(path / "backup_manifest"), "its manifest cannot be read"),
+    "no backup_label": (lambda path: (path / "backup_label").unlink(), "it has no backup_label"),
+    "another backup_label": (lambda path: (path / "backup_label").write_bytes(b"\xff"), "where its WAL begins"),
+    "no pg_control": (lambda path: (path / "global" / "pg_control").unlink(), "it has no global/pg_control"),
+}
+
+
+def foldered(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_one_spoiled_backup_hides_no_other(site: Site, case: str) -> None:
+    spoil, words = INCOMPLETE[case]
+    good = site.newest.name
+    time.sleep(1.1)  # a name has whole seconds
+    spoiled = site.backups / site.repository().take("spoiled")
+    site.switch()
+    spoil(spoiled)
+    check = site.bench.run("check", "backups", "-o", "json")
+    findings = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert check.exit == 1, check.said
+    assert findings["newest"]["note"].startswith(good)
+    assert findings["failed"]["status"] == "WARNING"
+    assert spoiled.name in findings["failed"]["note"]
+    assert words in findings["failed"]["note"]
+    done = site.prove("-o", "json")
+    assert (done.exit, done.json()["copy"]["backup"]) == (0, good), done.said
+    done = site.prove("--backup", spoiled.name, "-o", "json")
+    assert done.exit == 10, done.said
+    assert words in done.json()["refused"][f"backup {spoiled.name}"]
+
+
 def test_the_spare_may_be_on_another_disk(site: Site) -> None:
     spare = Path("/dev/shm") / f"ops-spare-{os.getpid()}"
     if spare.parent.stat().st_dev == site.backups.stat().st_dev:
