@@ -125,7 +125,8 @@ class Database(Protocol):
 class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
-    Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step.
+    Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
+    says why it could not be taken further than the backup's own end, although WAL was to be kept.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Restored:
     checks: tuple[str, ...]
     backup: str = ""
     phases: Mapping[str, Seconds] = field(default_factory=dict)
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings.append(rows)
+    findings += _unarchived(copy, params)
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
@@ -169,6 +170,16 @@ def _noticed(said: Mapping[str, str]) -> Finding:
     heard = "; ".join(words if words.startswith(who) else f"{who}: {words}" for who, words in said.items())
     note = f"{' and '.join(missed)} said nothing: this test proves nothing" if missed else heard
     return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
+
+
+def _unarchived(copy: Copy, params: Params) -> Iterator[Finding]:
+    """Without the WAL that was to be kept, all since the backup's own end would be lost: rows may not tell how much."""
+    if copy.restored.lacks:
+        ctx, name = copy.context, copy.restored.backup
+        ended = next((each.taken for each in ctx.platform.backups.listed() if each.id == name), None)
+        age = max(0.0, (ctx.clock.now() - ended).total_seconds()) if ended else None
+        metric = "what would have been lost since the end of the backup"
+        yield Finding(metric, age, "s", 0, 2 * params.rpo, copy.restored.lacks, id="archive")
 
 
 def _beside(ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:

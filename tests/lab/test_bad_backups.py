@@ -349,6 +349,46 @@ def test_one_spoiled_backup_hides_no_other(site: Site, case: str) -> None:
     assert words in done.json()["refused"][f"backup {spoiled.name}"]
 
 
+def unarchived(site: Site, first: str = "") -> None:
+    """Nothing from this segment on is in the archive, and nothing comes."""
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER SYSTEM SET archive_command = '/bin/false'")
+    admin.sql("SELECT pg_reload_conf()")
+    for each in site.archive.iterdir():
+        if each.name >= first:
+            each.unlink()
+    then = time.time() - 60
+    os.utime(site.newest / "backup_manifest", (then, then))
+
+
+@pytest.mark.parametrize(
+    ("is_empty", "note"), [(True, "nothing is archived"), (False, "nothing is archived from 0000")]
+)
+def test_an_archive_that_got_nothing_is_told(site: Site, is_empty: bool, note: str) -> None:
+    """However young the backup is, the promise to recover to any moment is broken; the backup itself is tested."""
+    label = (site.newest / "backup_label").read_text().split("(file ")[1][:24]
+    (site.archive / f"{label[:-2]}00").write_bytes(bytes(16 << 20))
+    unarchived(site, "" if is_empty else label)
+    check = site.bench.run("check", "backups", "-o", "json")
+    assert check.exit == 2, check.said
+    (broken,) = [each for each in check.json()["checks"][0]["findings"] if each["id"] == "archive"]
+    assert (broken["status"], broken["note"].startswith(note)) == ("CRITICAL", True)
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+    (lost,) = [each for each in done.json()["findings"] if each["id"] == "archive"]
+    assert (lost["status"], lost["note"].startswith(note)) == ("WARNING", True)
+    assert 60 <= lost["value"] < 600
+
+
+def test_what_an_empty_archive_loses_is_held_against_the_rpo(site: Site) -> None:
+    unarchived(site)
+    done = site.prove("--rpo", "10 s", "-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"]["what would have been lost since the end of the backup"].endswith(
+        " nothing is archived"
+    )
+
+
 def test_the_spare_may_be_on_another_disk(site: Site) -> None:
     spare = Path("/dev/shm") / f"ops-spare-{os.getpid()}"
     if spare.parent.stat().st_dev == site.backups.stat().st_dev:

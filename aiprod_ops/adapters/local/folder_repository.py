@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from aiprod_ops.units import Bytes
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
 _PART, _GOING = ".part", ".going"
 _MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
+_ON_ITS_WAY = timedelta(seconds=5)  #: so long may the last WAL of a backup take into the archive
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -107,6 +108,7 @@ class FolderRepository:
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
             recovers_to=able[-1][1] if able else None,
+            lacks=self._lacks(good[-1]),
             room=room,
         )
 
@@ -195,7 +197,7 @@ class FolderRepository:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
         settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
         archived = segments if to_the_end(settings) else ()
-        return Fetched(chosen.id, tuple(checks), settings, archived)
+        return Fetched(chosen.id, tuple(checks), settings, archived, lacks=self._lacks(chosen))
 
     def refusal(self, backup: str, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
@@ -244,6 +246,11 @@ class FolderRepository:
         """The first segment that it needs, and those in it: what was written while it was taken is part of it."""
         path = self._folder / backup
         return _first_segment(path), [each.name for each in (path / "pg_wal").glob("*")]
+
+    def _lacks(self, backup: Backup) -> str:
+        """Why the archive does not lead on from a backup; '' where there is to be none."""
+        is_new = datetime.now(UTC) - backup.taken < _ON_ITS_WAY
+        return self._archive.lacks(*self._wal_of(backup.id), is_new=is_new) if self._archive else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
         return check_replayed(database, fetched.archived)

@@ -128,7 +128,8 @@ class LocalPlatform:
                 phases = {"restore": fetching, "start and recovery": Seconds(seconds - fetching)}
                 dsn = server.dsn(source.superuser, self._database or source.database)
                 self._standing[name] = _Standing(server, dsn, fetched.backup)
-                yield database, Restored(name, seconds, _size(folder), tuple(checks), fetched.backup, phases)
+                size = _size(folder)
+                yield database, Restored(name, seconds, size, tuple(checks), fetched.backup, phases, fetched.lacks)
         finally:
             self._standing.pop(name, None)
             delete(folder)

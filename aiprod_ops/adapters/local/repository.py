@@ -24,6 +24,7 @@ class Fetched:
     settings: Mapping[str, str] = field(default_factory=dict)
     archived: tuple[str, ...] = ()  #: WAL segments that have to be replayed
     tablespaces: tuple[Path, ...] = ()  #: where they are now
+    lacks: str = ""  #: why no WAL takes it further than its own end, although some was to be kept
 
 
 class Repository(Backups, Protocol):
