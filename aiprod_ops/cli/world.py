@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -132,6 +133,7 @@ def _platform(settings: Settings, target: Target, operations: Operations) -> Pla
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         longest=longest,
+        known=settings.state / "sources" / f"{quote(target.name, safe='@:')}.json",
         repository=_repository(target, dsn) if target.backups else None,
     )
 

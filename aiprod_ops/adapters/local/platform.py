@@ -66,7 +66,8 @@ class LocalPlatform:
 
     `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
     target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none). `longest`
-    bounds the recovery of a copy from the `repository` of stored backups.
+    bounds the recovery of a copy from the `repository` of stored backups; `known` is the file in which is kept what the
+    source last said of itself, for the day when it is lost.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LocalPlatform:
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
         repository: Repository | None = None,
+        known: Path | None = None,
         longest: Seconds = LONGEST,
     ) -> None:
         self._backup = backup
@@ -87,7 +89,7 @@ class LocalPlatform:
         self._connect = connect
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
-        self._repository = repository
+        self._repository, self._known = repository, known
         self._longest = longest
         self._standing: dict[str, _Standing] = {}
 
@@ -107,10 +109,10 @@ class LocalPlatform:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
         ends, however that ends."""
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if origin is None:
+        if origin is None or self._known is None:
             source = read_source(self._connect, self._backup)
         else:
-            source = last_source(self._connect, self._backup, self._copies, report)
+            source = last_source(self._connect, self._backup, self._known, report)
         major = source.version // 10000
         programs = of_major(major, self._postgres_bin)
         if major != programs.major:
