@@ -109,7 +109,8 @@ def _replicas(target: Target) -> dict[str, Database]:
     return {name: _connect(each, "probe", "aiprod-ops") for name, each in named.items()}
 
 
-def _platform(settings: Settings, target: Target, operations: Operations) -> Platform:
+def platform_of(settings: Settings, target: Target, operations: Operations) -> Platform:
+    """The platform that a target is on."""
     from aiprod_ops.adapters.local.platform import LocalPlatform
 
     identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
@@ -200,7 +201,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     with Progress(quiet=quiet) as report:
         store, operations = _store(settings), OperationLog()
         context = Context(
-            probe, target, _platform(settings, target, operations), SystemClock(), settings.promises, report,
+            probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
             history_of(store, target.name, settings.promises), replicas, settings.waivers,
         )  # fmt: skip
         try:

@@ -209,8 +209,9 @@ TAKE = """
 import sys
 from aiprod_ops import config
 from aiprod_ops.cli import world
+from aiprod_ops.engine.journal import OperationLog
 settings = config.load(sys.argv[1])
-world._platform(settings, settings.target("here")).backups.take(sys.argv[2])
+world.platform_of(settings, settings.target("here"), OperationLog()).backups.take(sys.argv[2])
 """
 
 
