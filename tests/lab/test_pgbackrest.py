@@ -259,7 +259,8 @@ def test_a_restore_that_was_left_alone_is_swept(site: Site) -> None:
     """Whoever restores is killed, and pgbackrest writes on into a copy that nobody waits for."""
     script = (
         "import sys\nfrom aiprod_ops import config\nfrom aiprod_ops.cli import world\n"
-        "from aiprod_ops.domain.backups import Origin\nfrom aiprod_ops.engine.journal import OperationLog\nsettings = config.load(sys.argv[1])\n"
+        "from aiprod_ops.domain.backups import Origin\nfrom aiprod_ops.engine.journal import OperationLog\n"
+        "settings = config.load(sys.argv[1])\n"
         "platform = world.platform_of(settings, settings.target('here'), OperationLog())\n"
         "with platform.copy('left', origin=Origin()):\n    pass\n"
     )
