@@ -15,8 +15,9 @@ from aiprod_ops.errors import Exit
 
 @dataclass(frozen=True)
 class LastProof:
-    """What the last proof said that was of the newest backup, or failed; `refused` is empty where it holds. `copy` is how it was restored,
-    `findings` what was seen in it, `target` whose backup it was, all as the evidence has them."""
+    """What the last proof said that was of the newest backup, or that failed; `refused` is empty where it holds. `copy`
+    is how it was restored, `findings` what was seen in it, `target` whose backup it was, all as the evidence has them.
+    """
 
     n: int
     run: str

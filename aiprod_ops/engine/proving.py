@@ -58,9 +58,8 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
         body = _body(journal, world, draft, left, proof, asdict(restored))
         sealed = Archive(world.store).seal(body)
         journal.write("ended", exit=body["exit"], seal=sealed.seal)
-        if "origin" in entry.book.phases and (
-            is_newest or body["exit"] != Exit.DONE
-        ):  # an older backup that holds says nothing of the newest
+        # That an older backup holds says nothing of the newest.
+        if "origin" in entry.book.phases and (is_newest or body["exit"] != Exit.DONE):
             keep_last(context, sealed)
     return Proven(left, proof, sealed, asdict(restored))
 
