@@ -40,7 +40,16 @@ from aiprod_ops.actions.index_builds import (
     invariants,
     is_built,
 )
-from aiprod_ops.actions.index_readings import USAGE, index_bloat, index_damage, index_usage, read_copy, unmended
+from aiprod_ops.actions.index_readings import (
+    USAGE,
+    index_bloat,
+    index_damage,
+    index_usage,
+    install_amcheck,
+    lacking_rows,
+    read_copy,
+    unmended,
+)
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
 from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.later import Later, later
@@ -94,11 +103,11 @@ __all__ = [
     "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
     "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
     "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat",
-    "index_damage", "index_faults", "index_usage", "invariants", "is_built", "is_same", "judge_replication",
-    "keep_flips", "known_flips", "known_refusals", "labelled", "later", "limited", "lost", "migrated",
-    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
-    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
-    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "shown_size", "since_reset", "still_unused", "take_backup", "topology", "try_builds", "try_repairs",
-    "unmended", "verified_backups", "whole", "writable",
+    "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same",
+    "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited",
+    "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible",
+    "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures",
+    "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of",
+    "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "take_backup",
+    "topology", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -125,7 +125,8 @@ class Database(Protocol):
 class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
-    Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step.
+    Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
+    says why it could not be taken further than the backup's own end, although WAL was to be kept.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Restored:
     checks: tuple[str, ...]
     backup: str = ""
     phases: Mapping[str, Seconds] = field(default_factory=dict)
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,9 @@ class Platform(Protocol):
         Raises Failed (with the revision and its complaint), TimedOut, or ConfigurationError where no server can be had.
         """
 
-    def control(self, name: str) -> list[str]:
-        """Do damage to the copy of this name, which is of no use any more, and answer what noticed it, in words."""
+    def control(self, name: str) -> Mapping[str, str]:
+        """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
+        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""

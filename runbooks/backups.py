@@ -2,9 +2,10 @@
 
 This reads the list of stored backups and how their repository is set up, and holds both against [backups] in
 `service.toml`: how old the newest is, gaps in the schedule, failures since the last success, increments whose base is
-gone, backups of another instance; how near to now one could recover, and how far back; whether the platform throws
-backups away too early (Cloud SQL keeps 7 or 15 unless `retainedBackups` is set); and, where it is promised, protection
-against deletion, a key of our own, a copy in another region. What a platform does not tell is UNKNOWN.
+gone, backups of another instance; how near to now one could recover, how far back, and whether an archive that was
+named leads on from the newest backup; whether the platform throws backups away too early (Cloud SQL keeps 7 or 15
+unless `retainedBackups` is set); and, where it is promised, protection against deletion, a key of our own, a copy in
+another region. What a platform does not tell is UNKNOWN.
 
 All of that is judged here and nowhere else, so that one fault raises one alert. The runbooks that act say only whether
 there is something to do: `take-backup` when one is due, `prune-backups` when one may go. `test-backup` says whether the

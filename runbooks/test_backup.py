@@ -1,24 +1,26 @@
 """Restore the newest backup into a disposable instance, look at every row of it, and throw it away.
 
 A backup that was never restored is a hope. `aiprod-ops prove test-backup` restores the newest one, with the WAL that is
-kept beside it, starts it, and looks: is every file what its manifest says, is every heap and every b-tree whole, are
-schema revision, extensions, roles and rows those of the source, does a write work? How long it took is held against the
-RTO, what would have been lost against the RPO. Nothing but the disposable instance is changed, so no approval is asked
-for: schedule it. An instance that a killed test left is removed by the next one.
+kept beside it, starts it, and looks: is every file what its manifest says, is every heap and every b-tree whole, has
+each b-tree every row of its table, are schema revision, extensions, roles and rows those of the source, does a write
+work? How long it took is held against the RTO, what would have been lost against the RPO. Nothing but the disposable
+instance is changed, so no approval is asked for: schedule it. An instance that a killed test left is removed by the
+next one.
 
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
 
 `--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
 backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
-damages the copy at the end, and wants the damage to be noticed: a test that cannot fail proves nothing.
+damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
+nothing.
 
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,7 +47,7 @@ class Params:
 
     backup: str = ""  #: the backup's id; the newest by default
     at: str = ""  #: the moment to recover to, as 2026-03-01T12:00:00Z; as far as the WAL reaches by default
-    compare: Bytes = api.promise("backups.compare")  #: rows of larger tables are counted, not added up
+    compare: Bytes = api.promise("backups.compare")  #: larger tables are counted, not compared
     wait: Seconds = Seconds(60)  #: for the WAL of this moment to be kept, so that rows can be compared at one moment
     control: bool = False  #: damage the copy at the end, and want it to be noticed
     rto: Seconds = api.promise("backups.rto")  #: from the beginning of the restore to the first answer
@@ -153,19 +155,41 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     """Look at pages and rows side by side; then write; then, if asked, do damage and see whether it is noticed."""
     restored, chosen = copy.restored, copy.origin
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
-    with api.later(lambda: copy.context.platform.damage(restored.name)) as damage:
+    api.install_amcheck(copy.db)  # here, not by two at the same time
+    with (
+        api.later(lambda: copy.context.platform.damage(restored.name)) as damage,
+        api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
+    ):
         ours = api.figures([copy.db], params.compare, copy.context.report)
-        damaged = damage.wait()
+        damaged, rows = damage.wait(), lacking.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
+    findings.append(rows)
+    findings += _unarchived(copy, params)
     findings += _beside(copy.context, ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        noticed = copy.context.platform.control(restored.name)
-        note = "; ".join(noticed) or "a byte was flipped, and nothing said so: this test proves nothing"
-        findings.append(Finding("damage that was not noticed", float(not noticed), "", crit=1, note=note))
+        findings.append(_noticed(copy.context.platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
     return Proof((), notes=tuple(steps), findings=tuple(findings))
+
+
+def _noticed(said: Mapping[str, str]) -> Finding:
+    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for."""
+    missed = [who for who, words in said.items() if not words]
+    heard = "; ".join(words if words.startswith(who) else f"{who}: {words}" for who, words in said.items())
+    note = f"{' and '.join(missed)} said nothing: this test proves nothing" if missed else heard
+    return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
+
+
+def _unarchived(copy: Copy, params: Params) -> Iterator[Finding]:
+    """Without the WAL that was to be kept, all since the backup's own end would be lost: rows may not tell how much."""
+    if copy.restored.lacks:
+        ctx, name = copy.context, copy.restored.backup
+        ended = next((each.taken for each in ctx.platform.backups.listed() if each.id == name), None)
+        age = max(0.0, (ctx.clock.now() - ended).total_seconds()) if ended else None
+        metric = "what would have been lost since the end of the backup"
+        yield Finding(metric, age, "s", 0, 2 * params.rpo, copy.restored.lacks, id="archive")
 
 
 def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 tables as many as the budget has room for."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from aiprod_ops.actions.index_builds import LONGEST, index_size
 from aiprod_ops.domain.catalogue import bloat, damage
 from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue
-from aiprod_ops.domain.catalogue.inspections import Inspection, with_copy, within
+from aiprod_ops.domain.catalogue.inspections import Inspection, readable, with_copy, within
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
 from aiprod_ops.domain.findings import Finding, waived
 from aiprod_ops.domain.plans import Plan
@@ -19,11 +20,13 @@ from aiprod_ops.domain.schema import Name
 from aiprod_ops.engine.runbook import Context, Copy
 from aiprod_ops.errors import Failed, OpsError
 from aiprod_ops.ports import Database
-from aiprod_ops.units import Bytes, Ratio, Seconds, seconds
+from aiprod_ops.units import Bytes, Ratio, Seconds, seconds, show
 
 USAGE = "index-usage"  #: the name of the snapshots in the target's history
 _BLOAT, _DAMAGE = "bloat-on-copy", "damage-on-copy"
 _ALL = Bytes(1 << 62)
+#: As pg_amcheck installs what is missing: in no schema of the users.
+_AMCHECK = "create extension if not exists amcheck with schema pg_catalog"
 _BATCH = Seconds(60)  #: reading so many indexes as are sent at once, on a server that others use
 
 
@@ -96,6 +99,30 @@ def read_copy(ctx: Context, least: Bytes, share: Ratio) -> list[Fault]:
     ctx.history.keep(_BLOAT, now, replace(read, trees=read.trees | tried, files=files))
     ctx.history.keep(_DAMAGE, now, replace(checked, files=files))
     return [fault for fault in damage.faults(catalogue, checked, read) if fault.repair is not None]
+
+
+def install_amcheck(copy: Database) -> None:
+    """Of a disposable copy: in a database of users nothing is created."""
+    copy.execute(_AMCHECK)
+
+
+def lacking_rows(copy: Database, most: Bytes) -> Finding:
+    """Whether each b-tree of a copy has every row of its table, where that has no more than `most` bytes.
+
+    pg_amcheck's own look for it counts an expression that fails, of a function that rests on a search_path, as damage.
+    """
+    with closing(copy.another()) as session:
+        trees = damage.order_with_tables(readable(session.catalogue().indexes))
+        compared = [index.name for index in trees if index.table_size <= most]
+        read = session.damage(compared, rows=True, timeout=LONGEST)
+    lacking = [each for each in read.troubles if each.is_damage]
+    failed = [each for each in read.troubles if not each.is_damage]
+    notes = [f"{each.index}: {each.said}" for each in lacking[:3]] or [f"{read.checked} b-trees have each row"]
+    if failed:
+        notes.append(f"{len(failed)} cannot be compared ({failed[0].index}: {failed[0].said})")
+    if larger := len(trees) - len(compared):
+        notes.append(f"{larger} of tables beyond {show(most, 'B')} are not compared")
+    return Finding("indexes that lack rows", float(len(lacking)), "", crit=1, note="; ".join(notes))
 
 
 def unmended(copy: Copy, plan: Plan, damaged: Sequence[Fault]) -> tuple[Finding, ...]:

@@ -1,15 +1,19 @@
 """`digest`: what the statements in a server's log cost."""
 
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from aiprod_ops.cli import Terminated, options
+from aiprod_ops.cli import options
 from aiprod_ops.cli.options import Where
 
 if TYPE_CHECKING:
@@ -108,20 +112,36 @@ def _followed(places: Sequence[str], wanted: "Wanted", reads: "Reads", printed: 
     if not Path(places[0]).exists():
         click.echo(f"waiting for {places[0]}, which is not there yet", err=True)
     shown = time.monotonic()
-    try:
-        while True:
+    with _asked_to_end() as asked:
+        while not asked.is_set():
             if not following.read():
-                time.sleep(_PAUSE_S)
+                asked.wait(_PAUSE_S)
             if sys.stdout.isatty() and printed.output == "text" and time.monotonic() - shown >= _REFRESH_S:
                 shown = time.monotonic()
                 click.clear()
                 printed.show(following.digest())
-    except KeyboardInterrupt as end:
-        if isinstance(end, Terminated):
-            raise
         while following.read():  # what was written meanwhile
             pass
-        return following.end()
+    return following.end()
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[Event]:
+    """Set by the first Ctrl-C: an exception in the middle of a block would lose what is in it. The second raises."""
+    asked = Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # a job in the background of a shell is not meant by Ctrl-C
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Printed:

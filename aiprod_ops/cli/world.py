@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -108,7 +109,8 @@ def _replicas(target: Target) -> dict[str, Database]:
     return {name: _connect(each, "probe", "aiprod-ops") for name, each in named.items()}
 
 
-def _platform(settings: Settings, target: Target, operations: Operations) -> Platform:
+def platform_of(settings: Settings, target: Target, operations: Operations) -> Platform:
+    """The platform that a target is on."""
     from aiprod_ops.adapters.local.platform import LocalPlatform
 
     identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
@@ -132,6 +134,7 @@ def _platform(settings: Settings, target: Target, operations: Operations) -> Pla
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         longest=longest,
+        known=settings.state / "sources" / f"{quote(target.name, safe='@:')}.json",
         repository=_repository(target, dsn) if target.backups else None,
     )
 
@@ -198,7 +201,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     with Progress(quiet=quiet) as report:
         store, operations = _store(settings), OperationLog()
         context = Context(
-            probe, target, _platform(settings, target, operations), SystemClock(), settings.promises, report,
+            probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
             history_of(store, target.name, settings.promises), replicas, settings.waivers,
         )  # fmt: skip
         try:

@@ -42,6 +42,7 @@ def audit(
         yield _newest(good[-1], promise, now)
         yield from _gaps(good, promise, now)
         yield _recoverable(good[-1], arrangement, promise, now)
+        yield from _lacking(arrangement)
     else:
         note = "none that is stored could be restored" if successful(ours) else "none has ever ended well"
         yield Finding("without a backup", 1.0, "", crit=1, note=note, id="newest")
@@ -106,6 +107,12 @@ def _recoverable(newest: Backup, arrangement: Arrangement, promise: Promise, now
         "age of the newest recoverable moment", age, "s", promise.rpo, 2 * promise.rpo,
         "" if arrangement.recovers_to else alone, id="recoverable",
     )  # fmt: skip
+
+
+def _lacking(arrangement: Arrangement) -> Iterator[Finding]:
+    """Whoever names an archive counts on it, however young the newest backup is."""
+    if arrangement.lacks:
+        yield Finding("point-in-time recovery is broken", 1.0, "", crit=1, note=arrangement.lacks, id="archive")
 
 
 def _window(arrangement: Arrangement) -> Iterator[Finding]:

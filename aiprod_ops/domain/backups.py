@@ -49,14 +49,15 @@ class Backup:
 class Arrangement:
     """How a repository is set up to act by itself; what it does not tell is None.
 
-    `recovers_from` and `recovers_to` bound the moments that can be restored to (point-in-time recovery). A key of ''
-    says that there is none.
+    `recovers_from` and `recovers_to` bound the moments that can be restored to (point-in-time recovery); `lacks` says
+    why none after the newest backup can, although WAL is to be kept. A key of '' says that there is none.
     """
 
     keeps: int | None = None  #: so many backups, then the oldest is thrown away
     keeps_for: Seconds | None = None
     recovers_from: datetime | None = None
     recovers_to: datetime | None = None
+    lacks: str = ""
     is_protected: bool | None = None  #: against deletion of the instance
     region: str = ""
     locations: tuple[str, ...] = ()

@@ -15,8 +15,9 @@ from aiprod_ops.errors import Exit
 
 @dataclass(frozen=True)
 class LastProof:
-    """What the last proof of the newest backup said; `refused` is empty where it holds. `copy` is how it was restored,
-    `findings` what was seen in it, `target` whose backup it was, all as the evidence has them."""
+    """What the last proof said that was of the newest backup, or that failed; `refused` is empty where it holds. `copy`
+    is how it was restored, `findings` what was seen in it, `target` whose backup it was, all as the evidence has them.
+    """
 
     n: int
     run: str
@@ -29,15 +30,15 @@ class LastProof:
 
 
 def keep_last(context: Context, sealed: Sealed) -> None:
-    """Keep what a proof of the newest backup said. One of an older backup, or of another moment, tells nothing of the
-    newest: it stands in the evidence alone."""
+    """Keep what a proof said that tells something of the newest backup, or that failed."""
     names = ("run", "exit", "ended", "refused", "findings", "copy", "target")
     summary = {name: sealed.body[name] for name in names} | {"n": sealed.n}
     context.history.keep(_name(sealed.body["runbook"]), context.clock.now(), summary)
 
 
 def said_last(context: Context, runbook: str) -> LastProof | None:
-    """The last proof by a runbook of this target's newest backup; None where there is none."""
+    """The last proof by a runbook of this target's newest backup, or a later one that failed; None where there is
+    none."""
     kept = context.history.last(_name(runbook))
     return msgspec.convert(kept.value, LastProof) if kept else None
 

@@ -51,15 +51,15 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
             if "origin" in entry.book.phases:
                 proof, restored, is_newest = _examined(world, entry, params, draft, run)
             else:
-                proof, restored = _tried(world, entry, params, draft, run)
-                is_newest = False
+                (proof, restored), is_newest = _tried(world, entry, params, draft, run), False
         left = _holding(draft, proof)
         if left is not None:
             keep(world.store, left)
         body = _body(journal, world, draft, left, proof, asdict(restored))
         sealed = Archive(world.store).seal(body)
         journal.write("ended", exit=body["exit"], seal=sealed.seal)
-        if is_newest:
+        # That an older backup holds says nothing of the newest.
+        if "origin" in entry.book.phases and (is_newest or body["exit"] != Exit.DONE):
             keep_last(context, sealed)
     return Proven(left, proof, sealed, asdict(restored))
 

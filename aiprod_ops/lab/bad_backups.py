@@ -5,10 +5,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiprod_ops.actions.index_readings import lacking_rows
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.platform import LocalPlatform, flip
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
@@ -16,12 +17,21 @@ from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import OpsError
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.fleet import Fleet
-from aiprod_ops.units import Seconds
+from aiprod_ops.units import Bytes, Seconds
 
 LARGEST = """
     SELECT pg_relation_filepath((array_agg(oid ORDER BY pg_relation_size(oid) DESC))[1]) FROM pg_class
     WHERE relkind IN ('r', 'i') GROUP BY relkind ORDER BY relkind DESC
 """
+_WITHOUT_ROWS = (
+    "DROP TABLE IF EXISTS lab_lacking",
+    "CREATE TABLE lab_lacking AS SELECT generate_series(1, 1000) AS id",
+    "CREATE INDEX lab_lacking_id ON lab_lacking (id)",
+    "UPDATE pg_index SET indisready = false WHERE indexrelid = 'lab_lacking_id'::regclass",
+    "INSERT INTO lab_lacking SELECT generate_series(1001, 1100)",
+    "UPDATE pg_index SET indisready = true WHERE indexrelid = 'lab_lacking_id'::regclass",
+)
+_ALL = Bytes(1 << 62)
 _CATCHERS = re.compile(r"\b(pg_verifybackup|pg_waldump|pg_amcheck|pg_ctl|postgres)\b")
 
 
@@ -59,6 +69,8 @@ def _alter(path: Path) -> None:
     path.write_text(path.read_text().replace('"Size": 8192', '"Size": 8193', 1))
 
 
+LACKING = "an index that lacks rows"  #: no file is spoiled: the server itself was, before the backup was taken
+
 WAYS: dict[str, Callable[[Spare], object]] = {
     "nothing": lambda _: None,
     "a flipped byte in a heap page": lambda spare: flip(spare.heap),
@@ -70,6 +82,7 @@ WAYS: dict[str, Callable[[Spare], object]] = {
     "a flipped byte in a WAL segment": lambda spare: flip(spare.segment(0), 100),
     "a truncated WAL segment": lambda spare: _cut(spare.segment(0)),
     "a missing WAL segment": lambda spare: spare.segment(1).unlink(),
+    LACKING: lambda _: None,
 }
 
 
@@ -82,9 +95,27 @@ def matrix(fleet: Fleet, report: Callable[[str], None] = lambda _: None) -> Iter
     (heap,), (index,) = postgres.rows(fleet.dsn("postgres"), LARGEST)
     for what, spoil in WAYS.items():
         report(f"spoiled: {what}")
-        with _spare(fleet, stored, heap, index) as spare:
+        with (
+            _lacking_rows(fleet) if what == LACKING else nullcontext(stored) as source,
+            _spare(fleet, source, heap, index) as spare,
+        ):
             spoil(spare)
             yield _tried(fleet, spare, what)
+
+
+@contextmanager
+def _lacking_rows(fleet: Fleet) -> Iterator[Path]:
+    """A backup with a table whose index was not told of some rows; nothing of it stays."""
+    try:
+        for statement in _WITHOUT_ROWS:
+            postgres.rows(fleet.dsn("postgres"), statement)
+        taken = fleet.repository.take(f"lacking-{int(time.time())}")
+        try:
+            yield fleet.folder / "backups" / taken
+        finally:
+            fleet.repository.remove(taken)
+    finally:
+        postgres.rows(fleet.dsn("postgres"), _WITHOUT_ROWS[0])
 
 
 def _await_archive(fleet: Fleet) -> None:
@@ -120,9 +151,12 @@ def _tried(fleet: Fleet, spare: Spare, what: str) -> Caught:
     )  # fmt: skip
     started = time.monotonic()
     try:
-        with platform.copy(f"spare-{os.getpid()}", origin=Origin()) as (_, restored):
+        with platform.copy(f"spare-{os.getpid()}", origin=Origin()) as (database, restored):
             damage = platform.damage(restored.name)
+            rows = lacking_rows(database, _ALL)
         by, said = ("pg_amcheck", damage[0]) if damage else ("", "; ".join(restored.checks))
+        if not damage and rows.value:
+            by, said = "bt_index_check", rows.note
     except OpsError as error:
         found = _CATCHERS.search(error.message)
         by, said = found[1] if found else "aiprod-ops", error.message

@@ -332,6 +332,7 @@ def test_backups_of_another_instance_count_for_nothing() -> None:
         (Arrangement(recovers_to=NOW - timedelta(minutes=61)), {"recoverable": "WARNING"}),
         (Arrangement(recovers_to=NOW - timedelta(hours=5)), {"recoverable": "CRITICAL"}),
         (Arrangement(recovers_to=NOW + timedelta(seconds=3)), {}),  # two clocks
+        (replace(WAL, lacks="nothing is archived"), {"archive": "CRITICAL"}),
         (replace(WAL, keeps=7), {"retention": "WARNING"}),
         (replace(WAL, keeps=15), {"retention": "WARNING"}),
         (replace(WAL, keeps=30), {}),

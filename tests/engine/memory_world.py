@@ -201,8 +201,8 @@ class MemoryPlatform:
     def damage(self, name: str) -> list[str]:
         return []
 
-    def control(self, name: str) -> list[str]:
-        return ["a byte was missed"]
+    def control(self, name: str) -> dict[str, str]:
+        return {"a check": "a byte was missed"}
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         return []

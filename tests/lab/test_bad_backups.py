@@ -155,6 +155,96 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     assert site.prove().exit == 0, "the stored backup is as it was"
 
 
+def test_the_control_is_of_the_backup_that_was_restored(site: Site) -> None:
+    """Of the newest nothing could be made: it is not asked for."""
+    older = site.newest
+    time.sleep(1.1)  # a name has whole seconds
+    newest = site.backups / site.repository().take("newest")
+    shutil.rmtree(newest / "base")
+    done = site.prove("--control", "true", "--backup", older.name)
+    assert done.exit == 0, done.said
+
+
+def test_the_control_needs_no_checksums_of_pages(site: Site) -> None:
+    site.server.stop()
+    site.server.programs.run("pg_checksums", "--disable", f"--pgdata={site.server.data}", cwd=site.server.data)
+    site.server.start()
+    shutil.rmtree(site.newest)
+    site.repository().take("unchecked")
+    done = site.prove("--control", "true")
+    assert done.exit == 0, done.said
+
+
+@pytest.mark.parametrize("silent", ["pg_amcheck", "pg_verifybackup"])
+def test_each_half_of_the_control_has_to_notice(site: Site, silent: str) -> None:
+    package = find().bin.parents[1]
+    for each in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(each, site.folder / each.name, symlinks=True)
+    broken = site.folder / find().bin.relative_to(package.parent) / silent
+    broken.write_text("#!/bin/sh\nexit 0\n")
+    config = site.folder / "silent.toml"
+    config.write_text(site.bench.config.read_text() + f'postgres_bin = "{broken.parent}"\n')
+    done = site.prove("--config", str(config), "--control", "true", "-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"] == {
+        "damage that was not noticed": f"1 {silent} said nothing: this test proves nothing",
+    }
+
+
+WITHOUT_ROWS = (
+    "CREATE TABLE t (id int)",
+    "CREATE INDEX t_id ON t (id)",
+    "UPDATE pg_index SET indisready = false WHERE indexrelid = 't_id'::regclass",
+    "INSERT INTO t SELECT generate_series(1, 3000)",
+    "UPDATE pg_index SET indisready = true WHERE indexrelid = 't_id'::regclass",
+)
+
+
+def retaken(site: Site, *statements: str) -> None:
+    """The one stored backup is of the server after these statements."""
+    for text in statements:
+        site.bench.sql(text)
+    shutil.rmtree(site.newest)
+    site.repository().take("retaken")
+
+
+def compared(done: Done) -> dict[str, Any]:
+    (found,) = [each for each in done.json()["findings"] if each["metric"] == "indexes that lack rows"]
+    return dict(found)
+
+
+def test_an_index_that_lacks_rows_is_named(site: Site) -> None:
+    """Every file is as it was, every page in order: only the table tells."""
+    retaken(site, *WITHOUT_ROWS)
+    why = site.disproved()
+    assert why.startswith("1 public.t_id: "), why
+    assert "lacks matching index tuple" in why
+
+
+def test_the_index_of_a_large_table_is_not_compared_and_that_is_told(site: Site) -> None:
+    retaken(site, *WITHOUT_ROWS)
+    done = site.prove("--compare", "64 kB", "-o", "json")
+    assert done.exit == 0, done.said
+    assert compared(done)["note"] == "0 b-trees have each row; 3 of tables beyond 64.0 kB are not compared"
+
+
+def test_an_expression_that_needs_a_search_path_gives_no_alarm(site: Site) -> None:
+    """amcheck computes its keys under a search_path of its own, where `short` is not."""
+    retaken(
+        site,
+        "CREATE FUNCTION short(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT left($1, 3)'",
+        "CREATE FUNCTION key(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN short($1); END'",
+        "CREATE TABLE keyed (name text)",
+        "CREATE INDEX keyed_key ON keyed (key(name))",
+        "INSERT INTO keyed SELECT md5(g::text) FROM generate_series(1, 100) g",
+        "DROP EXTENSION IF EXISTS amcheck",
+    )
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+    assert (compared(done)["status"], compared(done)["value"]) == ("OK", 0)
+    assert "2 b-trees have each row; 1 cannot be compared (public.keyed_key: " in compared(done)["note"]
+
+
 def truncated(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 8192)
@@ -222,12 +312,89 @@ def test_an_odd_folder_hides_no_good_backup(site: Site, content: str) -> None:
     assert site.prove().exit == 0
 
 
+INCOMPLETE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a manifest of nothing": (lambda path: (path / "backup_manifest").write_text("{}"), "it lists no files"),
+    "a manifest that is no JSON": (lambda path: truncated(path / "backup_manifest"), "its manifest cannot be read"),
+    "a folder for a manifest": (lambda path: foldered(path / "backup_manifest"), "its manifest cannot be read"),
+    "no backup_label": (lambda path: (path / "backup_label").unlink(), "it has no backup_label"),
+    "another backup_label": (lambda path: (path / "backup_label").write_bytes(b"\xff"), "where its WAL begins"),
+    "no pg_control": (lambda path: (path / "global" / "pg_control").unlink(), "it has no global/pg_control"),
+}
+
+
+def foldered(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_one_spoiled_backup_hides_no_other(site: Site, case: str) -> None:
+    spoil, words = INCOMPLETE[case]
+    good = site.newest.name
+    time.sleep(1.1)  # a name has whole seconds
+    spoiled = site.backups / site.repository().take("spoiled")
+    site.switch()
+    spoil(spoiled)
+    check = site.bench.run("check", "backups", "-o", "json")
+    findings = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert check.exit == 1, check.said
+    assert findings["newest"]["note"].startswith(good)
+    assert findings["failed"]["status"] == "WARNING"
+    assert spoiled.name in findings["failed"]["note"]
+    assert words in findings["failed"]["note"]
+    done = site.prove("-o", "json")
+    assert (done.exit, done.json()["copy"]["backup"]) == (0, good), done.said
+    done = site.prove("--backup", spoiled.name, "-o", "json")
+    assert done.exit == 10, done.said
+    assert words in done.json()["refused"][f"backup {spoiled.name}"]
+
+
+def unarchived(site: Site, first: str = "") -> None:
+    """Nothing from this segment on is in the archive, and nothing comes."""
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER SYSTEM SET archive_command = '/bin/false'")
+    admin.sql("SELECT pg_reload_conf()")
+    for each in site.archive.iterdir():
+        if each.name >= first:
+            each.unlink()
+    then = time.time() - 60
+    os.utime(site.newest / "backup_manifest", (then, then))
+
+
+@pytest.mark.parametrize(
+    ("is_empty", "note"), [(True, "nothing is archived"), (False, "nothing is archived from 0000")]
+)
+def test_an_archive_that_got_nothing_is_told(site: Site, is_empty: bool, note: str) -> None:
+    """However young the backup is, the promise to recover to any moment is broken; the backup itself is tested."""
+    label = (site.newest / "backup_label").read_text().split("(file ")[1][:24]
+    (site.archive / f"{label[:-2]}00").write_bytes(bytes(16 << 20))
+    unarchived(site, "" if is_empty else label)
+    check = site.bench.run("check", "backups", "-o", "json")
+    assert check.exit == 2, check.said
+    (broken,) = [each for each in check.json()["checks"][0]["findings"] if each["id"] == "archive"]
+    assert (broken["status"], broken["note"].startswith(note)) == ("CRITICAL", True)
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+    (lost,) = [each for each in done.json()["findings"] if each["id"] == "archive"]
+    assert (lost["status"], lost["note"].startswith(note)) == ("WARNING", True)
+    assert 60 <= lost["value"] < 600
+
+
+def test_what_an_empty_archive_loses_is_held_against_the_rpo(site: Site) -> None:
+    unarchived(site)
+    done = site.prove("--rpo", "10 s", "-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"]["what would have been lost since the end of the backup"].endswith(
+        " nothing is archived"
+    )
+
+
 def test_the_spare_may_be_on_another_disk(site: Site) -> None:
     spare = Path("/dev/shm") / f"ops-spare-{os.getpid()}"
     if spare.parent.stat().st_dev == site.backups.stat().st_dev:
         pytest.skip("there is no second file system here")
     before = {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
-    assert "hecksum" in site.repository().refusal(spare)
+    assert "hecksum" in site.repository().refusal(site.newest.name, spare)
     assert not spare.exists()
     assert before == {path: path.stat().st_mtime_ns for path in site.newest.rglob("*")}
 

@@ -251,6 +251,20 @@ def test_an_instance_that_is_nobodys_copy_is_left_alone(cloud: Cloud) -> None:
     calls.done(lambda: cloud.api.delete("ops-dashboard"), "DELETE", "ops-dashboard", lambda _: None)
 
 
+def test_an_index_that_lacks_rows_is_found_by_comparing(cloud: Cloud) -> None:
+    cloud.sql("CREATE TABLE t (id int)")
+    cloud.sql("CREATE INDEX t_id ON t (id)")
+    cloud.sql("UPDATE pg_index SET indisready = false WHERE indexrelid = 't_id'::regclass")
+    cloud.sql("INSERT INTO t SELECT generate_series(1, 100)")
+    cloud.sql("UPDATE pg_index SET indisready = true WHERE indexrelid = 't_id'::regclass")
+    taken = cloud.backups.take("lacking")
+    cloud.sql("DROP TABLE t")
+    done = cloud.prove("--backup", taken)
+    assert done.exit == 10, done.said
+    assert done.json()["refused"]["indexes that lack rows"].startswith("1 public.t_id: ")
+    cloud.backups.remove(taken)
+
+
 def test_a_damaged_backup_is_found_by_looking(cloud: Cloud, tmp_path: Path) -> None:
     """Google's restore does not tell; the pages do."""
     import urllib.request

@@ -57,6 +57,8 @@ def test_those_that_rest_on_others(site: Site) -> None:
     assert set(incremental.rests_on) == {full.id, differential.id}
     marks, _, backup = site.restored(Origin())
     assert (marks, backup) == (["a", "b"], incremental.id)
+    # The negative control damages what a restore of just this one reads, wherever that is kept.
+    assert "the spare cannot be restored" in site.repository.refusal(incremental.id, site.folder / "spare")
     with pytest.raises(Refused, match=r"2 backups rest on .*F: ") as caught:
         site.repository.remove(full.id)
     assert caught.value.hint == "remove them first"
@@ -257,8 +259,9 @@ def test_a_restore_that_was_left_alone_is_swept(site: Site) -> None:
     """Whoever restores is killed, and pgbackrest writes on into a copy that nobody waits for."""
     script = (
         "import sys\nfrom aiprod_ops import config\nfrom aiprod_ops.cli import world\n"
-        "from aiprod_ops.domain.backups import Origin\nsettings = config.load(sys.argv[1])\n"
-        "platform = world._platform(settings, settings.target('here'))\n"
+        "from aiprod_ops.domain.backups import Origin\nfrom aiprod_ops.engine.journal import OperationLog\n"
+        "settings = config.load(sys.argv[1])\n"
+        "platform = world.platform_of(settings, settings.target('here'), OperationLog())\n"
         "with platform.copy('left', origin=Origin()):\n    pass\n"
     )
     command = [sys.executable, "-c", script, str(site.configuration())]

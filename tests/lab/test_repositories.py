@@ -111,7 +111,7 @@ def test_the_negative_control(site: Site) -> None:
     stored = site.stored(site.backups[1], "jobs")
     before = stored.read_bytes()
     spare = site.folder / "spare"
-    assert re.search("hecksum|decompressionFailed", site.repository.refusal(spare))
+    assert re.search("hecksum|decompressionFailed", site.repository.refusal(site.backups[1], spare))
     assert not spare.exists()
     assert stored.read_bytes() == before
 
@@ -209,8 +209,9 @@ TAKE = """
 import sys
 from aiprod_ops import config
 from aiprod_ops.cli import world
+from aiprod_ops.engine.journal import OperationLog
 settings = config.load(sys.argv[1])
-world._platform(settings, settings.target("here")).backups.take(sys.argv[2])
+world.platform_of(settings, settings.target("here"), OperationLog()).backups.take(sys.argv[2])
 """
 
 

@@ -210,8 +210,8 @@ def make_old(bench: Bench, days: int) -> list[str]:
     for age in range(1, days + 1):
         at = datetime.now(UTC) - timedelta(days=age)
         folder = stored(bench) / f"{at:%Y%m%dT%H%M%SZ}-{label}-{age}"
-        folder.mkdir(mode=0o700)
-        for file in ("backup_manifest", "backup_label"):
+        (folder / "global").mkdir(mode=0o700, parents=True)
+        for file in ("backup_manifest", "backup_label", "global/pg_control"):
             shutil.copy(stored(bench) / name / file, folder / file)
             os.utime(folder / file, (at.timestamp(), at.timestamp()))
         made.append(folder.name)

@@ -17,6 +17,7 @@ from aiprod_ops.adapters.cloudsql.values import Instance
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.domain.backups import Origin, successful
+from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
@@ -152,18 +153,21 @@ class CloudSqlPlatform:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
         return amcheck(self._standing[name], self._postgres_bin)
 
-    def control(self, name: str) -> list[str]:
+    def control(self, name: str) -> dict[str, str]:
         """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""
         database = self._connect(self._standing[name])
         try:
-            table = database.query(_LARGEST)[0]["name"]
+            found = database.query(_LARGEST)
+            if not found:
+                database.execute(_TABLE, names={"table": _CONTROL})
+            table = Name(found[0]["schema"], found[0]["name"]) if found else _CONTROL
             names = {"table": table}
             before = database.query(_SUM, names=names)[0]["sum"]
             database.execute("delete from {table} where ctid = (select min(ctid) from {table})", names=names)
             is_noticed = database.query(_SUM, names=names)[0]["sum"] != before
         finally:
             database.close()
-        return [f"the sum over the rows of {table}: one row less"] if is_noticed else []
+        return {f"the sum over the rows of {table}": "one row less" if is_noticed else ""}
 
     def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
@@ -191,10 +195,16 @@ class CloudSqlPlatform:
 
 _SIZE = "select sum(pg_database_size(oid))::bigint as size from pg_database where datallowconn /* aiprod-ops */"
 _LARGEST = """
-select c.relname::text as name from pg_class c where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
-  and c.reltuples <> 0 and not exists (select from pg_constraint f where f.confrelid = c.oid)
-order by pg_relation_size(c.oid) desc limit 1 /* aiprod-ops */
+select n.nspname::text as schema, c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
+  and pg_relation_size(c.oid) > 0 and c.reltuples <> 0
+  and not exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
+  and not exists (select from pg_constraint f where f.confrelid = c.oid)
+order by pg_relation_size(c.oid) desc limit 1 /* aiprod-ops: a table to damage */
 """
+#: Where no table can lose a row without more: one of our own.
+_CONTROL = Name("public", "aiprod_ops_control")
+_TABLE = "create table {table} as select generate_series(1, 2) as n"
 _SUM = "select sum(hashtextextended(t::text, 0)::numeric)::text as sum from {table} t /* aiprod-ops */"
 
 

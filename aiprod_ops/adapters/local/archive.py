@@ -62,6 +62,18 @@ class Archive:
             return None
         return datetime.fromtimestamp((self._folder / names[-1]).stat().st_mtime, UTC) if names else None
 
+    def lacks(self, first: str, own: Iterable[str], *, is_new: bool) -> str:
+        """Why nothing leads on from the backup that needs this segment; '' where something does, or where the WAL of a
+        new backup may be on its way."""
+        try:
+            if self.following(first, own):
+                return ""
+        except Failed as error:
+            return error.message
+        if not self.segments():
+            return "nothing is archived"
+        return "" if is_new else f"nothing is archived from {first} on"
+
     def verify(self, names: Sequence[str]) -> None:
         """Read every record of these segments. Raises Failed where one is damaged, or shorter than it should be."""
         size = self._size()

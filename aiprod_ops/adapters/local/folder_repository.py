@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ from aiprod_ops.units import Bytes
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
 _PART, _GOING = ".part", ".going"
 _MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
+_ON_ITS_WAY = timedelta(seconds=5)  #: so long may the last WAL of a backup take into the archive
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
 class FolderRepository:
     """Base backups below a folder. `backup` is a DSN that may replicate, without a password; `env` carries it."""
+
+    verifier = "pg_verifybackup"
 
     def __init__(
         self, programs: Programs, folder: Path, archive: Path | None, backup: str, env: Mapping[str, str] | None = None
@@ -64,20 +67,34 @@ class FolderRepository:
             said = "" if is_alive else "whoever took it is no more"
             return Backup(path.name, State.RUNNING if is_alive else State.FAILED, started, label=label, said=said)
         try:
-            manifest = _manifest(path)
-            size = Bytes(sum(int(each.get("Size", 0)) for each in manifest.get("Files", ())))
-            ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (FileNotFoundError, ValueError, TypeError, AttributeError, OverflowError) as error:  # of any shape
-            said = f"its manifest cannot be read: {error}"
-            return Backup(path.name, State.FAILED, started, label=label, said=said)
+            ended, size, identifier = self._complete(path)
+        except _Spoiled as error:
+            return Backup(path.name, State.FAILED, started, label=label, said=error.message)
         except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
             raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
-        identifier = str(manifest.get("System-Identifier", "")) or self._identifier(path)
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
+
+    def _complete(self, path: Path) -> tuple[datetime, Bytes, str]:
+        """When it ended, its size, and of which system it is. Raises _Spoiled where no restore can begin with it."""
+        try:
+            manifest = _manifest(path)
+            size = Bytes(sum(int(each.get("Size", 0)) for each in manifest["Files"]))
+            ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
+        except (*_ODD, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of any shape
+            raise _Spoiled(f"its manifest cannot be read: {_words(error)}") from error
+        _first_segment(path)
+        try:
+            (path / "global" / "pg_control").stat()
+        except _ODD as error:
+            raise _Spoiled("it has no global/pg_control") from error
+        return ended, size, str(manifest.get("System-Identifier", "")) or self._identifier(path)
 
     def _identifier(self, path: Path) -> str:
         """Before PostgreSQL 17 the manifest does not tell of which system it is."""
-        said = self._programs.run("pg_controldata", str(path), cwd=self._folder)
+        try:
+            said = self._programs.run("pg_controldata", str(path), cwd=self._folder)
+        except Failed as error:
+            raise _Spoiled(f"its global/pg_control cannot be read: {error.message}") from error
         found = re.search(r"Database system identifier:\s+(\d+)", said)
         return found[1] if found else ""
 
@@ -85,12 +102,13 @@ class FolderRepository:
         good, room = successful(self.listed()), self._room()
         if (archive := self._archive) is None or not good:
             return Arrangement(automatic=False, room=room)
-        reached = [(each, archive.reaches(self._first_segment(each.id), self._own_wal(each.id))) for each in good]
+        reached = [(each, archive.reaches(*self._wal_of(each.id))) for each in good]
         able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
         return Arrangement(
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
             recovers_to=able[-1][1] if able else None,
+            lacks=self._lacks(good[-1]),
             room=room,
         )
 
@@ -149,7 +167,7 @@ class FolderRepository:
         self._discard(backup)
         left = successful(self.listed())
         if self._archive is not None and left:
-            self._archive.clean(min(self._first_segment(each.id) for each in left))
+            self._archive.clean(min(_first_segment(self._folder / each.id) for each in left))
 
     def _discard(self, backup: str) -> None:
         path = self._folder / backup
@@ -161,16 +179,15 @@ class FolderRepository:
             shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
-        chosen = self._chosen(origin)
-        return next((each.size for each in self.listed() if each.id == chosen), None) or Bytes(0)
+        return self._chosen(origin).size or Bytes(0)
 
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         chosen = self._chosen(origin)
-        source = self._folder / chosen
+        source = self._folder / chosen.id
         checks = ["pg_verifybackup: intact"]
-        segments = self._following(chosen, origin)
+        segments = self._following(chosen.id, origin)
         _refuse_tablespaces(source)
-        report(f"restoring {chosen}, verifying it against its manifest")
+        report(f"restoring {chosen.id}, verifying it against its manifest")
         stored = PostgresServer(self._programs, source, source, 5432, source / "log")
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
         if (archive := self._archive) is not None and segments:
@@ -179,11 +196,12 @@ class FolderRepository:
         if segments:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
         settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
-        return Fetched(chosen, tuple(checks), settings, segments if to_the_end(settings) else ())
+        archived = segments if to_the_end(settings) else ()
+        return Fetched(chosen.id, tuple(checks), settings, archived, lacks=self._lacks(chosen))
 
-    def refusal(self, spare: Path) -> str:
+    def refusal(self, backup: str, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
-        source = self._folder / self._chosen(Origin())
+        source = self._folder / self._chosen(Origin(backup)).id
         _copy(source, spare, _link, without="")
         victim = max(
             (path for path in (spare / "base").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
@@ -194,7 +212,7 @@ class FolderRepository:
         try:
             PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
         except Failed as error:
-            return error.message
+            return error.message if str(victim.relative_to(spare)) in error.message else ""
         finally:
             shutil.rmtree(spare)
         return ""
@@ -219,42 +237,42 @@ class FolderRepository:
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
             return ()
-        first, own = self._first_segment(chosen), self._own_wal(chosen)
+        first, own = self._wal_of(chosen)
         segments = self._archive.following(first, own)
         check_reach(origin, self._archive.reaches(first, own))
         return segments
 
-    def _own_wal(self, backup: str) -> list[str]:
-        """What was written while it was taken is part of it."""
-        return [path.name for path in (self._folder / backup / "pg_wal").glob("*")]
+    def _wal_of(self, backup: str) -> tuple[str, list[str]]:
+        """The first segment that it needs, and those in it: what was written while it was taken is part of it."""
+        path = self._folder / backup
+        return _first_segment(path), [each.name for each in (path / "pg_wal").glob("*")]
+
+    def _lacks(self, backup: Backup) -> str:
+        """Why the archive does not lead on from a backup; '' where there is to be none."""
+        is_new = datetime.now(UTC) - backup.taken < _ON_ITS_WAY
+        return self._archive.lacks(*self._wal_of(backup.id), is_new=is_new) if self._archive else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
         return check_replayed(database, fetched.archived)
 
-    def _chosen(self, origin: Origin) -> str:
-        good = successful(self.listed())
+    def _chosen(self, origin: Origin) -> Backup:
+        listed = self.listed()
+        good = successful(listed)
         if origin.backup:
-            found = [each for each in self.listed() if each.id == origin.backup]
-            if not found:
+            found = next((each for each in listed if each.id == origin.backup), None)
+            if found is None:
                 known = ", ".join(each.id for each in good[-3:]) or "none"
                 raise Refused(f"there is no backup {origin.backup} in {self._folder}", hint=f"the newest are: {known}")
-            return origin.backup
+            if found.state is State.RUNNING:
+                raise Refused(f"{origin.backup} is being taken", hint="wait until it has ended")
+            if found.state is State.FAILED:
+                raise Failed(f"the backup {origin.backup} cannot be restored: {found.said}")
+            return found
         able = [each for each in good if origin.at is None or each.taken <= origin.at]
         if not able:
             when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             raise Refused(f"there is no backup{when} in {self._folder}", hint="take one: aiprod-ops plan take-backup")
-        return able[-1].id
-
-    def _first_segment(self, backup: str) -> str:
-        """The first WAL segment that a backup needs. Source: the file backup_label, "START WAL LOCATION"."""
-        try:
-            text = (self._folder / backup / "backup_label").read_text(encoding="utf-8")
-        except OSError as error:
-            raise Failed(f"the backup {backup} has no backup_label: {error.strerror}") from error
-        found = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", text)
-        if found is None:
-            raise Failed(f"the backup_label of {backup} does not tell where its WAL begins")
-        return found[1]
+        return able[-1]
 
 
 _SPACES = "the server has tablespaces, which a folder of backups does not keep"
@@ -267,10 +285,36 @@ def _refuse_tablespaces(data: Path) -> None:
         raise Refused(_SPACES, hint=_SPACES_HINT)
 
 
+class _Spoiled(Failed):
+    """Something that every complete backup has is not in this one."""
+
+
+#: Where a file should be is nothing, or something else.
+_ODD = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def _words(error: Exception) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
+def _first_segment(path: Path) -> str:
+    """The first WAL segment that a backup needs. Source: the file backup_label, "START WAL LOCATION"."""
+    try:
+        text = (path / "backup_label").read_text(encoding="utf-8", errors="replace")
+    except _ODD as error:
+        raise _Spoiled("it has no backup_label") from error
+    found = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", text)
+    if found is None:
+        raise _Spoiled("its backup_label does not tell where its WAL begins")
+    return found[1]
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     content = json.loads((path / "backup_manifest").read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
+    if not content.get("Files"):
+        raise ValueError("it lists no files")
     return content
 
 

@@ -6,7 +6,8 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiprod_ops.adapters.local import migrations as scripts
@@ -47,7 +48,17 @@ LARGEST = """
     SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
     ORDER BY relnamespace = 'pg_catalog'::regnamespace, pg_relation_size(oid) DESC LIMIT 1
 """
+SPECIAL = 17  #: where a page tells the end of its rows: a server without checksums notices no byte between them
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """A copy that answers, with a superuser's DSN, and the stored backup that it is of, '' for the target itself."""
+
+    server: PostgresServer
+    dsn: str
+    backup: str
 
 
 class LocalPlatform:
@@ -55,7 +66,8 @@ class LocalPlatform:
 
     `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
     target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none). `longest`
-    bounds the recovery of a copy from the `repository` of stored backups.
+    bounds the recovery of a copy from the `repository` of stored backups; `known` is the file in which is kept what the
+    source last said of itself, for the day when it is lost.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class LocalPlatform:
         postgres_bin: Path | None = None,
         data_directory: Path | None = None,
         repository: Repository | None = None,
+        known: Path | None = None,
         longest: Seconds = LONGEST,
     ) -> None:
         self._backup = backup
@@ -76,9 +89,9 @@ class LocalPlatform:
         self._connect = connect
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
-        self._repository = repository
+        self._repository, self._known = repository, known
         self._longest = longest
-        self._standing: dict[str, tuple[PostgresServer, str]] = {}  # copies that answer, with a superuser's DSN
+        self._standing: dict[str, _Standing] = {}
 
     @property
     def backups(self) -> Repository:
@@ -96,10 +109,10 @@ class LocalPlatform:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
         ends, however that ends."""
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if origin is None:
+        if origin is None or self._known is None:
             source = read_source(self._connect, self._backup)
         else:
-            source = last_source(self._connect, self._backup, self._copies, report)
+            source = last_source(self._connect, self._backup, self._known, report)
         major = source.version // 10000
         programs = of_major(major, self._postgres_bin)
         if major != programs.major:
@@ -118,8 +131,10 @@ class LocalPlatform:
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
                 phases = {"restore": fetching, "start and recovery": Seconds(seconds - fetching)}
-                self._standing[name] = server, server.dsn(source.superuser, self._database or source.database)
-                yield database, Restored(name, seconds, _size(folder), tuple(checks), fetched.backup, phases)
+                dsn = server.dsn(source.superuser, self._database or source.database)
+                self._standing[name] = _Standing(server, dsn, fetched.backup)
+                size = _size(folder)
+                yield database, Restored(name, seconds, size, tuple(checks), fetched.backup, phases, fetched.lacks)
         finally:
             self._standing.pop(name, None)
             delete(folder)
@@ -169,22 +184,20 @@ class LocalPlatform:
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
     def damage(self, name: str) -> list[str]:
-        return amcheck(self._standing[name][1], self._postgres_bin)
+        return amcheck(self._standing[name].dsn, self._postgres_bin)
 
-    def control(self, name: str) -> list[str]:
-        """A byte is flipped in the copy's largest table, and in a spare of the stored backup where there is one."""
-        server, dsn = self._standing[name]
-        database = self._connect(dsn)
-        try:
-            table = database.query(LARGEST)[0]["file"]
-        finally:
-            database.close()
-        server.stop()
-        flip(server.data / table)
-        server.start(timeout=Seconds(600))
-        noticed = [f"pg_amcheck: {line}" for line in self.damage(name)[:1]]
-        if self._repository is not None:
-            noticed += [said for said in [self._repository.refusal(server.data.parent / "spare")] if said]
+    def control(self, name: str) -> dict[str, str]:
+        """A byte is flipped in the copy's largest table, and one in a spare of the backup it was restored from."""
+        copy = self._standing[name]
+        with closing(self._connect(copy.dsn)) as database:
+            table = str(database.query(LARGEST)[0]["file"])
+        copy.server.stop()
+        flip(copy.server.data / table, SPECIAL)
+        copy.server.start(timeout=Seconds(600))
+        # Only what names the file has noticed this byte, and not something else.
+        noticed = {"pg_amcheck": next((line for line in self.damage(name) if table in line), "")}
+        if copy.backup:
+            noticed[self.backups.verifier] = self.backups.refusal(copy.backup, copy.server.data.parent / "spare")
         return noticed
 
     def _refuse_without_room(self, needed: Bytes) -> None:

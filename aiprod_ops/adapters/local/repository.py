@@ -24,10 +24,15 @@ class Fetched:
     settings: Mapping[str, str] = field(default_factory=dict)
     archived: tuple[str, ...] = ()  #: WAL segments that have to be replayed
     tablespaces: tuple[Path, ...] = ()  #: where they are now
+    lacks: str = ""  #: why no WAL takes it further than its own end, although some was to be kept
 
 
 class Repository(Backups, Protocol):
     """Backups that can be fetched to this machine."""
+
+    @property
+    def verifier(self) -> str:
+        """What refuses a damaged one."""
 
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         """Fill the copy's empty data directory. Raises Refused where there is no such backup, Failed where it is
@@ -39,9 +44,9 @@ class Repository(Backups, Protocol):
     def size(self, origin: Origin) -> Bytes:
         """What the restored data directory takes."""
 
-    def refusal(self, spare: Path) -> str:
-        """Damage a spare of the newest stored backup, made in a folder that is not there yet, and answer in what words
-        it is refused; '' where it is not."""
+    def refusal(self, backup: str, spare: Path) -> str:
+        """Damage a spare of a stored backup, made in a folder that is not there yet, and answer in what words it is
+        refused; '' where it is not, or for another reason."""
 
 
 def check_label(label: str) -> None:

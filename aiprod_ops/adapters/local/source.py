@@ -1,6 +1,5 @@
 """What a copy has to know of the server it is made from: size, places, and the settings it shall have, too."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import PermissionMissing, Unreachable
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes
@@ -101,12 +99,10 @@ def read_source(connect: Callable[[str], Database], dsn: str) -> Source:
 
 
 def last_source(
-    connect: Callable[[str], Database], dsn: str, folder: Path, report: Callable[[str], None] = lambda _: None
+    connect: Callable[[str], Database], dsn: str, kept: Path, report: Callable[[str], None] = lambda _: None
 ) -> Source:
-    """What a server says, kept in a folder; where it does not answer, what it said last: its stored backups can be
+    """What a server says, kept in a file; where it does not answer, what it said last: its stored backups can be
     restored all the same. Raises Unreachable where nothing was kept."""
-    secretless, _ = without_password(dsn)
-    kept = folder / f"source-{hashlib.sha256(secretless.encode()).hexdigest()[:12]}.json"
     try:
         source = read_source(connect, dsn)
     except Unreachable:
@@ -114,6 +110,7 @@ def last_source(
             raise
         report("the source does not answer; the copy is set up as it was last known")
         return msgspec.json.decode(kept.read_bytes(), type=Source)
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = kept.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(source))
     new.replace(kept)

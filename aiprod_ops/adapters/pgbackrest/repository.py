@@ -29,6 +29,8 @@ PAUSE = Seconds(0.5)  #: between two looks at a backup that somebody else takes
 class PgBackRest:
     """One stanza. `program` is pgbackrest as it is called; where backups are is its own configuration's matter."""
 
+    verifier = "pgbackrest restore"
+
     def __init__(self, program: Program) -> None:
         self._program = program
         self._stanza = Stanza(program)
@@ -47,6 +49,7 @@ class PgBackRest:
             keeps_for=duration,
             recovers_from=able[0].kept.backup.taken if able else None,
             recovers_to=able[-1].reaches if able else None,
+            lacks=chains[-1].lacks if chains else "",
             key=good[-1].backup.key if good else "",
             automatic=False,
         )
@@ -148,10 +151,8 @@ class PgBackRest:
         last = wal.number(chain.names[-1], good[-1].segment) if chain.reaches else -1
         return last >= wal.position(lsn) // good[-1].segment
 
-    def refusal(self, spare: Path) -> str:
-        """Of the newest full one: what rests on others is read from these first."""
-        full = [each for each in self._stanza.inventory().kept if not each.backup.rests_on]
-        return refusal(self._program, full[-1], spare) if full else ""
+    def refusal(self, backup: str, spare: Path) -> str:
+        return refusal(self._program, self._stanza.chosen(Origin(backup)), spare)
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
         return check_replayed(database, fetched.archived)
