@@ -60,6 +60,8 @@ from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import topology
+from aiprod_ops.actions.switching import Move as SwitchMove
+from aiprod_ops.actions.switching import fail_over, rejoin, switch_over
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -75,6 +77,9 @@ from aiprod_ops.domain.catalogue.judgement import ordered
 from aiprod_ops.domain.catalogue.narrow import faults as narrow_indexes
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
+from aiprod_ops.domain.failover import Candidate as FailoverCandidate
+from aiprod_ops.domain.failover import planned as switchover_candidates
+from aiprod_ops.domain.failover import unplanned as failover_candidates
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
@@ -95,19 +100,20 @@ from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
     "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
-    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures",
-    "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
-    "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
-    "Plan", "Proof", "Ratio", "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Topology",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
-    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
-    "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat",
-    "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same",
-    "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited",
-    "lost", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible",
-    "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures",
-    "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of",
-    "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "take_backup",
+    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "FailoverCandidate",
+    "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated",
+    "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
+    "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook",
+    "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table",
+    "TableSize", "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "advise",
+    "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of", "choices", "create_index",
+    "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index",
+    "fail_over", "failover_candidates", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
+    "install_amcheck", "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips",
+    "known_refusals", "labelled", "lacking_rows", "later", "limited", "lost", "migrated", "narrow_indexes",
+    "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",
+    "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "rejoin",
+    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
+    "show", "shown_size", "since_reset", "still_unused", "switch_over", "switchover_candidates", "take_backup",
     "topology", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

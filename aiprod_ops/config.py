@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import cached_property
 from importlib import resources
@@ -34,6 +34,17 @@ class Promises:
 
 
 @dataclass(frozen=True)
+class ServerPlace:
+    """One server of a target that has several on this machine: its data directory, a superuser's DSN that leads to it
+    alone, and what a standby needs beside host and port to stream from another (user, passfile)."""
+
+    data_directory: str
+    admin: str
+    upstream: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
     """One instance: how to reach it with which identity.
 
@@ -43,6 +54,7 @@ class Target:
     that gets new revisions, `postgres_bin` the programs of the server's major version. `backups` is where stored
     backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`. On the
     platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
+    `servers` are primary and standbys by name, where they are on this machine and may be switched over.
     """
 
     name: str
@@ -62,6 +74,7 @@ class Target:
     project: str = ""
     instance: str = ""
     endpoint: str = ""
+    servers: Mapping[str, ServerPlace] = field(default_factory=dict)
 
     @property
     def is_for_drills(self) -> bool:
@@ -208,7 +221,19 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
+    plain["servers"] = {each: _server(path, name, each, value) for each, value in plain.get("servers", {}).items()}
     return Target(name=name, **plain)
+
+
+def _server(path: Path, target: str, name: str, table: Any) -> ServerPlace:
+    given = table if isinstance(table, dict) else {}
+    wrong = _wrong(given, {"data_directory": str, "admin": str})
+    if wrong or set(given) - {each.name for each in fields(ServerPlace)}:
+        raise ConfigurationError(
+            f"{path}: the server {name!r} of target {target!r} has {', '.join(sorted(given)) or 'nothing'}, expected "
+            f"data_directory, admin, and maybe upstream, log; look at {', '.join(wrong) or 'its other keys'}"
+        )
+    return ServerPlace(**{**given, "data_directory": str(path.parent / given["data_directory"])})
 
 
 def _check_stanza(path: Path, name: str, table: Mapping[str, Any]) -> None:

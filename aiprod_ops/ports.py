@@ -182,6 +182,33 @@ class Backups(Protocol):
         """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; False where it cannot go by LSN at all."""
 
 
+class Cluster(Protocol):
+    """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All members."""
+
+    def is_standby(self, name: str) -> bool | None:
+        """Whether a member is in recovery; None where it does not answer."""
+
+    def is_fenced(self, name: str) -> bool:
+        """Whether a member cannot acknowledge a write: nothing of it lives, or it is a standby."""
+
+    def streams(self, name: str, upstream: str) -> bool:
+        """Whether a member streams from another now."""
+
+    def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
+        """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was begun
+        is finished. Raises Failed where the standby does not come as far in time; then the old one serves again."""
+
+    def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
+        """Promote a standby in the place of a primary that is lost, which is fenced first. Repeatable."""
+
+    def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
+        """Bring a fenced primary back as a standby. Repeatable."""
+
+
 class Operations(Protocol):
     """Where a platform tells what it has begun and goes on by itself (a restore of Cloud SQL, say), so that another
     process can wait for its end."""
@@ -199,6 +226,10 @@ class Platform(Protocol):
     @property
     def backups(self) -> Backups:
         """The target's stored backups; raises ConfigurationError where the configuration names none."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """The target's primary and standbys; raises ConfigurationError where the configuration names none."""
 
     def copy(
         self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...

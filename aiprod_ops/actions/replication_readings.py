@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.errors import OpsError
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
@@ -13,8 +13,8 @@ select pg_is_in_recovery() as is_standby,
        (select system_identifier::text from pg_control_system()) as system_identifier,
        coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
          as timeline,
-       case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end as segment,
-       case when pg_is_in_recovery() then 0 else pg_current_wal_insert_lsn() - '0/0'::pg_lsn end::bigint as written,
+       case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_flush_lsn()) end as segment,
+       case when pg_is_in_recovery() then 0 else pg_current_wal_flush_lsn() - '0/0'::pg_lsn end::bigint as written,
        coalesce(pg_last_wal_receive_lsn() - '0/0'::pg_lsn, 0)::bigint as received,
        coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::bigint as replayed,
        case when pg_is_in_recovery() then pg_is_wal_replay_paused() else false end as is_paused,
@@ -35,35 +35,35 @@ from pg_stat_replication order by 1, pid /* aiprod-ops: senders */
 """
 _SLOTS = """
 select slot_name::text as name, slot_type as kind, active as is_active, coalesce(wal_status, '') as status,
-       greatest(0, coalesce(pg_current_wal_insert_lsn() - restart_lsn, 0))::bigint as retained
+       greatest(0, coalesce(pg_current_wal_flush_lsn() - restart_lsn, 0))::bigint as retained
 from pg_replication_slots where not temporary order by 1 /* aiprod-ops: slots */
 """
 
 
 def topology(ctx: Context) -> Topology:
-    """Ask the target and its replicas. Who does not answer is named with the reason."""
+    """Ask every node, the primary first: so no standby seems behind for nothing. Who does not answer is named with the
+    reason."""
+    nodes = dict(ctx.nodes) or {ctx.target.name: ctx.db, **ctx.replicas}
     silent: dict[str, str] = {}
-    primary: Node | None = None
-    others: list[Node] = []
-    senders: tuple[Sender, ...] = ()
-    slots: tuple[Slot, ...] = ()
-    try:
-        first = read_node(ctx.db, ctx.target.name)
-        if first.is_standby:
-            others.append(first)
-        else:
-            primary = first
-            senders = tuple(Sender(**row) for row in ctx.db.query(_SENDERS))
-            slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in ctx.db.query(_SLOTS))
-    except Unreachable as error:
-        silent["primary"] = error.message
-    for name, replica in ctx.replicas.items():
+    roles: dict[str, bool] = {}
+    for name, database in nodes.items():
         try:
-            others.append(read_node(replica, name))
+            roles[name] = database.server().is_standby
         except OpsError as error:
             silent[name] = error.told
-    free = ctx.platform.free() if primary is not None else None
-    return Topology(primary, tuple(others), senders, slots, silent, free)
+    read: list[Node] = []
+    for name in sorted(roles, key=lambda each: roles[each]):
+        try:
+            read.append(read_node(nodes[name], name))
+        except OpsError as error:
+            silent[name] = error.told
+    primary = read.pop(0) if read and not read[0].is_standby else None
+    if primary is None:
+        return Topology(None, tuple(read), silent=silent)
+    database = nodes[primary.name]
+    senders = tuple(Sender(**row) for row in database.query(_SENDERS))
+    slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in database.query(_SLOTS))
+    return Topology(primary, tuple(read), senders, slots, silent, ctx.platform.free())
 
 
 def read_node(database: Database, name: str) -> Node:

@@ -20,7 +20,7 @@ from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.ports import Database, Delivery, Operations, Platform, Store
+from aiprod_ops.ports import Cluster, Database, Delivery, Operations, Platform, Store
 from aiprod_ops.units import Seconds, seconds
 
 if TYPE_CHECKING:
@@ -134,9 +134,36 @@ def platform_of(settings: Settings, target: Target, operations: Operations) -> P
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         longest=longest,
+        cluster=_cluster(target, connect),
         known=settings.state / "sources" / f"{quote(target.name, safe='@:')}.json",
         repository=_repository(target, dsn) if target.backups else None,
     )
+
+
+def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | None:
+    from aiprod_ops.adapters.local.cluster import LocalCluster, Member
+    from aiprod_ops.adapters.local.instance import PostgresServer
+    from aiprod_ops.adapters.local.programs import find
+    from aiprod_ops.adapters.postgres.dsn import target as read
+
+    if not target.servers:
+        return None
+    programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
+    members = {}
+    for name, place in target.servers.items():
+        admin, data = read(place.admin, f"admin of {name}"), Path(place.data_directory)
+        log = Path(place.log) if place.log else data.with_name(f"{data.name}.log")
+        server = PostgresServer(programs, data, Path(admin.host), int(admin.port or 5432), log)
+        members[name] = Member(name, server, place.admin, place.upstream)
+    return LocalCluster(members, connect)
+
+
+def _nodes(target: Target) -> dict[str, Database]:
+    """Each server of a target by its name, with the probe identity."""
+    from aiprod_ops.adapters.postgres.dsn import at
+
+    places = {name: at(target.dsn("probe"), place.admin) for name, place in target.servers.items()}
+    return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in places.items()}
 
 
 def _cloudsql(
@@ -197,12 +224,13 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     settings = settings_of(where)
     target = target_of(settings, where)
     probe = _connect(target, "probe", "aiprod-ops")
-    replicas = _replicas(target)
+    replicas, nodes = _replicas(target), _nodes(target)
     with Progress(quiet=quiet) as report:
         store, operations = _store(settings), OperationLog()
         context = Context(
             probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
-            history_of(store, target.name, settings.promises), replicas, settings.waivers,
+            history_of(store, target.name, settings.promises), replicas, nodes,
+            settings.waivers,
         )  # fmt: skip
         try:
             yield World(
@@ -223,7 +251,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
                 error.hint += repeated(where)
             raise
         finally:
-            for database in (probe, *replicas.values()):
+            for database in (probe, *replicas.values(), *nodes.values()):
                 database.close()
 
 

@@ -96,7 +96,7 @@ def judge(seen: Topology, limits: Limits, conflicts: Mapping[str, int] | None) -
     """All that a check of replication tells. `conflicts` are those of the last check, by node; None before it."""
     primary = seen.primary
     if primary is None:
-        yield Finding("primary", None, note="no contact: " + "; ".join(seen.silent.values()), id="primary")
+        yield Finding("primary", None, note="none answers: " + "; ".join(seen.silent.values()), id="primary")
     yield _missing(seen)
     yield from _strangers(seen)
     for node in seen.standbys:
@@ -118,7 +118,7 @@ def _missing(seen: Topology) -> Finding:
     streaming = sum(each.state == "streaming" for each in seen.senders)
     known = sum(1 for each in seen.standbys if each.sender)
     hidden = max(0, streaming - known)
-    silent = {name: why for name, why in seen.silent.items() if name != "primary"}
+    silent = seen.silent if seen.primary is not None else {}
     note = "; ".join(f"{name}: {why}" for name, why in silent.items())
     if silent and len(silent) <= hidden:
         note = f"no contact from here, though the primary streams to {streaming}: {note}"

@@ -4,7 +4,7 @@ from aiprod_ops.domain.plans import Identity
 from aiprod_ops.engine.journal import Journal
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Held, Refused
+from aiprod_ops.errors import Held, Refused, Unreachable
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds
 
@@ -14,8 +14,9 @@ _ORPHAN = 60  # seconds to wait for the server to end the session of a process t
 class Actor:
     """One session at a time; closed, the next use opens another."""
 
-    def __init__(self, world: World, planned: Identity, journal: Journal) -> None:
+    def __init__(self, world: World, planned: Identity, journal: Journal, *, without_primary: bool = False) -> None:
         self._world, self._planned, self._journal = world, planned, journal
+        self._without_primary = without_primary
         self._session: Database | None = None
 
     @property
@@ -23,9 +24,16 @@ class Actor:
         """The context with the actor's session. Raises Refused in another database, Held where another machine or user
         acts on this instance."""
         if self._session is None:
-            self._session = self._world.open_actor(self._journal.run)
-            self._refuse_elsewhere(self._session)
-            self._hold(self._session)
+            session = self._world.open_actor(self._journal.run)
+            try:
+                self._refuse_elsewhere(session)
+                self._hold(session)
+            except Unreachable:
+                if not self._without_primary:
+                    raise
+                session.close()  # what is done goes by the platform; the lease of the store still holds
+                return self._world.context
+            self._session = session
         return self._world.acting(self._session)
 
     def close(self) -> None:
@@ -44,13 +52,13 @@ class Actor:
             self._world.context.report("waiting for another session of this tool to end in the server")
             self._world.context.clock.sleep(Seconds(1))
         if not session.hold(key):
-            self.close()
+            session.close()
             raise Held("another run, from another machine or user, holds this instance", hint="aiprod-ops runs list")
 
     def _refuse_elsewhere(self, session: Database) -> None:
         server, planned = session.server(), self._planned
         if (server.system_identifier, server.database) != (planned.system_identifier, planned.database):
-            self.close()
+            session.close()
             raise Refused(
                 f"the actor is in the database {server.database} of system {server.system_identifier}, "
                 f"the plan is for {planned.database} of system {planned.system_identifier}",

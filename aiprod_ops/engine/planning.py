@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +14,8 @@ from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical, digest
 from aiprod_ops.engine.last_proofs import said_last
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import Broken, Failed, NotApproved, Refused, TimedOut, Unreachable, UsageError
-from aiprod_ops.ports import Store
+from aiprod_ops.errors import Broken, Failed, NotApproved, OpsError, Refused, TimedOut, Unreachable, UsageError
+from aiprod_ops.ports import Database, Server, Store
 from aiprod_ops.units import seconds
 
 
@@ -132,12 +133,22 @@ def _identity(entry: Entry, context: Context) -> Identity:
     try:
         server = context.db.server()
     except Unreachable:
+        if entry.book.without_primary and (other := _any(context.nodes)) is not None:
+            return Identity(context.target.name, other.system_identifier, other.database)
         last = said_last(context, entry.id) if "origin" in entry.book.phases else None
         if last is None or last.target.get("target") != context.target.name:
             raise
         context.report("the target does not answer; who it is, is known from its last proof")
         return Identity(**last.target)
     return Identity(context.target.name, server.system_identifier, server.database)
+
+
+def _any(nodes: Mapping[str, Database]) -> Server | None:
+    """What the first of several nodes that answers says."""
+    for node in nodes.values():
+        with suppress(OpsError):
+            return node.server()
+    return None
 
 
 def _left_out_before(plan: Plan, without: tuple[str, ...]) -> bool:

@@ -48,7 +48,7 @@ class Run:
         self._backward = backward
         self.book = entry.book
         self.plan: Plan = draft.plan
-        self._actor = Actor(world, draft.plan.identity, journal)
+        self._actor = Actor(world, draft.plan.identity, journal, without_primary=entry.book.without_primary)
         self._moves: dict[Move, Callable[[int], None]] = {
             Move.ACT: self._act,
             Move.SETTLE: self._settle,

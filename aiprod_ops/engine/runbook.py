@@ -30,7 +30,8 @@ the digest; what must be fresh right before the action is a guard."""
 class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
-    `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only.
+    `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only, and
+    `nodes` all of them, where the configuration names each.
     Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
@@ -42,6 +43,7 @@ class Context:
     report: Callable[[str], None]  #: one line of progress for people
     history: History
     replicas: Mapping[str, Database] = field(default_factory=dict)
+    nodes: Mapping[str, Database] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
     wants_moving: bool = True
 
@@ -168,7 +170,8 @@ class Runbook:
     lets it act) and `drill_every` are schedules, `alerts` the alerts that lead here, `drill_with` the parameters of a
     drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof tells something of the copy even
     where nothing is planned. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
-    one sample each; the metric's name follows from it and from the unit.
+    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that has to
+    work where the target itself is lost: who it is, is then asked of its other nodes.
     """
 
     def __init__(
@@ -188,6 +191,7 @@ class Runbook:
         alerts: tuple[str, ...] = (),
         examines: bool = False,
         exports: tuple[str, ...] = (),
+        without_primary: bool = False,
     ) -> None:
         if risk not in ("low", "moderate", "severe"):
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
@@ -200,6 +204,7 @@ class Runbook:
         )  # fmt: skip
         self.drill_with = dict(drill_with or {})
         self.exports = exports
+        self.without_primary = without_primary
         self.phases: dict[str, Callable[..., Any]] = {}
         self.facts_type: type = dict
 

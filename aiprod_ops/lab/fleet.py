@@ -272,9 +272,21 @@ def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
         del values["backups"], values["archive"], values["copies"], values["data_directory"]
         values |= {"platform": "cloudsql", "project": "aiprod-lab", "instance": "aiprod", "endpoint": endpoint}
         values["backup"] = fleet.dsn("postgres")  # a clone has the roles of its source
+    members = zip(("primary", *postgres.REPLICAS), (fleet.primary, *fleet.replicas), strict=True)
+    upstream = f"user=aiprod_backup passfile='{fleet.folder / 'replication.pgpass'}'"
+    servers = [
+        line
+        for name, server in members
+        for line in (
+            f"[targets.lab.servers.{name}]",
+            f"data_directory = {json.dumps(str(server.data))}",
+            f"admin = {json.dumps(fleet.dsn('postgres', server))}",
+            f"upstream = {json.dumps(upstream)}",
+        )
+    ]
     head = [f"state = {json.dumps(str(fleet.folder / 'state'))}", "", "[targets.lab]"]
     lines = [*head, *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *([] if endpoint else servers)]) + "\n"
 
 
 def _marker(fleet: Fleet) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
-from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
+from aiprod_ops.ports import Clock, Cluster, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
@@ -56,6 +56,10 @@ class CloudSqlPlatform:
         self._longest, self._operations, self._postgres_bin = longest, operations, postgres_bin
         self._reading = CloudSqlAdmin(place.project, endpoint=place.endpoint, writes=False)
         self._standing: dict[str, str] = {}  # DSNs of copies that answer
+
+    @property
+    def cluster(self) -> Cluster:
+        raise Refused("a switchover on Cloud SQL is not there yet")
 
     @cached_property
     def backups(self) -> CloudSqlBackups:

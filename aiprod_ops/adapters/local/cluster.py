@@ -7,6 +7,7 @@ is promoted; until then it can serve again.
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from psycopg2.extensions import parse_dsn
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Rows
 from aiprod_ops.units import Seconds
@@ -76,7 +78,7 @@ class LocalCluster:
 
     # What is done
 
-    def prepare(self, old: str, new: str) -> None:
+    def _prepare(self, old: str, new: str) -> None:
         """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one of
         them may have what the new one lacks, and diverge for good."""
         self._ask(old, "checkpoint /* aiprod-ops: before a switchover */")
@@ -85,10 +87,14 @@ class LocalCluster:
                 self.follow(name, new)
 
     def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
-        """Exchange the roles; nothing that was acknowledged is lost. Raises Failed where the new one does not come as far
-        in time: then the old one serves again, and nothing has changed."""
+        """Exchange the roles. Where the new primary does not come as far in time the old one serves again."""
         if self.is_standby(new) is False and self.is_fenced(old):
             return
+        if self.is_standby(old) is True and not self._members[new].server.is_running():
+            self.serve_again(new)  # it was fenced by one who was killed, and nobody took its place
+            return
+        if self.is_standby(old) is False:
+            self._prepare(old, new)
         with self._session(new) as standby:
             try:
                 self.fence(old, patience)
@@ -101,12 +107,12 @@ class LocalCluster:
                     self.serve_again(old)
                 raise
 
-    def fail_over(self, old: str, new: str, patience: Seconds) -> None:
-        """Promote a standby in the place of a primary that is lost, which is fenced first. What the standby has not
-        received is lost."""
+    def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
+        """Promote a standby in the place of a primary that is lost: it is killed, with all its processes, first."""
+        self.kill(old)
+        report(f"{old} is fenced")
         if self.is_standby(new) is False:
             return
-        self.kill(old)
         for name in self._standbys():
             if name not in (old, new):
                 self.follow(name, new)
@@ -173,7 +179,7 @@ class LocalCluster:
             member.server.programs.hand_over(member.server.data / _SIGNAL)
             member.server.start()
 
-    def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None] = lambda _: None) -> None:
+    def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby: as it is, else rewound, else copied anew."""
         if self.streams(old, new):
             return
@@ -217,7 +223,18 @@ class LocalCluster:
         self.follow(old, new)
 
     def _copied(self, old: str, new: str) -> None:
-        raise Failed("not there yet")
+        """The old files stay beside until the new ones stream: nobody asked to throw them away."""
+        member, source = self._members[old], self._members[new]
+        conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
+        aside = member.server.data.with_name(f"{member.server.data.name}.before-{new}")
+        shutil.rmtree(aside, ignore_errors=True)
+        member.server.data.rename(aside)
+        dsn, env = without_password(source.admin)
+        member.server.base_backup(dsn, env=env, sync=True)
+        for each, content in conf.items():
+            (member.server.data / each).write_bytes(content)
+        member.server.programs.hand_over(member.server.data)
+        self.follow(old, new)
 
     def _promote(self, standby: Database, patience: Seconds) -> None:
         standby.query("select pg_promote(false) /* aiprod-ops */")

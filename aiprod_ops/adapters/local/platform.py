@@ -20,7 +20,7 @@ from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
-from aiprod_ops.ports import Database, Kept, Migrations, Restored
+from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
 MARKER = "copy.json"
@@ -81,6 +81,7 @@ class LocalPlatform:
         data_directory: Path | None = None,
         repository: Repository | None = None,
         known: Path | None = None,
+        cluster: Cluster | None = None,
         longest: Seconds = LONGEST,
     ) -> None:
         self._backup = backup
@@ -89,9 +90,18 @@ class LocalPlatform:
         self._connect = connect
         self._postgres_bin = postgres_bin
         self._data_directory = data_directory
-        self._repository, self._known = repository, known
+        self._repository, self._known, self._cluster = repository, known, cluster
         self._longest = longest
         self._standing: dict[str, _Standing] = {}
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._cluster is None:
+            raise ConfigurationError(
+                "the target names no servers that could be switched over",
+                hint="name each in its configuration: [targets.NAME.servers.primary] data_directory, admin",
+            )
+        return self._cluster
 
     @property
     def backups(self) -> Repository:

@@ -69,3 +69,9 @@ def without_password(dsn: str) -> tuple[str, dict[str, str]]:
     parts = parse_dsn(dsn)
     password = parts.pop("password", None)
     return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
+
+
+def at(dsn: str, place: str) -> str:
+    """A DSN with the host and the port of another."""
+    there = parse_dsn(place)
+    return str(make_dsn(**{**parse_dsn(dsn), "host": there.get("host", ""), "port": there.get("port", "5432")}))

@@ -1,0 +1,79 @@
+"""Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back."""
+
+from dataclasses import dataclass
+
+from aiprod_ops.engine.runbook import Context, Kind
+from aiprod_ops.units import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """From the old primary to the new one; each wait takes no longer than `patience`."""
+
+    old: str
+    new: str
+    patience: Seconds
+
+    def __str__(self) -> str:
+        return f"{self.old} to {self.new}"
+
+
+switch_over = Kind("switch-over", Move)
+fail_over = Kind("fail-over", Move)
+rejoin = Kind("rejoin", Move)
+
+
+@switch_over.does
+def _switch(ctx: Context, move: Move) -> None:
+    ctx.platform.cluster.switch_over(move.old, move.new, move.patience, ctx.report)
+
+
+@switch_over.is_done
+def _is_switched(ctx: Context, move: Move) -> bool | None:
+    """None where the new primary does not answer, or where both would take writes."""
+    cluster = ctx.platform.cluster
+    is_standby = cluster.is_standby(move.new)
+    if is_standby is None:
+        # Fenced, and not replaced yet: whoever looks for it finds it stopped.
+        return False if cluster.is_standby(move.old) is True else None
+    if is_standby:
+        return False
+    return True if cluster.is_fenced(move.old) else None
+
+
+@switch_over.shows
+def _show_switch(move: Move) -> str:
+    return (
+        f"checkpoint {move.old}, let the others follow {move.new}, stop {move.old} with all its processes, wait until "
+        f"{move.new} has its last record, promote it"
+    )
+
+
+@fail_over.does
+def _fail(ctx: Context, move: Move) -> None:
+    ctx.platform.cluster.fail_over(move.old, move.new, move.patience, ctx.report)
+
+
+@fail_over.is_done
+def _is_failed(ctx: Context, move: Move) -> bool | None:
+    return _is_switched(ctx, move)
+
+
+@fail_over.shows
+def _show_fail(move: Move) -> str:
+    return f"kill {move.old} with all its processes, promote {move.new}"
+
+
+@rejoin.does
+def _rejoin(ctx: Context, move: Move) -> None:
+    ctx.platform.cluster.rejoin(move.old, move.new, move.patience, ctx.report)
+
+
+@rejoin.is_done
+def _is_back(ctx: Context, move: Move) -> bool:
+    return ctx.platform.cluster.streams(move.old, move.new)
+
+
+@rejoin.shows
+def _show_rejoin(move: Move) -> str:
+    return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"

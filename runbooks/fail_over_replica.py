@@ -1,0 +1,165 @@
+"""Move the primary to one of its replicas: planned, or because it is lost.
+
+Planned (the default): the roles are exchanged, and nothing that was acknowledged is lost. The old primary is checkpointed
+while all can write, the other replicas follow the candidate; then the old one is stopped with all its processes, the
+candidate waits until it has its last record, and is promoted. If it does not come as far within `--patience` the old one
+serves again: nothing has changed. Then the old one comes back as a replica.
+
+Unplanned (`--unplanned`): the primary does not answer, and no replica streams from it any more. The replica that has
+received most is promoted; what it has not received is lost, and the plan says since when. The old primary is killed with
+all its processes first: one that was only frozen would wake up and take writes that nobody keeps. Where that is not
+possible nothing is promoted: two that take writes are worse than none.
+
+A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
+that were switched to a replica that did not stream, every row was lost.
+
+Source: PostgreSQL manual, "Failover", pg_rewind; Patroni's issues on forced switchovers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aiprod_ops import api
+from aiprod_ops.api import Bytes, Context, Finding, Lab, Moving, Plan, Seconds, SwitchMove, Topology
+
+
+@dataclass(frozen=True)
+class Params:
+    """What may be set on the command line."""
+
+    to: str = ""  #: the replica to promote; the best one by default
+    unplanned: bool = False  #: the primary is lost: what no replica has received is lost, too
+    lag: Bytes = Bytes(16 * 1024**2)  #: a candidate may be so far behind when it begins
+    patience: Seconds = Seconds(20)  #: for the old primary to stop, and for the new one to have all of it
+    silence: Seconds = Seconds(5)  #: so long a primary is asked again before it is called lost
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place."""
+
+    primary: str
+    lost: str
+    chosen: str
+    others: tuple[str, ...]
+    topology: Moving[Topology]
+
+
+book = api.Runbook(
+    params=Params,
+    symptom="The primary has to be moved, or is lost",
+    risk="severe",
+    owner="database",
+    drill_every="30 d",
+    actions=(api.switch_over, api.fail_over, api.rejoin),
+    without_primary=True,
+)
+
+
+@book.facts
+def facts(ctx: Context, params: Params) -> Facts:
+    """Needs pg_monitor on every node."""
+    seen = api.topology(ctx)
+    primary = seen.primary.name if seen.primary else ""
+    known = {primary, *(each.name for each in seen.standbys)}
+    lost = next((name for name in ctx.platform.cluster.names if name not in known), "") if not primary else ""
+    candidates = api.failover_candidates(seen) if params.unplanned else api.switchover_candidates(seen, params.lag)
+    fit = [each.node.name for each in candidates if not each.against and params.to in ("", each.node.name)]
+    return Facts(primary, lost, fit[0] if fit else "", tuple(sorted(each.name for each in seen.standbys)), seen)
+
+
+@book.judge
+def judge(facts: Facts, params: Params) -> Iterator[Finding]:
+    """Which replica may be promoted, and why each other may not."""
+    yield Finding(
+        "the primary does not answer", float(not facts.primary), "", crit=1,
+        note="; ".join(facts.topology.silent.values()) if not facts.primary else facts.primary, id="primary",
+    )  # fmt: skip
+    unplanned = params.unplanned or not facts.primary
+    seen = facts.topology
+    for each in api.failover_candidates(seen) if unplanned else api.switchover_candidates(seen, params.lag):
+        note = "; ".join(each.against) or ("chosen" if each.node.name == facts.chosen else "may be promoted")
+        yield Finding(
+            f"against {each.node.name}", float(len(each.against)), "", note=note, id=f"against:{each.node.name}"
+        )
+    if params.to and params.to not in facts.others:
+        yield Finding("replicas of that name", 0.0, note=f"there is no replica {params.to}", id="to")
+
+
+@book.plan
+def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
+    """Exchange, and bring the old one back."""
+    if not facts.chosen:
+        return
+    if facts.primary and not params.unplanned:
+        there = SwitchMove(facts.primary, facts.chosen, params.patience)
+        back = SwitchMove(facts.chosen, facts.primary, params.patience)
+        yield api.switch_over(there, undo=api.switch_over(back), lock="no writes for about half a second")
+    elif facts.lost and not facts.primary and params.unplanned:
+        there = SwitchMove(facts.lost, facts.chosen, params.patience)
+        yield api.fail_over(there, irreversible="what the lost primary had acknowledged and not sent is lost")
+    else:
+        return
+    yield api.rejoin(there, undo=api.rejoin(there))
+
+
+@book.guard
+def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
+    """Read again right before each action; one that was begun is finished whatever is seen."""
+    if any(each.kind == "rejoin" for each in plan.actions[:1]):
+        return
+    move = api.switch_over.subject(plan.actions[0])
+    cluster = ctx.platform.cluster
+    if cluster.is_standby(move.new) is False and cluster.is_fenced(move.old):
+        return
+    now = facts(ctx, params)
+    if params.unplanned:
+        alive = _alive(ctx, move.old, params.silence)
+        yield Finding("the lost primary answers", float(bool(alive)), "", crit=1, note=alive, id="alive")
+    elif now.primary != move.old:
+        yield Finding("another primary than planned", 1.0, "", crit=1, note=now.primary or "none", id="moved")
+    against = {each.node.name: each.against for each in _candidates(now, params)}
+    told = against.get(move.new, ("it does not answer",))
+    yield Finding(f"against {move.new}", float(len(told)), "", crit=1, note="; ".join(told), id="against")
+
+
+def _candidates(now: Facts, params: Params) -> list[api.FailoverCandidate]:
+    seen = now.topology
+    return api.failover_candidates(seen) if params.unplanned else api.switchover_candidates(seen, params.lag)
+
+
+def _alive(ctx: Context, name: str, silence: Seconds) -> str:
+    """How one sees that a primary lives, by more than one way; '' where nothing tells so for as long as it is asked. A
+    time-out of ours alone is no death: a replica that streams from it has contact."""
+    until = ctx.clock.monotonic() + silence
+    while True:
+        seen = api.topology(ctx)
+        if seen.primary is not None and seen.primary.name == name:
+            return "it answers us"
+        streaming = [each.name for each in seen.standbys if each.sender]
+        if streaming and len(streaming) == len(seen.standbys):
+            return f"it streams to {', '.join(streaming)}: the cut is between us and it"
+        if ctx.clock.monotonic() > until:
+            return ""
+        ctx.clock.sleep(Seconds(0.5))
+
+
+@book.verify
+def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+    """One takes writes, all others follow it."""
+    move = api.switch_over.subject(plan.actions[0])
+    seen = api.topology(ctx)
+    now = seen.primary.name if seen.primary else ""
+    yield Finding(f"{move.new} is not the primary", float(now != move.new), "", crit=1, note=now or "none answers")
+    writes = [each.name for each in seen.others if not each.is_standby]
+    yield Finding("others that take writes", float(len(writes)), "", crit=1, note=", ".join(writes))
+    left = [each.name for each in seen.standbys if not ctx.platform.cluster.streams(each.name, move.new)]
+    yield Finding("replicas that do not follow it", float(len(left)), "", crit=1, note=", ".join(left))
+
+
+@book.inject
+@contextmanager
+def inject(lab: Lab) -> Iterator[None]:  # noqa: ARG001
+    """Nothing: a planned one needs no fault."""
+    yield
