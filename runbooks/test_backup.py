@@ -21,7 +21,7 @@ Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -153,14 +153,15 @@ def _comes(ctx: Context, lsn: str, params: Params) -> bool:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     """Look at pages and rows side by side; then write; then, if asked, do damage and see whether it is noticed."""
-    restored, chosen = copy.restored, copy.origin
+    restored, chosen, platform = copy.restored, copy.origin, copy.context.platform
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
     api.install_amcheck(copy.db)  # here, not by two at the same time
     with (
-        api.later(lambda: copy.context.platform.damage(restored.name)) as damage,
+        closing(copy.db.another()) as beside,
+        api.later(lambda: platform.damage(restored.name)) as damage,
         api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
     ):
-        ours = api.figures([copy.db], params.compare, copy.context.report)
+        ours = api.figures([copy.db, beside], params.compare, copy.context.report)
         damaged, rows = damage.wait(), lacking.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
@@ -169,7 +170,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings += _beside(copy.context, ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        findings.append(_noticed(copy.context.platform.control(restored.name)))
+        findings.append(_noticed(platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
