@@ -17,7 +17,7 @@ Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -141,17 +141,17 @@ def _comes(ctx: Context, lsn: str, params: Params) -> bool:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     """Look at pages and rows side by side; then write; then, if asked, do damage and see whether it is noticed."""
-    restored, chosen = copy.restored, copy.origin
+    restored, chosen, platform = copy.restored, copy.origin, copy.context.platform
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
-    with api.later(lambda: copy.context.platform.damage(restored.name)) as damage:
-        ours = api.figures([copy.db], params.compare, copy.context.report)
+    with closing(copy.db.another()) as beside, api.later(lambda: platform.damage(restored.name)) as damage:
+        ours = api.figures([copy.db, beside], params.compare, copy.context.report)
         damaged = damage.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings += _beside(ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        noticed = copy.context.platform.control(restored.name)
+        noticed = platform.control(restored.name)
         note = "; ".join(noticed) or "a byte was flipped, and nothing said so: this test proves nothing"
         findings.append(Finding("damage that was not noticed", float(not noticed), "", crit=1, note=note))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]

@@ -43,6 +43,10 @@ STANDALONE: dict[str, str | int] = {
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
 
+#: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
+#: none hands pages over to another.
+READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
+
 LARGEST = """
     SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
     ORDER BY relnamespace = 'pg_catalog'::regnamespace, pg_relation_size(oid) DESC LIMIT 1
@@ -216,6 +220,8 @@ class LocalPlatform:
         (server.data / "standby.signal").unlink(missing_ok=True)
         (server.data / "recovery.signal").unlink(missing_ok=True)
         settings = {**source.capped_settings(), **STANDALONE, **fetched.settings}
+        if fetched.backup:
+            settings |= {name: value for name, (value, since) in READ_THROUGH.items() if server.programs.major >= since}
         server.configure({**settings, "shared_preload_libraries": libraries}, HBA)
         if fetched.settings:
             (server.data / "recovery.signal").touch(mode=0o600)
