@@ -42,8 +42,9 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
-#: A column without a hash function is told by its text. PostgreSQL adds up bigint beyond its range.
-_ADDED_UP = "sum(hash_record_extended(row({columns}), 0))::text"
+#: A column without a hash function is told by its text. The hash of a record is linear in those of its columns, and so
+#: is a sum: hashed once more it tells which values stand in one row. PostgreSQL adds up bigint beyond its range.
+_ADDED_UP = "sum(hashint8extended(hash_record_extended(row({columns}), 0), 0))::text"
 _ROWS = (
     "select count(*) as rows, {digest} as digest, {newest} as newest from {table} t /* aiprod-ops: rows of a table */"
 )
