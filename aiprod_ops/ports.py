@@ -178,8 +178,8 @@ class Backups(Protocol):
     def remove(self, backup: str) -> None:
         """Throw one away; nothing happens when there is none of that id."""
 
-    def reaches(self, lsn: str) -> bool:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; False where it cannot go by LSN at all."""
+    def reaches(self, lsn: str) -> bool | None:
+        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
 
 
 class Operations(Protocol):
@@ -195,6 +195,10 @@ class Operations(Protocol):
 
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
+
+    @property
+    def database(self) -> str:
+        """The name of the target's database; '' where the configuration names none."""
 
     @property
     def backups(self) -> Backups:
@@ -222,8 +226,9 @@ class Platform(Protocol):
         """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
         far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
 
-    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
-        """Destroy copies whose run is not alive any more; answers their names."""
+    def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
+        """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:
+        another machine's) only a copy goes that is older than any run lasts, or whose process is gone."""
 
     def attach(self, operation: str) -> None:
         """Wait until an operation that another process began has ended, well or not; at once where none goes on

@@ -115,6 +115,7 @@ class Compared(Origin):
     moment: api.Moment | None = None
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
+    read: datetime | None = None  #: when that moment was
 
 
 @book.origin
@@ -128,10 +129,11 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
             yield Compared(params.backup, params.until)
             return
         source = held.enter_context(api.later(lambda: api.figures(sessions, params.compare)))
-        began = ctx.clock.monotonic()
+        read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
-        waited = Seconds(ctx.clock.monotonic() - began)
-        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, waited, source)
+        waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
+        lsn = moment.lsn if is_kept else ""
+        yield Compared(params.backup, params.until, lsn, moment, waited, source, read)
 
 
 def _is_there(ctx: Context, params: Params) -> bool:
@@ -143,8 +145,8 @@ def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
     until = ctx.clock.monotonic() + params.wait
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
-    while not ctx.platform.backups.reaches(lsn):
-        if ctx.clock.monotonic() > until:
+    while not (reaches := ctx.platform.backups.reaches(lsn)):
+        if reaches is None or ctx.clock.monotonic() > until:
             return False
         ctx.clock.sleep(Seconds(0.25))
     return True
@@ -167,7 +169,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings.append(rows)
     findings += _unarchived(copy, params)
-    findings += _beside(copy.context, ours, chosen, params, is_same=is_same)
+    findings += _beside(copy, ours, chosen, params, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
         findings.append(_noticed(platform.control(restored.name)))
@@ -193,12 +195,13 @@ def _unarchived(copy: Copy, params: Params) -> Iterator[Finding]:
         yield Finding(metric, age, "s", 0, 2 * params.rpo, copy.restored.lacks, id="archive")
 
 
-def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
+def _beside(copy: Copy, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
     if not isinstance(chosen, Compared):
         return
+    ctx = copy.context
     if ours.newest is not None:
-        age = (ctx.clock.now() - ours.newest).total_seconds()
+        age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
@@ -213,9 +216,24 @@ def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, 
     api.record_figures(ctx, theirs)
     yield from api.around(theirs, ours)
     yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
-    lost = chosen.waited if is_same else api.lost(theirs, ours)
-    if lost is not None and not params.at:
-        yield Finding("what would have been lost", lost, "s", params.rpo, 2 * params.rpo, id="rpo")
+    if not params.at:
+        yield _lost(copy, chosen, params, is_same=is_same)
+
+
+def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Finding:
+    """From the newest moment that could have been recovered to the one at which the source was read: rows do not tell,
+    not all of them have a time. At the same moment it is how long its WAL took to be kept."""
+    seconds, note, backups = float(chosen.waited), "", copy.context.platform.backups
+    if not is_same and chosen.read is not None:
+        ended = next((each.taken for each in backups.listed() if each.id == copy.restored.backup), None)
+        reaches = backups.arrangement().recovers_to
+        newest = max((each for each in (ended, reaches) if each is not None), default=None)
+        if newest is None:
+            return Finding("what would have been lost", None, "s", note="nothing tells when it is from", id="rpo")
+        seconds = max(0.0, (chosen.read - newest).total_seconds())
+        way = "the WAL that is kept reaches" if newest == reaches else "the backup ended at, and nothing follows it,"
+        note = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC"
+    return Finding("what would have been lost", seconds, "s", params.rpo, 2 * params.rpo, note, id="rpo")
 
 
 def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:

@@ -256,14 +256,6 @@ def around(source: Figures, copy: Figures) -> Iterator[Finding]:
         yield Finding(f"missing {what}", float(len(lacking)), "", crit=1, note=_few(lacking))
 
 
-def lost(source: Figures, copy: Figures) -> float | None:
-    """Seconds from the newest row of the copy to that of the source: what would be lost; None where rows have no
-    time."""
-    if source.newest is None or copy.newest is None:
-        return None
-    return max(0.0, (source.newest - copy.newest).total_seconds())
-
-
 def writable(database: Database) -> Finding:
     """Whether a table can be made, written and dropped there."""
     names = {"table": "aiprod_ops_write_test"}

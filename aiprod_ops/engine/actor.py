@@ -26,7 +26,7 @@ class Actor:
             self._session = self._world.open_actor(self._journal.run)
             self._refuse_elsewhere(self._session)
             self._hold(self._session)
-        return self._world.acting(self._session)
+        return self._world.acting(self._session, self._journal.opening.get("of") or self._journal.run)
 
     def close(self) -> None:
         """End the session, and what it holds."""

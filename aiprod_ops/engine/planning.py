@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from aiprod_ops.domain.backups import whole
 from aiprod_ops.domain.findings import Finding, Status, waived, worst
 from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical, digest
 from aiprod_ops.engine.last_proofs import said_last
@@ -132,12 +133,23 @@ def _identity(entry: Entry, context: Context) -> Identity:
     try:
         server = context.db.server()
     except Unreachable:
-        last = said_last(context, entry.id) if "origin" in entry.book.phases else None
-        if last is None or last.target.get("target") != context.target.name:
+        lost = _lost_identity(entry, context) if "origin" in entry.book.phases else None
+        if lost is None:
             raise
+        return lost
+    return Identity(context.target.name, server.system_identifier, server.database)
+
+
+def _lost_identity(entry: Entry, context: Context) -> Identity | None:
+    last = said_last(context, entry.id)
+    if last is not None and last.target.get("target") == context.target.name:
         context.report("the target does not answer; who it is, is known from its last proof")
         return Identity(**last.target)
-    return Identity(context.target.name, server.system_identifier, server.database)
+    newest = next(reversed(whole(context.platform.backups.listed())), None)
+    if newest is None or not (newest.instance and context.platform.database):
+        return None
+    context.report(f"the target does not answer; it is taken for the one that {newest.id} is of")
+    return Identity(context.target.name, newest.instance, context.platform.database)
 
 
 def _left_out_before(plan: Plan, without: tuple[str, ...]) -> bool:

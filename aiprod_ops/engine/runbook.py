@@ -31,6 +31,7 @@ class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
     `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only.
+    `run` is the run whose effects are made or taken back, '' where nothing acts.
     Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
@@ -43,6 +44,7 @@ class Context:
     history: History
     replicas: Mapping[str, Database] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
+    run: str = ""
     wants_moving: bool = True
 
 

@@ -38,9 +38,9 @@ class World:
     delivery: Delivery | None = None
     operations: OperationLog = field(default_factory=OperationLog)
 
-    def acting(self, actor: Database) -> Context:
+    def acting(self, actor: Database, run: str = "") -> Context:
         """The context of actions: the same world with the actor's session."""
-        return replace(self.context, db=actor)
+        return replace(self.context, db=actor, run=run)
 
     @contextmanager
     def journalled(self, journal: Journal) -> Iterator[None]:

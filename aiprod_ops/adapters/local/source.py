@@ -100,14 +100,15 @@ def read_source(connect: Callable[[str], Database], dsn: str) -> Source:
 
 def last_source(
     connect: Callable[[str], Database], dsn: str, kept: Path, report: Callable[[str], None] = lambda _: None
-) -> Source:
+) -> Source | None:
     """What a server says, kept in a file; where it does not answer, what it said last: its stored backups can be
-    restored all the same. Raises Unreachable where nothing was kept."""
+    restored all the same. None where nothing was kept."""
     try:
         source = read_source(connect, dsn)
     except Unreachable:
         if not kept.is_file():
-            raise
+            report("the source does not answer, and nothing of it is known here; its backup has to tell")
+            return None
         report("the source does not answer; the copy is set up as it was last known")
         return msgspec.json.decode(kept.read_bytes(), type=Source)
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
