@@ -1,10 +1,11 @@
 """What it costs to know that a backup restores: the whole verified restore beside a plain one of the same data.
 
 Whole is `aiprod-ops prove test-backup` as a process: restored, started, every file, page, b-tree and row looked at,
-evidence sealed. It is measured twice: with every row held against the source, whose rows are added up at the same
-moment and on the same cores, where in production another machine does that; and with `--compare 0`, where the rows of
-both are counted and the copy's are read by pg_amcheck alone. What it waited until the WAL of that moment was kept is
-not counted: a bystander ends the segment at once, a server does when it is full, or after its archive_timeout.
+evidence sealed. It is measured twice: with every row held against the source (`--compare 1TB`; by default tables beyond
+2 GB are counted), whose rows are added up at the same moment and on the same cores, where in production another machine
+does that; and with `--compare 0`, where the rows of both are counted and those of the copy are read by pg_amcheck
+alone. What it waited until the WAL of that moment was kept is not counted: a bystander ends the segment at once, a
+server does when it is full, or after its archive_timeout.
 
 Plain is pg_basebackup and a start; a copy of the stored files and a start; and, of a server of its own with a
 repository of pgBackRest, `pgbackrest restore` and a start. By turns. What is to last is written to the disk, as
@@ -104,7 +105,7 @@ def _folder(made: Fleet) -> Ways:
         server.configure(STANDALONE, postgres.TRUST)
 
     return {
-        HELD: lambda: _held(made),
+        HELD: lambda: _held(made, "--compare", "1TB"),
         BASE_BACKUP: lambda: _plain(made, base_backup),
         COUNTED: lambda: _held(made, "--compare", "0"),
         FILES: lambda: _plain(made, files),
@@ -148,7 +149,7 @@ def _pgbackrest(made: Fleet) -> Iterator[Ways]:
     os.environ |= program.env
     try:
         yield {
-            HELD: lambda: _held(made),
+            HELD: lambda: _held(made, "--compare", "1TB"),
             PGBACKREST: lambda: _plain(made, restore),
             COUNTED: lambda: _held(made, "--compare", "0"),
         }
