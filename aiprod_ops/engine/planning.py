@@ -171,7 +171,7 @@ def approved(store: Store, context: Context, named: str) -> Draft:
     if len(named) < 8 or not all(c in "0123456789abcdef" for c in named):
         raise UsageError(
             f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits",
-            hint="aiprod-ops plan ID prints it",
+            hint="expected is what a plan prints as its digest",
         )
     names = [name for name in store.names("plans/") if name.removeprefix("plans/").startswith(named)]
     if len(names) != 1:
