@@ -226,7 +226,7 @@ def test_killed_at_a_record_there_is_no_orphan(cloud: Cloud, moment: str, record
 
 def test_a_killed_backup_is_waited_for_and_not_taken_twice(cloud: Cloud) -> None:
     known, before = set(cloud.journals()), {each.id for each in cloud.backups.listed()}
-    digest = cloud.run("plan", "take-backup", "--every", "0s", "-o", "json").json()["digest"]
+    digest = cloud.run("plan", "take-backup", "--now", "true", "-o", "json").json()["digest"]
     inject(cloud.url, Fault("slow", only="BACKUP_VOLUME", seconds=9))
     going = cloud.start("run", "take-backup", "--apply", digest)
     (begun,) = until(lambda: kept(cloud, known, "operation"), "no name")

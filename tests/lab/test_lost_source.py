@@ -24,7 +24,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         fleet = fleets.up(folder / "lab", 5_000, workload=False, cloudsql=is_cloud)
         try:
             bench = Bench(fleet.cloudsql_config if is_cloud else fleet.config, fleet.dsn("postgres"), fleet)
-            made = bench.run("plan", "take-backup", "--every", "0s", "-o", "json")
+            made = bench.run("plan", "take-backup", "--now", "true", "-o", "json")
             assert made.exit == 0, made.said
             taken = bench.run("run", "take-backup", "--apply", made.json()["digest"])
             assert taken.exit == 0, taken.said

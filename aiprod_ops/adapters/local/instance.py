@@ -107,7 +107,8 @@ class PostgresServer:
     @property
     def _says(self) -> str:
         """How far the server is, by its own file: the status that pg_ctl reads, too."""
-        return self._file[7].strip() if len(self._file) > 7 else ""
+        lines = self._file  # once: the server writes it anew at any time
+        return lines[7].strip() if len(lines) > 7 else ""
 
     @property
     def _file(self) -> list[str]:
