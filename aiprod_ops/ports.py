@@ -230,7 +230,7 @@ class Platform(Protocol):
         """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:
         another machine's) only a copy goes that is older than any run lasts, or whose process is gone."""
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Wait until an operation that another process began has ended, well or not; at once where none goes on
         without its process. Raises TimedOut, Unreachable or OutcomeUnknown while that is not to be seen."""
 

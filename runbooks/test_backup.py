@@ -168,8 +168,9 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings.append(rows)
-    findings += _unarchived(copy, params)
-    findings += _beside(copy, ours, chosen, params, is_same=is_same)
+    if isinstance(chosen, Compared):
+        findings += _lost(copy, chosen, params, is_same=is_same)
+        findings += _beside(copy.context, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
         findings.append(_noticed(platform.control(restored.name)))
@@ -185,21 +186,8 @@ def _noticed(said: Mapping[str, str]) -> Finding:
     return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
 
 
-def _unarchived(copy: Copy, params: Params) -> Iterator[Finding]:
-    """Without the WAL that was to be kept, all since the backup's own end would be lost: rows may not tell how much."""
-    if copy.restored.lacks:
-        ctx, name = copy.context, copy.restored.backup
-        ended = next((each.taken for each in ctx.platform.backups.listed() if each.id == name), None)
-        age = max(0.0, (ctx.clock.now() - ended).total_seconds()) if ended else None
-        metric = "what would have been lost since the end of the backup"
-        yield Finding(metric, age, "s", 0, 2 * params.rpo, copy.restored.lacks, id="archive")
-
-
-def _beside(copy: Copy, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
+def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
-    if not isinstance(chosen, Compared):
-        return
-    ctx = copy.context
     if ours.newest is not None:
         age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
@@ -216,24 +204,27 @@ def _beside(copy: Copy, ours: Figures, chosen: Origin | None, params: Params, *,
     api.record_figures(ctx, theirs)
     yield from api.around(theirs, ours)
     yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
-    if not params.at:
-        yield _lost(copy, chosen, params, is_same=is_same)
 
 
-def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Finding:
-    """From the newest moment that could have been recovered to the one at which the source was read: rows do not tell,
-    not all of them have a time. At the same moment it is how long its WAL took to be kept."""
-    seconds, note, backups = float(chosen.waited), "", copy.context.platform.backups
-    if not is_same and chosen.read is not None:
-        ended = next((each.taken for each in backups.listed() if each.id == copy.restored.backup), None)
+def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
+    """From the newest moment that could have been recovered to the one at which the source was read, or to now where it
+    is lost: rows do not tell, not all of them have a time. At the same moment it is how long its WAL took to be kept.
+    Without the WAL that was to be kept it is a warning at least."""
+    restored, backups = copy.restored, copy.context.platform.backups
+    if params.at or (chosen.read is None and not restored.lacks):
+        return
+    seconds: float | None = chosen.waited
+    note, warn = restored.lacks, 0 if restored.lacks else params.rpo
+    if restored.lacks or not is_same:
+        ended = next((each.taken for each in backups.listed() if each.id == restored.backup), None)
         reaches = backups.arrangement().recovers_to
         newest = max((each for each in (ended, reaches) if each is not None), default=None)
-        if newest is None:
-            return Finding("what would have been lost", None, "s", note="nothing tells when it is from", id="rpo")
-        seconds = max(0.0, (chosen.read - newest).total_seconds())
+        until = chosen.read or copy.context.clock.now()
+        seconds = max(0.0, (until - newest).total_seconds()) if newest else None
         way = "the WAL that is kept reaches" if newest == reaches else "the backup ended at, and nothing follows it,"
-        note = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC"
-    return Finding("what would have been lost", seconds, "s", params.rpo, 2 * params.rpo, note, id="rpo")
+        told = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "nothing tells when it is from"
+        note = f"{told}; {note}" if note else told
+    yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
 
 
 def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:

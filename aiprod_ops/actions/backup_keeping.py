@@ -71,8 +71,8 @@ def _amount(ctx: Context, new: NewBackup) -> Amount | None:  # noqa: ARG001
 
 def _ours(ctx: Context, new: NewBackup) -> list[Backup]:
     """Those that carry the label, unless another run made them: whoever begins again takes the same label."""
-    made_by = {each.id: maker(ctx, take_backup.name, new.label, each.started) for each in labelled(ctx, new)}
-    return [each for each in labelled(ctx, new) if made_by.get(each.id, "") in ("", ctx.run)]
+    mine = ("", ctx.run)
+    return [each for each in labelled(ctx, new) if maker(ctx, take_backup.name, new.label, each.started) in mine]
 
 
 @discard_backup.needs

@@ -49,5 +49,5 @@ class World:
         with self.operations.kept_in(journal):
             for operation in journal.open_operations:
                 self.context.report(f"waiting for the operation {operation}, which was begun before")
-                self.context.platform.attach(operation)
+                self.context.platform.attach(operation, self.context.report)
             yield

@@ -208,7 +208,7 @@ class MemoryPlatform:
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         return []
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         if self.unseen is not None:
             raise self.unseen
         self.attached.append(operation)

@@ -88,6 +88,19 @@ def test_what_is_recorded_speaks_against_an_older_state(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bench", ["local"], indirect=True)
+def test_a_damaged_record_of_the_source_is_none(bench: Bench) -> None:
+    """The backup tells the rest; rows are held against what the last test read."""
+    assert bench.run(*PROVE).exit == 0
+    lose(bench)
+    (record,) = bench.state.glob("sources/*.json")
+    for content in ("", "{", '{"version": 1}'):
+        record.write_text(content)
+        done = bench.run(*PROVE)
+        assert done.exit == 0, done.said
+        assert findings(done.json())["source"]["status"] == "WARNING"
+
+
+@pytest.mark.parametrize("bench", ["local"], indirect=True)
 def test_before_anything_is_recorded_it_is_restored_and_compared_with_nothing(bench: Bench) -> None:
     lose(bench)
     done = bench.run(*PROVE)

@@ -204,8 +204,8 @@ class CloudSqlPlatform:
             gone.append(each.name)
         return gone
 
-    def attach(self, operation: str) -> None:
-        self._calls.attach(operation)
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
+        self._calls.attach(operation, report)
 
     def free(self) -> Bytes | None:
         """Nobody tells how full the disk of an instance is but Cloud Monitoring."""

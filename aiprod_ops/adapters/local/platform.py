@@ -187,7 +187,7 @@ class LocalPlatform:
             delete(folder)
         return [folder.name for folder in dead]
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Nothing here goes on without its process."""
 
     def free(self) -> Bytes | None:
@@ -216,7 +216,7 @@ class LocalPlatform:
     def _unknown(self) -> Source:
         """A source that is lost, and of which nothing is known here: its backup tells the rest."""
         major = find(self._postgres_bin).major
-        return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {})
+        return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {}, is_known=False)
 
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
@@ -252,7 +252,7 @@ class LocalPlatform:
         libraries = _libraries(server)
         (server.data / "standby.signal").unlink(missing_ok=True)
         (server.data / "recovery.signal").unlink(missing_ok=True)
-        settings = {**(source.capped_settings() if source.size else _least(server)), **STANDALONE}
+        settings = {**(source.capped_settings() if source.is_known else _least(server)), **STANDALONE}
         settings |= fetched.settings
         if fetched.backup:
             settings |= {name: value for name, (value, since) in READ_THROUGH.items() if server.programs.major >= since}

@@ -67,6 +67,7 @@ class Source:
     wal: Bytes
     tablespaces: tuple[str, ...]
     settings: dict[str, str]
+    is_known: bool = True  #: False where nobody could be asked: then only its files tell what its settings were
 
     @property
     def needed(self) -> Bytes:
@@ -106,11 +107,13 @@ def last_source(
     try:
         source = read_source(connect, dsn)
     except Unreachable:
-        if not kept.is_file():
+        try:
+            known = msgspec.json.decode(kept.read_bytes(), type=Source)
+        except (OSError, msgspec.DecodeError):  # none, or one that was damaged or is another version's
             report("the source does not answer, and nothing of it is known here; its backup has to tell")
             return None
         report("the source does not answer; the copy is set up as it was last known")
-        return msgspec.json.decode(kept.read_bytes(), type=Source)
+        return known
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = kept.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(source))
