@@ -178,8 +178,8 @@ class Backups(Protocol):
     def remove(self, backup: str) -> None:
         """Throw one away; nothing happens when there is none of that id."""
 
-    def reaches(self, lsn: str) -> bool:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; False where it cannot go by LSN at all."""
+    def reaches(self, lsn: str) -> bool | None:
+        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
 
 
 class Cluster(Protocol):
@@ -199,9 +199,9 @@ class Cluster(Protocol):
         """Whether a member streams from another now."""
 
     def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
-        """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was begun
-        is finished. Raises Failed where the standby does not come as far in time; then the old one serves again."""
-
+        """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was
+        begun is finished. Raises Failed where the standby does not come as far in time; then the old one serves
+        again.""" 
     def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Promote a standby in the place of a primary that is lost, which is fenced first. Repeatable."""
 
@@ -222,6 +222,10 @@ class Operations(Protocol):
 
 class Platform(Protocol):
     """Where instances live, and how a disposable copy of one is made."""
+
+    @property
+    def database(self) -> str:
+        """The name of the target's database; '' where the configuration names none."""
 
     @property
     def backups(self) -> Backups:
@@ -253,10 +257,11 @@ class Platform(Protocol):
         """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
         far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
 
-    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
-        """Destroy copies whose run is not alive any more; answers their names."""
+    def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
+        """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:
+        another machine's) only a copy goes that is older than any run lasts, or whose process is gone."""
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Wait until an operation that another process began has ended, well or not; at once where none goes on
         without its process. Raises TimedOut, Unreachable or OutcomeUnknown while that is not to be seen."""
 

@@ -1,14 +1,14 @@
 """Move the primary to one of its replicas: planned, or because it is lost.
 
-Planned (the default): the roles are exchanged, and nothing that was acknowledged is lost. The old primary is checkpointed
-while all can write, the other replicas follow the candidate; then the old one is stopped with all its processes, the
-candidate waits until it has its last record, and is promoted. If it does not come as far within `--patience` the old one
-serves again: nothing has changed. Then the old one comes back as a replica.
+Planned (the default): the roles are exchanged, and nothing that was acknowledged is lost. The old primary is
+checkpointed while all can write, the other replicas follow the candidate; then the old one is stopped with all its
+processes, the candidate waits until it has its last record, and is promoted. If it does not come as far within
+`--patience` the old one serves again: nothing has changed. Then the old one comes back as a replica.
 
 Unplanned (`--unplanned`): the primary does not answer, and no replica streams from it any more. The replica that has
-received most is promoted; what it has not received is lost, and the plan says since when. The old primary is killed with
-all its processes first: one that was only frozen would wake up and take writes that nobody keeps. Where that is not
-possible nothing is promoted: two that take writes are worse than none.
+received most is promoted; what it has not received is lost, and the plan says since when. The old primary is killed
+with all its processes first: one that was only frozen would wake up and take writes that nobody keeps. Where that is
+not possible nothing is promoted: two that take writes are worse than none.
 
 A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
 that were switched to a replica that did not stream, every row was lost.

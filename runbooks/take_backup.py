@@ -50,7 +50,7 @@ SHRUNK, EMPTY = 0.5, 0.9
 class Params:
     """What may be set on the command line."""
 
-    every: Seconds = api.promise("backups.every")  #: older than this is the newest one not
+    every: Seconds = api.promise("backups.every")  #: a newest one that is older than this is followed by another
     now: bool = False  #: take one however young the newest is
 
 

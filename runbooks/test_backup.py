@@ -21,7 +21,7 @@ Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -115,6 +115,7 @@ class Compared(Origin):
     moment: api.Moment | None = None
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
+    read: datetime | None = None  #: when that moment was
 
 
 @book.origin
@@ -128,10 +129,11 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
             yield Compared(params.backup, params.until)
             return
         source = held.enter_context(api.later(lambda: api.figures(sessions, params.compare)))
-        began = ctx.clock.monotonic()
+        read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
-        waited = Seconds(ctx.clock.monotonic() - began)
-        yield Compared(params.backup, params.until, moment.lsn if is_kept else "", moment, waited, source)
+        waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
+        lsn = moment.lsn if is_kept else ""
+        yield Compared(params.backup, params.until, lsn, moment, waited, source, read)
 
 
 def _is_there(ctx: Context, params: Params) -> bool:
@@ -143,8 +145,8 @@ def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
     until = ctx.clock.monotonic() + params.wait
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
-    while not ctx.platform.backups.reaches(lsn):
-        if ctx.clock.monotonic() > until:
+    while not (reaches := ctx.platform.backups.reaches(lsn)):
+        if reaches is None or ctx.clock.monotonic() > until:
             return False
         ctx.clock.sleep(Seconds(0.25))
     return True
@@ -153,23 +155,25 @@ def _comes(ctx: Context, lsn: str, params: Params) -> bool:
 @book.prove
 def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     """Look at pages and rows side by side; then write; then, if asked, do damage and see whether it is noticed."""
-    restored, chosen = copy.restored, copy.origin
+    restored, chosen, platform = copy.restored, copy.origin, copy.context.platform
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
     api.install_amcheck(copy.db)  # here, not by two at the same time
     with (
-        api.later(lambda: copy.context.platform.damage(restored.name)) as damage,
+        closing(copy.db.another()) as beside,
+        api.later(lambda: platform.damage(restored.name)) as damage,
         api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
     ):
-        ours = api.figures([copy.db], params.compare, copy.context.report)
+        ours = api.figures([copy.db, beside], params.compare, copy.context.report)
         damaged, rows = damage.wait(), lacking.wait()
     findings = [Finding("time to the first answer", restored.seconds, "s", 0.8 * params.rto, params.rto, id="rto")]
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings.append(rows)
-    findings += _unarchived(copy, params)
-    findings += _beside(copy.context, ours, chosen, params, is_same=is_same)
+    if isinstance(chosen, Compared):
+        findings += _lost(copy, chosen, params, is_same=is_same)
+        findings += _beside(copy.context, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        findings.append(_noticed(copy.context.platform.control(restored.name)))
+        findings.append(_noticed(platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
@@ -182,22 +186,10 @@ def _noticed(said: Mapping[str, str]) -> Finding:
     return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
 
 
-def _unarchived(copy: Copy, params: Params) -> Iterator[Finding]:
-    """Without the WAL that was to be kept, all since the backup's own end would be lost: rows may not tell how much."""
-    if copy.restored.lacks:
-        ctx, name = copy.context, copy.restored.backup
-        ended = next((each.taken for each in ctx.platform.backups.listed() if each.id == name), None)
-        age = max(0.0, (ctx.clock.now() - ended).total_seconds()) if ended else None
-        metric = "what would have been lost since the end of the backup"
-        yield Finding(metric, age, "s", 0, 2 * params.rpo, copy.restored.lacks, id="archive")
-
-
-def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, *, is_same: bool) -> Iterator[Finding]:
+def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
-    if not isinstance(chosen, Compared):
-        return
     if ours.newest is not None:
-        age = (ctx.clock.now() - ours.newest).total_seconds()
+        age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
@@ -212,9 +204,27 @@ def _beside(ctx: Context, ours: Figures, chosen: Origin | None, params: Params, 
     api.record_figures(ctx, theirs)
     yield from api.around(theirs, ours)
     yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
-    lost = chosen.waited if is_same else api.lost(theirs, ours)
-    if lost is not None and not params.at:
-        yield Finding("what would have been lost", lost, "s", params.rpo, 2 * params.rpo, id="rpo")
+
+
+def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
+    """From the newest moment that could have been recovered to the one at which the source was read, or to now where it
+    is lost: rows do not tell, not all of them have a time. At the same moment it is how long its WAL took to be kept.
+    Without the WAL that was to be kept it is a warning at least."""
+    restored, backups = copy.restored, copy.context.platform.backups
+    if params.at or (chosen.read is None and not restored.lacks):
+        return
+    seconds: float | None = chosen.waited
+    note, warn = restored.lacks, 0 if restored.lacks else params.rpo
+    if restored.lacks or not is_same:
+        ended = next((each.taken for each in backups.listed() if each.id == restored.backup), None)
+        reaches = backups.arrangement().recovers_to
+        newest = max((each for each in (ended, reaches) if each is not None), default=None)
+        until = chosen.read or copy.context.clock.now()
+        seconds = max(0.0, (until - newest).total_seconds()) if newest else None
+        way = "the WAL that is kept reaches" if newest == reaches else "the backup ended at, and nothing follows it,"
+        told = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "nothing tells when it is from"
+        note = f"{told}; {note}" if note else told
+    yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
 
 
 def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:

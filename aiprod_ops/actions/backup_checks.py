@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from queue import SimpleQueue
+from typing import Any
 
 import msgspec
 
@@ -27,19 +28,23 @@ select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oi
           and a.attname in ('created_at', 'inserted_at', 'updated_at') and not a.attisdropped
         order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1)
          as written,
-       not exists (
-         select from pg_attribute a join pg_type t on t.oid = a.atttypid
-         left join pg_type e on e.oid = coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid)
-         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and e.typtype = 'b' and e.typcategory <> 'S'
-           and not exists (select from pg_opclass o join pg_am m on m.oid = o.opcmethod
-                           where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid)) as hashes
+       array(
+         select 't.' || quote_ident(a.attname) || case when hashed.able then '' else '::text' end
+         from pg_attribute a join pg_type t on t.oid = a.atttypid
+         left join pg_type e on e.oid = case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem
+                                             else coalesce(nullif(t.typbasetype, 0), t.oid) end
+         cross join lateral (
+           select e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or exists (
+             select from pg_opclass o join pg_am m on m.oid = o.opcmethod
+             where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid)) as able) hashed
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
-_ADDED_UP = "sum(hash_record_extended(t, 0)::numeric)::text"
-#: Types without a hash function are told by their text.
-_AS_TEXT = "sum(hashtextextended(t::text, 0)::numeric)::text"
+#: A column without a hash function is told by its text. The hash of a record is linear in those of its columns, and so
+#: is a sum: hashed once more it tells which values stand in one row. PostgreSQL adds up bigint beyond its range.
+_ADDED_UP = "sum(hashint8extended(hash_record_extended(row({columns}), 0), 0))::text"
 _ROWS = (
     "select count(*) as rows, {digest} as digest, {newest} as newest from {table} t /* aiprod-ops: rows of a table */"
 )
@@ -165,25 +170,29 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
     schema, beside = first.schema(), first.query(_AROUND)[0]
     found = first.query(_TABLES)
     report(f"reading the rows of {len(found)} tables")
-    largest = sorted(found, key=lambda row: -int(row["size"]))
-    shares = [(session, largest[n :: len(sessions)]) for n, session in enumerate(sessions)]
-    with ThreadPoolExecutor(len(sessions)) as pool:
-        parts = list(pool.map(lambda share: _share(share[0], share[1], most), shares))
-    read = dict(sorted(chain.from_iterable(part.items() for part in parts)))
-    return Figures(read, schema.revision, tuple(beside["extensions"]), tuple(beside["roles"]))
+    free: SimpleQueue[Database] = SimpleQueue()
+    for session in sessions:
+        free.put(session)
+
+    def read(table: Mapping[str, Any]) -> tuple[str, Rows]:
+        session = free.get()
+        try:
+            return str(Name(table["schema"], table["name"])), _rows(session, table, most)
+        finally:
+            free.put(session)
+
+    with ThreadPoolExecutor(len(sessions)) as pool:  # the largest first: the last ones are short
+        rows = dict(pool.map(read, sorted(found, key=lambda table: -table["size"])))
+    return Figures(dict(sorted(rows.items())), schema.revision, tuple(beside["extensions"]), tuple(beside["roles"]))
 
 
-def _share(session: Database, tables: Sequence[Mapping[str, object]], most: Bytes) -> dict[str, Rows]:
-    return {str(Name(str(t["schema"]), str(t["name"]))): _rows(session, t, most) for t in tables}
-
-
-def _rows(database: Database, table: Mapping[str, object], most: Bytes) -> Rows:
-    names: dict[str, Name | str] = {"table": Name(str(table["schema"]), str(table["name"]))}
+def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:
+    names: dict[str, Name | str] = {"table": Name(table["schema"], table["name"])}
     newest = "null::timestamptz"
     if table["written"]:
-        newest, names["written"] = "max(t.{written})::timestamptz", str(table["written"])
-    digest = _ADDED_UP if table["hashes"] else _AS_TEXT
-    digest = digest if int(str(table["size"])) <= most else "null::text"
+        newest, names["written"] = "max(t.{written})::timestamptz", table["written"]
+    columns = ", ".join(table["columns"]).replace("{", "{{").replace("}", "}}")
+    digest = _ADDED_UP.replace("{columns}", columns) if table["size"] <= most else "null::text"
     text = _ROWS.replace("{digest}", digest).replace("{newest}", newest)
     row = database.query(text, names=names, timeout=_LONGEST)[0]
     return Rows(int(row["rows"]), row["digest"], row["newest"])
@@ -245,14 +254,6 @@ def around(source: Figures, copy: Figures) -> Iterator[Finding]:
     ):
         lacking = sorted(set(theirs) - set(ours))
         yield Finding(f"missing {what}", float(len(lacking)), "", crit=1, note=_few(lacking))
-
-
-def lost(source: Figures, copy: Figures) -> float | None:
-    """Seconds from the newest row of the copy to that of the source: what would be lost; None where rows have no
-    time."""
-    if source.newest is None or copy.newest is None:
-        return None
-    return max(0.0, (source.newest - copy.newest).total_seconds())
 
 
 def writable(database: Database) -> Finding:

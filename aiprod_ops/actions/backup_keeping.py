@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiprod_ops.domain.backups import Backup, State, of_instance, whole
-from aiprod_ops.engine.last_proofs import verified_backups
+from aiprod_ops.engine.last_proofs import maker, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Refused
 from aiprod_ops.ports import Database
@@ -69,12 +69,18 @@ def _amount(ctx: Context, new: NewBackup) -> Amount | None:  # noqa: ARG001
     return Amount(rows[0]["phase"], rows[0]["done"], rows[0]["total"]) if rows else None
 
 
+def _ours(ctx: Context, new: NewBackup) -> list[Backup]:
+    """Those that carry the label, unless another run made them: whoever begins again takes the same label."""
+    mine = ("", ctx.run)
+    return [each for each in labelled(ctx, new) if maker(ctx, take_backup.name, new.label, each.started) in mine]
+
+
 @discard_backup.needs
 def _refuse_needed(ctx: Context, new: NewBackup) -> None:
     """Raises Refused for one that is still being taken, that others rest on, or that a test has restored."""
     known = set(verified_backups(ctx))
     listed = ctx.platform.backups.listed()
-    for each in labelled(ctx, new):
+    for each in _ours(ctx, new):
         if each.state is State.RUNNING:
             raise Refused(f"{each.id} is still being taken", hint="wait for its end")
         if each.id in known:
@@ -86,13 +92,13 @@ def _refuse_needed(ctx: Context, new: NewBackup) -> None:
 @discard_backup.does
 def _discard(ctx: Context, new: NewBackup) -> None:
     _refuse_needed(ctx, new)
-    for each in labelled(ctx, new):
+    for each in _ours(ctx, new):
         ctx.platform.backups.remove(each.id)
 
 
 @discard_backup.is_done
 def _is_discarded(ctx: Context, new: NewBackup) -> bool:
-    return not labelled(ctx, new)
+    return not _ours(ctx, new)
 
 
 @discard_backup.shows

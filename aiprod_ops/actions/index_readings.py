@@ -112,7 +112,9 @@ def lacking_rows(copy: Database, most: Bytes) -> Finding:
     pg_amcheck's own look for it counts an expression that fails, of a function that rests on a search_path, as damage.
     """
     with closing(copy.another()) as session:
-        trees = damage.order_with_tables(readable(session.catalogue().indexes))
+        found = session.catalogue().indexes
+        trees = damage.order_with_tables(readable(found))
+        others = sum(index.method != "btree" for index in found)
         compared = [index.name for index in trees if index.table_size <= most]
         read = session.damage(compared, rows=True, timeout=LONGEST)
     lacking = [each for each in read.troubles if each.is_damage]
@@ -122,6 +124,8 @@ def lacking_rows(copy: Database, most: Bytes) -> Finding:
         notes.append(f"{len(failed)} cannot be compared ({failed[0].index}: {failed[0].said})")
     if larger := len(trees) - len(compared):
         notes.append(f"{larger} of tables beyond {show(most, 'B')} are not compared")
+    if others:
+        notes.append(f"{others} that are no b-trees are not compared: nothing can look into them")
     return Finding("indexes that lack rows", float(len(lacking)), "", crit=1, note="; ".join(notes))
 
 

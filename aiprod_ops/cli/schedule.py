@@ -183,7 +183,10 @@ def _installation(
     is_default = settings.state == default_state(environ, is_root=geteuid() == 0)
     targets = settings.targets.values()
     reads = (*reads, *(_socket(target) for target in targets), *(target.log for target in targets))
-    writes = tuple(sorted({target.copies for target in targets if target.copies}))
+    stored = sorted({target.backups for target in targets if target.backups.startswith("/")})
+    reads = (*reads, *stored, *(target.archive for target in targets))
+    # Where none was taken yet the folder may not be there: that must not stop what only checks.
+    writes = (*sorted({target.copies for target in targets if target.copies}), *(f"-{folder}" for folder in stored))
     return replace(made, state="" if is_default else str(settings.state), reads=reads, writes=writes)
 
 

@@ -64,8 +64,8 @@ def unplanned(seen: Topology) -> list[Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a failover may lose at the most: acknowledged writes of the last `seconds`, `size` bytes of WAL where that is
-    known (None where it is not)."""
+    """What a failover may lose at the most: acknowledged writes of the last `seconds`, `size` bytes of WAL where that
+    is known (None where it is not)."""
 
     seconds: Seconds | None
     size: Bytes | None

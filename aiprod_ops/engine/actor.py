@@ -34,7 +34,7 @@ class Actor:
                 session.close()  # what is done goes by the platform; the lease of the store still holds
                 return self._world.context
             self._session = session
-        return self._world.acting(self._session)
+        return self._world.acting(self._session, self._journal.opening.get("of") or self._journal.run)
 
     def close(self) -> None:
         """End the session, and what it holds."""

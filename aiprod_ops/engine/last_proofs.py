@@ -2,7 +2,7 @@
 lost."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,6 +11,8 @@ from aiprod_ops.domain.evidence import Sealed
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import Exit
+
+_SECOND = timedelta(seconds=1)  #: what a repository tells of a time may be cut to the second
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,32 @@ def said_last(context: Context, runbook: str) -> LastProof | None:
 
 
 def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
-    """Ids of the stored backups of this target that a proof has restored and found in order, the oldest proof first.
+    """Ids of the stored backups of this target whose last proof found them in order, the oldest proof first.
 
     From sealed evidence alone, which is neither thinned nor ends: what was altered counts for nothing.
     """
     found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
     ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
-    return tuple(dict.fromkeys(str(each["copy"]["backup"]) for each in ours if each["exit"] == Exit.DONE))
+    last: dict[str, bool] = {}
+    for each in ours:
+        name = str(each["copy"]["backup"])
+        last.pop(name, None)
+        last[name] = each["exit"] == Exit.DONE
+    return tuple(name for name, is_good in last.items() if is_good)
+
+
+def maker(context: Context, kind: str, name: str, at: datetime) -> str:
+    """The run that has sealed an action of this kind and name as done, and was at work at a time; '' where none was. Of
+    several the last that began: one that was killed and resumed finds done what another did meanwhile."""
+    found = [each.body for each in Archive(context.history.store).bodies(kind="run")]
+    mine = [
+        body
+        for body in found
+        if body["target"]["target"] == context.target.name
+        and any((a["kind"], a["name"], a["state"]) == (kind, name, "changed") for a in body["actions"])
+        and datetime.fromisoformat(body["started"]) - _SECOND <= at <= datetime.fromisoformat(body["ended"])
+    ]
+    return str(max(mine, key=lambda body: str(body["started"]))["run"]) if mine else ""
 
 
 def _name(runbook: str) -> str:

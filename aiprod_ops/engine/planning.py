@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from aiprod_ops.domain.backups import whole
 from aiprod_ops.domain.findings import Finding, Status, waived, worst
 from aiprod_ops.domain.plans import Draft, Identity, Plan, canonical, digest
 from aiprod_ops.engine.last_proofs import said_last
@@ -135,12 +136,23 @@ def _identity(entry: Entry, context: Context) -> Identity:
     except Unreachable:
         if entry.book.without_primary and (other := _any(context.nodes)) is not None:
             return Identity(context.target.name, other.system_identifier, other.database)
-        last = said_last(context, entry.id) if "origin" in entry.book.phases else None
-        if last is None or last.target.get("target") != context.target.name:
+        lost = _lost_identity(entry, context) if "origin" in entry.book.phases else None
+        if lost is None:
             raise
+        return lost
+    return Identity(context.target.name, server.system_identifier, server.database)
+
+
+def _lost_identity(entry: Entry, context: Context) -> Identity | None:
+    last = said_last(context, entry.id)
+    if last is not None and last.target.get("target") == context.target.name:
         context.report("the target does not answer; who it is, is known from its last proof")
         return Identity(**last.target)
-    return Identity(context.target.name, server.system_identifier, server.database)
+    newest = next(reversed(whole(context.platform.backups.listed())), None)
+    if newest is None or not (newest.instance and context.platform.database):
+        return None
+    context.report(f"the target does not answer; it is taken for the one that {newest.id} is of")
+    return Identity(context.target.name, newest.instance, context.platform.database)
 
 
 def _any(nodes: Mapping[str, Database]) -> Server | None:
@@ -170,7 +182,7 @@ def approved(store: Store, context: Context, named: str) -> Draft:
     if len(named) < 8 or not all(c in "0123456789abcdef" for c in named):
         raise UsageError(
             f"{named!r} is not a plan's digest: expected at least 8 hexadecimal digits",
-            hint="aiprod-ops plan ID prints it",
+            hint="expected is what a plan prints as its digest",
         )
     names = [name for name in store.names("plans/") if name.removeprefix("plans/").startswith(named)]
     if len(names) != 1:

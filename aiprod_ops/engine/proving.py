@@ -1,5 +1,7 @@
 """Proving a plan on a restored, disposable copy. Production is only read."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +23,8 @@ from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting, is_full
 from aiprod_ops.ports import Restored, Server, Store
 from aiprod_ops.units import Bytes, Seconds, seconds
+
+_NO_ROOM = os.strerror(errno.ENOSPC)  #: what programs say of a full disk, in the C locale
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -
         try:
             return *_tried(world, entry, params, draft, run, origin), origin.is_newest
         except (Failed, TimedOut, AnotherSystem) as error:
+            if _NO_ROOM in error.message:
+                hint = "make room where copies are restored, then prove again"
+                raise Refused(f"the copy did not find room: {error.message}", hint=hint) from error
             took, label = Seconds(clock.monotonic() - started), origin.backup
             restored = Restored(run, took, Bytes(0), (), label)
             return Proof((), {f"backup {label}".strip(): error.message}), restored, origin.is_newest
@@ -82,7 +89,7 @@ def _tried(
     world: World, entry: Entry, params: Any, draft: Draft, run: str, origin: Origin | None = None
 ) -> tuple[Proof, Restored]:
     context = world.context
-    for name in context.platform.sweep(lambda name: name != run and _is_alive(world.store, name)):
+    for name in context.platform.sweep(lambda name: False if name == run else _is_alive(world.store, name)):
         context.report(f"removed the copy {name} of a run that is no more")
     with context.platform.copy(run, context.report, origin) as (database, restored):
         _refuse_another(database.server(), draft)
@@ -214,8 +221,10 @@ def _body(
     }
 
 
-def _is_alive(store: Store, run: str) -> bool:
-    """Whether a process works on this run now: then its lock is held."""
+def _is_alive(store: Store, run: str) -> bool | None:
+    """Whether a process works on this run now: then its lock is held. None for one that has no journal here."""
+    if store.get(f"runs/{run}/journal.jsonl") is None:
+        return None
     with suppress(Held), store.lock(f"run-{run}", "sweep"):
         return False
     return True

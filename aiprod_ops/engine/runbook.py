@@ -31,7 +31,8 @@ class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
     `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only, and
-    `nodes` all of them, where the configuration names each.
+    `nodes` all of them, where the configuration names each. `run` is the run whose effects are made or taken back, ''
+    where nothing acts.
     Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
@@ -45,6 +46,7 @@ class Context:
     replicas: Mapping[str, Database] = field(default_factory=dict)
     nodes: Mapping[str, Database] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
+    run: str = ""
     wants_moving: bool = True
 
 

@@ -38,9 +38,9 @@ class World:
     delivery: Delivery | None = None
     operations: OperationLog = field(default_factory=OperationLog)
 
-    def acting(self, actor: Database) -> Context:
+    def acting(self, actor: Database, run: str = "") -> Context:
         """The context of actions: the same world with the actor's session."""
-        return replace(self.context, db=actor)
+        return replace(self.context, db=actor, run=run)
 
     @contextmanager
     def journalled(self, journal: Journal) -> Iterator[None]:
@@ -49,5 +49,5 @@ class World:
         with self.operations.kept_in(journal):
             for operation in journal.open_operations:
                 self.context.report(f"waiting for the operation {operation}, which was begun before")
-                self.context.platform.attach(operation)
+                self.context.platform.attach(operation, self.context.report)
             yield

@@ -87,8 +87,15 @@ WAYS: dict[str, Callable[[Spare], object]] = {
 
 
 def matrix(fleet: Fleet, report: Callable[[str], None] = lambda _: None) -> Iterator[Caught]:
-    """Take a backup, then spoil a spare of it in each way and try to restore that."""
-    stored = fleet.folder / "backups" / fleet.repository.take(f"spare-{int(time.time())}")
+    """Take a backup, spoil a spare of it in each way and try to restore that; the backup is removed again."""
+    name = fleet.repository.take(f"spare-{int(time.time())}")
+    try:
+        yield from _each_way(fleet, fleet.folder / "backups" / name, report)
+    finally:
+        fleet.repository.remove(name)
+
+
+def _each_way(fleet: Fleet, stored: Path, report: Callable[[str], None]) -> Iterator[Caught]:
     for _ in range(2):  # segments after it
         postgres.rows(fleet.dsn("postgres"), "SELECT pg_logical_emit_message(true, 'lab', 'x'), pg_switch_wal()")
     _await_archive(fleet)

@@ -169,3 +169,11 @@ def test_an_approval_is_looked_for_before_the_database_is(config: Path, capsys: 
     for more in (["--now"], ["--dry-run"], ["--apply", "0" * 12], ["--without", "a"]):
         assert cli.call([*words, *more]) == 64
         assert "takes no other plan, and no option of its own" in capsys.readouterr().err
+
+
+def test_a_unit_may_write_where_backups_are_stored(config: Path, tmp_path: Path) -> None:
+    config.write_text(CONFIG.replace("[targets.lab]", 'backups = "/srv/backups"\narchive = "/home/a"\n[targets.lab]'))
+    assert render(config, "systemd", "--target", "production", "--output", str(tmp_path / "out")) == 0
+    told = (tmp_path / "out/aiprod-ops-check-backups-production.service").read_text()
+    assert "-/srv/backups" in told
+    assert "ProtectHome=read-only" in told

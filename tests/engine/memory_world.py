@@ -184,6 +184,7 @@ class MemoryPlatform:
     light: Light
     copies: dict[str, Light] = field(default_factory=dict)
     backups: "MemoryBackups" = field(default_factory=MemoryBackups)
+    database: str = "lamps"
     attached: list[str] = field(default_factory=list)
     unseen: OpsError | None = None  #: what waiting for an operation says
 
@@ -204,10 +205,10 @@ class MemoryPlatform:
     def control(self, name: str) -> dict[str, str]:
         return {"a check": "a byte was missed"}
 
-    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+    def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         return []
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         if self.unseen is not None:
             raise self.unseen
         self.attached.append(operation)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def test_killed_at_a_record_there_is_no_orphan(cloud: Cloud, moment: str, record
 
 def test_a_killed_backup_is_waited_for_and_not_taken_twice(cloud: Cloud) -> None:
     known, before = set(cloud.journals()), {each.id for each in cloud.backups.listed()}
-    digest = cloud.run("plan", "take-backup", "--every", "0s", "-o", "json").json()["digest"]
+    digest = cloud.run("plan", "take-backup", "--now", "true", "-o", "json").json()["digest"]
     inject(cloud.url, Fault("slow", only="BACKUP_VOLUME", seconds=9))
     going = cloud.start("run", "take-backup", "--apply", digest)
     (begun,) = until(lambda: kept(cloud, known, "operation"), "no name")
@@ -237,6 +238,33 @@ def test_a_killed_backup_is_waited_for_and_not_taken_twice(cloud: Cloud) -> None
     assert kept(cloud, known, "operation-ended") == [{"operation": begun["operation"]}]
     new = [each for each in cloud.backups.listed() if each.id not in before]
     assert [each.state for each in new] == [State.SUCCESSFUL]
+
+
+def test_a_copy_of_another_machine_goes_by_its_age(cloud: Cloud) -> None:
+    """Its run has no journal here: it may be at work. Twice the longest that a run may take is old."""
+    from aiprod_ops.adapters.cloudsql.platform import LABEL
+    from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
+
+    calls = Calls(cloud.api, SystemClock(), Seconds(60), OperationLog())
+    name = "ops-20261101-000000-000-test-backup-abcd"
+    settings = Settings(tier="db-custom-1-3840", labels={LABEL: name.removeprefix("ops-")})
+    new = NewInstance(name, root_password="x", settings=settings)
+    made = time.monotonic()
+    calls.done(lambda: cloud.api.insert(new), "CREATE", name, lambda _: None)
+    assert cloud.prove().exit == 0
+    assert cloud.instances() == KNOWN | {name}
+    time.sleep(max(0.0, 11 - (time.monotonic() - made)))
+    done = cloud.prove(longest="5 s")
+    assert done.exit == 0, done.said
+    assert cloud.instances() == KNOWN
+
+
+def test_an_api_that_is_gone_for_a_while_is_told_and_waited_out(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("answer", status=503, count=9, only="sql.operations.get"))
+    done = cloud.run("prove", BOOK, "--wait", "0")
+    clear(cloud)
+    assert done.exit == 0, done.said
+    assert "which goes on without us" in done.err
 
 
 def test_an_instance_that_is_nobodys_copy_is_left_alone(cloud: Cloud) -> None:

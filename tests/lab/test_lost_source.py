@@ -24,7 +24,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         fleet = fleets.up(folder / "lab", 5_000, workload=False, cloudsql=is_cloud)
         try:
             bench = Bench(fleet.cloudsql_config if is_cloud else fleet.config, fleet.dsn("postgres"), fleet)
-            made = bench.run("plan", "take-backup", "--every", "0s", "-o", "json")
+            made = bench.run("plan", "take-backup", "--now", "true", "-o", "json")
             assert made.exit == 0, made.said
             taken = bench.run("run", "take-backup", "--apply", made.json()["digest"])
             assert taken.exit == 0, taken.said
@@ -87,8 +87,23 @@ def test_what_is_recorded_speaks_against_an_older_state(bench: Bench) -> None:
     assert done.json()["refused"] == {"missing extensions": "1 pg_trgm"}
 
 
-def test_before_anything_is_recorded_it_says_so(bench: Bench) -> None:
+@pytest.mark.parametrize("bench", ["local"], indirect=True)
+def test_a_damaged_record_of_the_source_is_none(bench: Bench) -> None:
+    """The backup tells the rest; rows are held against what the last test read."""
+    assert bench.run(*PROVE).exit == 0
+    lose(bench)
+    (record,) = bench.state.glob("sources/*.json")
+    for content in ("", "{", '{"version": 1}'):
+        record.write_text(content)
+        done = bench.run(*PROVE)
+        assert done.exit == 0, done.said
+        assert findings(done.json())["source"]["status"] == "WARNING"
+
+
+@pytest.mark.parametrize("bench", ["local"], indirect=True)
+def test_before_anything_is_recorded_it_is_restored_and_compared_with_nothing(bench: Bench) -> None:
     lose(bench)
     done = bench.run(*PROVE)
     assert done.exit == 10, done.said
-    assert "No contact" in done.said
+    assert done.json()["refused"] == {"rows compared": "- the source does not answer, and no test before has read it"}
+    assert findings(done.json())["damaged heaps and b-trees"]["value"] == 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from aiprod_ops.lab import postgres
@@ -50,7 +51,7 @@ class Writers:
     def longest_stop(self) -> float:
         """Seconds that the worst writer waited between two acknowledgements."""
         times = [[at for at, _ in writer] for writer in self.acknowledged()]
-        return max(b - a for each in times for a, b in zip(each, each[1:], strict=False))
+        return max(b - a for each in times for a, b in pairwise(each))
 
 
 @contextmanager

@@ -44,8 +44,8 @@ class CloudSqlBackups:
             automatic=told.enabled,
         )
 
-    def reaches(self, lsn: str) -> bool:  # noqa: ARG002 - Cloud SQL recovers to a time, never to an LSN
-        return False
+    def reaches(self, lsn: str) -> None:
+        """Cloud SQL recovers to a time, never to an LSN."""
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         calls = self._calls()

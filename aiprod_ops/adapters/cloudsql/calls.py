@@ -39,16 +39,16 @@ class Calls:
             operation = found
         self.operations.begun(f"{kind} on {target}", operation.name)
         report(f"{kind} on {target}: operation {operation.name}")
-        return self._end(operation.name)
+        return self._end(operation.name, report)
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Wait until an operation has ended, well or not, whoever began it. Raises what `waiting.wait` raises else."""
         with suppress(Failed, Missing):
-            self._end(operation)
+            self._end(operation, report)
 
-    def _end(self, operation: str) -> Operation:
+    def _end(self, operation: str, report: Callable[[str], None]) -> Operation:
         try:
-            ended = waiting.wait(self.admin, operation, self.clock, timeout=self.longest)
+            ended = waiting.wait(self.admin, operation, self.clock, timeout=self.longest, trouble=report)
         except (Failed, Missing):
             self.operations.ended(operation)
             raise

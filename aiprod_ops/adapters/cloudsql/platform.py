@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
 PREFIX = "ops-"  #: a clone takes no label of its own at first: its name tells, too
+_DELETIONS = 3
 _ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
 
 
@@ -60,6 +62,10 @@ class CloudSqlPlatform:
     @property
     def cluster(self) -> Cluster:
         raise Refused("a switchover on Cloud SQL is not there yet")
+
+    @property
+    def database(self) -> str:
+        return self._database
 
     @cached_property
     def backups(self) -> CloudSqlBackups:
@@ -141,17 +147,26 @@ class CloudSqlPlatform:
                 return database
 
     def _removed(self, copy: str, report: Callable[[str], None]) -> None:
-        """Delete a copy, if it is there; one that cannot be deleted now is told, and the next run finds it."""
-        try:
-            found = self._calls.admin.find(copy)
-            if found is None:
-                return
-            if found.deletion_protected:
-                off = Settings(deletion_protected=False)
-                self._calls.done(lambda: self._calls.admin.patch(copy, off), "UPDATE", copy, report)
-            self._calls.done(lambda: self._calls.admin.delete(copy), "DELETE", copy, report)
-        except OpsError as error:
-            report(f"the copy {copy} is left, and costs money until the next run removes it: {error.message}")
+        """Delete a copy, if it is there, trying more than once: it costs money. One that cannot be deleted now is told,
+        and the next run finds it."""
+        for left in reversed(range(_DELETIONS)):
+            try:
+                return self._delete(copy, report)
+            except OpsError as error:
+                if not left or not isinstance(error, Failed):
+                    report(f"the copy {copy} is left, and costs money until the next run removes it: {error.message}")
+                    return None
+            self._clock.sleep(Seconds(2))
+        return None
+
+    def _delete(self, copy: str, report: Callable[[str], None]) -> None:
+        found = self._calls.admin.find(copy)
+        if found is None:
+            return
+        if found.deletion_protected:
+            off = Settings(deletion_protected=False)
+            self._calls.done(lambda: self._calls.admin.patch(copy, off), "UPDATE", copy, report)
+        self._calls.done(lambda: self._calls.admin.delete(copy), "DELETE", copy, report)
 
     def damage(self, name: str) -> list[str]:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
@@ -173,9 +188,16 @@ class CloudSqlPlatform:
             database.close()
         return {f"the sum over the rows of {table}": "one row less" if is_noticed else ""}
 
-    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+    def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
-        dead = [each for each in self._reading.instances() if _run(each) and not is_alive(_run(each))]
+        oldest = self._clock.now() - timedelta(seconds=2 * self._longest)
+
+        def is_dead(copy: Instance) -> bool:
+            alive = is_alive(_run(copy))
+            # A run that has no journal here may be another machine's: then only its age tells.
+            return copy.created is not None and copy.created < oldest if alive is None else not alive
+
+        dead = [each for each in self._reading.instances() if _run(each) and is_dead(each)]
         gone: list[str] = []
         for each in dead:
             try:
@@ -186,8 +208,8 @@ class CloudSqlPlatform:
             gone.append(each.name)
         return gone
 
-    def attach(self, operation: str) -> None:
-        self._calls.attach(operation)
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
+        self._calls.attach(operation, report)
 
     def free(self) -> Bytes | None:
         """Nobody tells how full the disk of an instance is but Cloud Monitoring."""

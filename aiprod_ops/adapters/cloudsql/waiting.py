@@ -24,10 +24,12 @@ def wait(
     timeout: Seconds = Seconds(3600),
     pause: Seconds = Seconds(1),
     report: Callable[[Operation], None] = lambda _: None,
+    trouble: Callable[[str], None] = lambda _: None,
 ) -> Operation:
     """Poll an operation until it is done; any process may, by its name alone. Answers it when it went well.
 
-    Pauses grow by half, up to 15 s. What makes a poll fail for a while (throttled, no contact) is waited out.
+    Pauses grow by half, up to 15 s. What makes a poll fail for a while (throttled, no contact) is told to `trouble` and
+    waited out.
     Raises Failed with Google's words when the operation failed, TimedOut at the deadline (it goes on), OutcomeUnknown
     when the credentials ended meanwhile (it goes on, too), Missing when there is no such operation.
     """
@@ -38,6 +40,7 @@ def wait(
             operation = admin.operation(name)
         except (Throttled, Unreachable, TimedOut) as error:
             last = error.message
+            trouble(f"waiting for {name}, which goes on without us: {error.message}")
         except PermissionMissing as error:
             message = f"{error.message}; the operation {name} goes on without us"
             raise OutcomeUnknown(message, hint=f"{error.hint}; then: {admin.look(name)}") from error

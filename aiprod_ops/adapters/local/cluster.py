@@ -1,8 +1,8 @@
 """Primary and standbys on this machine: fenced, promoted, repointed and brought back with PostgreSQL's own programs.
 
-Each step looks at what is there first, so a switchover that was killed anywhere is finished by doing it again. There are
-never two that write: the old primary is stopped with all its processes, and marked a standby on its disk, before another
-is promoted; until then it can serve again.
+Each step looks at what is there first, so a switchover that was killed anywhere is finished by doing it again. There
+are never two that write: the old primary is stopped with all its processes, and marked a standby on its disk, before
+another is promoted; until then it can serve again.
 """
 
 import os
@@ -44,8 +44,8 @@ _PAUSE = 0.005  #: between two looks while nobody can write
 
 @dataclass(frozen=True)
 class Member:
-    """One server of the cluster. `admin` is a superuser's DSN that leads to it alone; `upstream` is what a standby needs
-    beside host and port to stream from it (user, passfile). Its slot and application name are its own name."""
+    """One server of the cluster. `admin` is a superuser's DSN that leads to it alone; `upstream` is what a standby
+    needs beside host and port to stream from it (user, passfile). Its slot and application name are its own name."""
 
     name: str
     server: PostgresServer
@@ -79,8 +79,8 @@ class LocalCluster:
     # What is done
 
     def _prepare(self, old: str, new: str) -> None:
-        """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one of
-        them may have what the new one lacks, and diverge for good."""
+        """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one
+        of them may have what the new one lacks, and diverge for good."""
         self._ask(old, "checkpoint /* aiprod-ops: before a switchover */")
         for name in self._standbys():
             if name not in (old, new):
@@ -120,8 +120,8 @@ class LocalCluster:
             self._promote(standby, patience)
 
     def fence(self, name: str, patience: Seconds) -> None:
-        """Stop a primary: its standbys get all that it wrote, and its last record. Raises Failed where it does not end in
-        time, or anything of it lives on; then it is as it was, or stopping."""
+        """Stop a primary: its standbys get all that it wrote, and its last record. Raises Failed where it does not end
+        in time, or anything of it lives on; then it is as it was, or stopping."""
         member = self._members[name]
         (member.server.data / _SIGNAL).touch(mode=0o600)  # whoever starts it gets a standby
         member.server.programs.hand_over(member.server.data / _SIGNAL)

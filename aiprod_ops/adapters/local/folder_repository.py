@@ -271,7 +271,11 @@ class FolderRepository:
         able = [each for each in good if origin.at is None or each.taken <= origin.at]
         if not able:
             when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
-            raise Refused(f"there is no backup{when} in {self._folder}", hint="take one: aiprod-ops plan take-backup")
+            first = min((each.taken for each in good), default=None)
+            ended = f"the oldest ended at {first:%Y-%m-%d %H:%M:%S} UTC: ask for a later moment" if first else ""
+            raise Refused(
+                f"there is no backup{when} in {self._folder}", hint=ended or "take one: aiprod-ops plan take-backup"
+            )
         return able[-1]
 
 

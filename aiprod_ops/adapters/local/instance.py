@@ -1,8 +1,10 @@
 """One PostgreSQL server on this machine: made, started, stopped and copied with PostgreSQL's own programs."""
 
+import os
+import signal
 import tempfile
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -16,6 +18,10 @@ LONGEST = Seconds(4 * 3600)  #: of a step that reads or writes a whole backup
 
 #: Bytes without the final zero; macOS has the smaller limit (Linux: 107). Source: unix(7), unix(4).
 SOCKET_PATH_LIMIT = 103
+
+#: What a server's file says of it; a hot standby that answers is ready. Source: miscadmin.h, PM_STATUS_*.
+_READY, _STANDBY = "ready", "standby"
+_STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,14 @@ class PostgresServer:
         self.programs.hand_over(self.sockets)
         self.log.touch(mode=0o600)
         self.programs.hand_over(self.log)
-        before = self.log.stat().st_size
+        before, left = self.log.stat().st_size, self.pid
+        # pg_ctl itself looks ten times a second only.
+        options = [f"--pgdata={self.data}", "--silent", f"--log={self.log}", "--wait", f"--timeout={timeout:.0f}"]
         try:
-            self._pg_ctl("start", f"--log={self.log}", "--wait", f"--timeout={timeout:.0f}", timeout=timeout)
+            self.programs.run(
+                "pg_ctl", "start", *options, cwd=self.data, timeout=Seconds(timeout + 10),
+                is_enough=lambda: self.pid != left and self._says in (_READY, _STANDBY) and self.is_running(),
+            )  # fmt: skip
         except Failed as error:
             said = self.log.read_bytes()[before:].decode("utf-8", "replace")
             raise Failed(f"the server in {self.data} does not start: {complaint(said or error.message)}") from error
@@ -69,33 +80,42 @@ class PostgresServer:
 
         pg_ctl takes a server that recovers for one that has started, also where it is no hot standby.
         """
-        deadline = time.monotonic() + timeout
-        host = str(self.sockets) if fits(self.sockets, self.port) else "127.0.0.1"
-        arguments = ["--quiet", f"--host={host}", f"--port={self.port}"]
-        while processes.run(self.programs.command("pg_isready", *arguments), cwd=self.data).returncode != 0:
-            if not self.is_running():
-                said = complaint(self.log.read_text(encoding="utf-8", errors="replace"))
-                raise Failed(f"the server in {self.data} ended while it recovered: {said}")
-            if time.monotonic() > deadline:
-                raise TimedOut(f"recovery has not ended after {timeout:.0f} s")
-            time.sleep(0.05)
+        if not processes.wait_until(lambda: self._says == _READY or not self.is_running(), timeout):
+            raise TimedOut(f"recovery has not ended after {timeout:.0f} s")
+        if not self.is_running():
+            said = complaint(self.log.read_text(encoding="utf-8", errors="replace"))
+            raise Failed(f"the server in {self.data} ended while it recovered: {said}")
 
     def stop(self, mode: str = "fast", timeout: Seconds = Seconds(60)) -> None:
-        """Stop, if it runs. `mode` is PostgreSQL's: smart, fast or immediate."""
-        if self.is_running():
-            self._pg_ctl("stop", f"--mode={mode}", "--wait", f"--timeout={timeout:.0f}", timeout=timeout)
-
-    def _pg_ctl(self, verb: str, *arguments: str, timeout: Seconds) -> None:
-        options = [f"--pgdata={self.data}", "--silent", *arguments]
-        self.programs.run("pg_ctl", verb, *options, cwd=self.data, timeout=Seconds(timeout + 10))
+        """Stop, if it runs. `mode` is PostgreSQL's: smart, fast or immediate. Raises Failed where it goes on."""
+        pid = self.pid
+        if pid is None or not self.is_running():
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, _STOPS[mode])
+        if not processes.wait_until(lambda: not self.is_running(), timeout):
+            raise Failed(f"the server in {self.data} has not stopped after {timeout:.0f} s")
 
     @property
     def pid(self) -> int | None:
         """The postmaster's process, as its own file says; the process may be gone."""
         try:
-            return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
-        except (FileNotFoundError, ValueError):
+            return int(self._file[0])
+        except ValueError:
             return None
+
+    @property
+    def _says(self) -> str:
+        """How far the server is, by its own file: the status that pg_ctl reads, too."""
+        lines = self._file  # once: the server writes it anew at any time
+        return lines[7].strip() if len(lines) > 7 else ""
+
+    @property
+    def _file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return [""]
 
     def is_running(self) -> bool:
         """Whether the process that the server's file names is this server: a number may have found a new owner."""

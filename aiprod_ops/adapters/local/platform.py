@@ -14,7 +14,7 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, of_major, reachable
+from aiprod_ops.adapters.local.programs import Programs, find, of_major, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
@@ -43,6 +43,10 @@ STANDALONE: dict[str, str | int] = {
     "lc_messages": "C",
     "dynamic_shared_memory_type": "mmap",  # below the data directory, so that nothing outlives a kill
 }
+
+#: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
+#: none hands pages over to another.
+READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
 
 LARGEST = """
     SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
@@ -104,6 +108,10 @@ class LocalPlatform:
         return self._cluster
 
     @property
+    def database(self) -> str:
+        return self._database
+
+    @property
     def backups(self) -> Repository:
         if self._repository is None:
             raise ConfigurationError(
@@ -122,7 +130,7 @@ class LocalPlatform:
         if origin is None or self._known is None:
             source = read_source(self._connect, self._backup)
         else:
-            source = last_source(self._connect, self._backup, self._known, report)
+            source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
         major = source.version // 10000
         programs = of_major(major, self._postgres_bin)
         if major != programs.major:
@@ -174,17 +182,22 @@ class LocalPlatform:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
         return scripts.current(migrations, known, self._postgres_bin, self._connect, timeout)
 
-    def sweep(self, is_alive: Callable[[str], bool]) -> list[str]:
+    def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names."""
         if not self._copies.is_dir():
             return []
-        dead = [folder for folder in sorted(self._copies.iterdir()) if _is_copy(folder) and not is_alive(folder.name)]
+
+        def is_dead(folder: Path) -> bool:
+            alive = is_alive(folder.name)
+            return not _has_maker(folder) if alive is None else not alive
+
+        dead = [folder for folder in sorted(self._copies.iterdir()) if _is_copy(folder) and is_dead(folder)]
         for folder in dead:
             processes.stop(folder)
             delete(folder)
         return [folder.name for folder in dead]
 
-    def attach(self, operation: str) -> None:
+    def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Nothing here goes on without its process."""
 
     def free(self) -> Bytes | None:
@@ -209,6 +222,11 @@ class LocalPlatform:
         if copy.backup:
             noticed[self.backups.verifier] = self.backups.refusal(copy.backup, copy.server.data.parent / "spare")
         return noticed
+
+    def _unknown(self) -> Source:
+        """A source that is lost, and of which nothing is known here: its backup tells the rest."""
+        major = find(self._postgres_bin).major
+        return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {}, is_known=False)
 
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
@@ -244,7 +262,10 @@ class LocalPlatform:
         libraries = _libraries(server)
         (server.data / "standby.signal").unlink(missing_ok=True)
         (server.data / "recovery.signal").unlink(missing_ok=True)
-        settings = {**source.capped_settings(), **STANDALONE, **fetched.settings}
+        settings = {**(source.capped_settings() if source.is_known else _least(server)), **STANDALONE}
+        settings |= fetched.settings
+        if fetched.backup:
+            settings |= {name: value for name, (value, since) in READ_THROUGH.items() if server.programs.major >= since}
         server.configure({**settings, "shared_preload_libraries": libraries}, HBA)
         if fetched.settings:
             (server.data / "recovery.signal").touch(mode=0o600)
@@ -255,6 +276,13 @@ class LocalPlatform:
         if fetched.settings:
             report("recovering: the copy replays the archived WAL")
             server.await_answer(self._longest)
+
+
+def _least(server: PostgresServer) -> dict[str, str | int]:
+    """What a recovery asks for, as the files have it: no setting may be lower than it was on the primary."""
+    said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+    found = re.findall(r"^(max_\w+) setting:\s+(\d+)$", said, re.MULTILINE)
+    return {name.replace("xacts", "transactions").replace("xact", "transaction"): value for name, value in found}
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
@@ -277,6 +305,14 @@ def _claim(copies: Path, name: str, sockets: Path) -> Path:
 def _is_copy(folder: Path) -> bool:
     # An empty folder is a copy whose maker was killed before it wrote the marker.
     return folder.is_dir() and ((folder / MARKER).exists() or not any(folder.iterdir()))
+
+
+def _has_maker(folder: Path) -> bool:
+    """Whether the process that made a copy is still there, as far as its number tells."""
+    try:
+        return Path("/proc", str(json.loads((folder / MARKER).read_text(encoding="utf-8"))["pid"])).exists()
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def delete(folder: Path) -> None:

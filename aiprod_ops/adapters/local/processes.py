@@ -47,10 +47,12 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: Seconds = Seconds(600),
     inherits: bool = True,
+    is_enough: Callable[[], bool] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end in a process group of its own; if we are interrupted, the whole group is killed.
 
-    `env` is added to ours, or is all there is unless it `inherits`. Raises subprocess.TimeoutExpired.
+    `env` is added to ours, or is all there is unless it `inherits`. A program that only waits is killed, and counts as
+    ended well, once it `is_enough`. Raises subprocess.TimeoutExpired.
     """
     with subprocess.Popen(
         command,
@@ -64,6 +66,11 @@ def run(
         start_new_session=True,
     ) as child:
         try:
+            if is_enough is not None:
+                wait_until(lambda: is_enough() or child.poll() is not None, timeout)
+                if child.poll() is None and is_enough():
+                    child.kill()
+                    return subprocess.CompletedProcess(command, 0, "", "")
             out, err = child.communicate(timeout=timeout)
         except BaseException:
             with suppress(ProcessLookupError):  # it ended by itself just now
@@ -141,7 +148,7 @@ def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
         for process in processes:
             stopped[process.pid] = process.name
             _signal(process.pid, [signal.SIGKILL] if is_late else _polite(process))
-        _wait(lambda: not below(folder), Seconds(1))
+        wait_until(lambda: not below(folder), Seconds(1))
         if time.monotonic() > deadline + 10:
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in processes)
             raise Failed(f"these processes in {folder} do not end, even when killed: {names}")
@@ -153,7 +160,7 @@ def end(process: Found, patience: Seconds = Seconds(5)) -> None:
     import psutil
 
     _signal(process.pid, _polite(process))
-    _wait(lambda: not psutil.pid_exists(process.pid), patience)
+    wait_until(lambda: not psutil.pid_exists(process.pid), patience)
     _signal(process.pid, [signal.SIGKILL])
 
 
@@ -171,7 +178,13 @@ def _signal(pid: int, signals: Iterable[signal.Signals]) -> None:
             return
 
 
-def _wait(condition: Callable[[], bool], patience: Seconds) -> None:
-    deadline = time.monotonic() + patience
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.03)
+def wait_until(condition: Callable[[], bool], patience: Seconds) -> bool:
+    """Whether it comes true before the patience ends. What comes soon is soon seen: each pause is a tenth of the wait
+    so far."""
+    began = time.monotonic()
+    while not condition():
+        waited = time.monotonic() - began
+        if waited > patience:
+            return False
+        time.sleep(min(max(waited / 10, 0.003), 0.1))
+    return True

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,9 +37,12 @@ class Programs:
         cwd: Path,
         env: Mapping[str, str] | None = None,
         timeout: Seconds = Seconds(600),
+        is_enough: Callable[[], bool] | None = None,
     ) -> str:
-        """Run a program to its end and answer its output. Raises Failed with what it complained about."""
-        done = processes.run(self.command(name, *arguments), cwd=cwd, env=env, timeout=timeout)
+        """Run a program to its end, or until it `is_enough`, and answer its output. Raises Failed with what it
+        complained about."""
+        command = self.command(name, *arguments)
+        done = processes.run(command, cwd=cwd, env=env, timeout=timeout, is_enough=is_enough)
         if done.returncode != 0:
             raise Failed(f"{name} failed ({_ending(done.returncode)}): {complaint(done.stderr or done.stdout)}")
         return done.stdout

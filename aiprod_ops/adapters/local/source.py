@@ -67,6 +67,7 @@ class Source:
     wal: Bytes
     tablespaces: tuple[str, ...]
     settings: dict[str, str]
+    is_known: bool = True  #: False where nobody could be asked: then only its files tell what its settings were
 
     @property
     def needed(self) -> Bytes:
@@ -100,16 +101,19 @@ def read_source(connect: Callable[[str], Database], dsn: str) -> Source:
 
 def last_source(
     connect: Callable[[str], Database], dsn: str, kept: Path, report: Callable[[str], None] = lambda _: None
-) -> Source:
+) -> Source | None:
     """What a server says, kept in a file; where it does not answer, what it said last: its stored backups can be
-    restored all the same. Raises Unreachable where nothing was kept."""
+    restored all the same. None where nothing was kept."""
     try:
         source = read_source(connect, dsn)
     except Unreachable:
-        if not kept.is_file():
-            raise
+        try:
+            known = msgspec.json.decode(kept.read_bytes(), type=Source)
+        except (OSError, msgspec.DecodeError):  # none, or one that was damaged or is another version's
+            report("the source does not answer, and nothing of it is known here; its backup has to tell")
+            return None
         report("the source does not answer; the copy is set up as it was last known")
-        return msgspec.json.decode(kept.read_bytes(), type=Source)
+        return known
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = kept.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(source))
