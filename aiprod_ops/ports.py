@@ -201,7 +201,8 @@ class Cluster(Protocol):
     def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was
         begun is finished. Raises Failed where the standby does not come as far in time; then the old one serves
-        again.""" 
+        again."""
+
     def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Promote a standby in the place of a primary that is lost, which is fenced first. Repeatable."""
 
