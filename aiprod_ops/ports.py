@@ -189,8 +189,15 @@ class Cluster(Protocol):
     def names(self) -> tuple[str, ...]:
         """All members."""
 
+    @property
+    def engine(self) -> str:
+        """What moves it when it is asked to, such as Patroni; '' where we do it with PostgreSQL's own programs."""
+
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer."""
+
+    def is_settled(self, name: str) -> bool:
+        """Whether nothing that a member was asked for may still come: else nobody can tell yet how it ends."""
 
     def is_fenced(self, name: str) -> bool:
         """Whether a member cannot acknowledge a write: nothing of it lives, or it is a standby."""

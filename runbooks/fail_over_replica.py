@@ -37,8 +37,10 @@ class Params:
 
 @dataclass(frozen=True)
 class Facts:
-    """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place."""
+    """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place;
+    `engine` moves it when asked to, '' where we do."""
 
+    engine: str
     primary: str
     lost: str
     chosen: str
@@ -66,7 +68,8 @@ def facts(ctx: Context, params: Params) -> Facts:
     lost = next((name for name in ctx.platform.cluster.names if name not in known), "") if not primary else ""
     candidates = api.failover_candidates(seen) if params.unplanned else api.switchover_candidates(seen, params.lag)
     fit = [each.node.name for each in candidates if not each.against and params.to in ("", each.node.name)]
-    return Facts(primary, lost, fit[0] if fit else "", tuple(sorted(each.name for each in seen.standbys)), seen)
+    engine = ctx.platform.cluster.engine
+    return Facts(engine, primary, lost, fit[0] if fit else "", tuple(sorted(each.name for each in seen.standbys)), seen)
 
 
 @book.judge
@@ -93,15 +96,19 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     if not facts.chosen:
         return
     if facts.primary and not params.unplanned:
-        there = SwitchMove(facts.primary, facts.chosen, params.patience)
-        back = SwitchMove(facts.chosen, facts.primary, params.patience)
-        yield api.switch_over(there, undo=api.switch_over(back), lock="no writes for about half a second")
+        there = SwitchMove(facts.primary, facts.chosen, params.patience, facts.engine)
+        back = SwitchMove(facts.chosen, facts.primary, params.patience, facts.engine)
+        yield api.switch_over(there, undo=api.switch_over(back), lock=_stop(facts.engine))
     elif facts.lost and not facts.primary and params.unplanned:
-        there = SwitchMove(facts.lost, facts.chosen, params.patience)
+        there = SwitchMove(facts.lost, facts.chosen, params.patience, facts.engine)
         yield api.fail_over(there, irreversible="what the lost primary had acknowledged and not sent is lost")
     else:
         return
     yield api.rejoin(there, undo=api.rejoin(there))
+
+
+def _stop(engine: str) -> str:
+    return f"no writes until {engine} has done it: some seconds" if engine else "no writes for about half a second"
 
 
 @book.guard

@@ -8,11 +8,13 @@ from aiprod_ops.units import Seconds
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """From the old primary to the new one; each wait takes no longer than `patience`."""
+    """From the old primary to the new one; each wait takes no longer than `patience`. `engine` moves it when asked to,
+    such as Patroni; '' where we do it ourselves."""
 
     old: str
     new: str
     patience: Seconds
+    engine: str = ""
 
     def __str__(self) -> str:
         return f"{self.old} to {self.new}"
@@ -30,19 +32,23 @@ def _switch(ctx: Context, move: Move) -> None:
 
 @switch_over.is_done
 def _is_switched(ctx: Context, move: Move) -> bool | None:
-    """None where the new primary does not answer, or where both would take writes."""
+    """None where the new primary does not answer, where both would take writes, or where it may still come."""
     cluster = ctx.platform.cluster
     is_standby = cluster.is_standby(move.new)
+    if is_standby is False:
+        return True if cluster.is_fenced(move.old) else None
+    if not cluster.is_settled(move.old):
+        return None
     if is_standby is None:
         # Fenced, and not replaced yet: whoever looks for it finds it stopped.
         return False if cluster.is_standby(move.old) is True else None
-    if is_standby:
-        return False
-    return True if cluster.is_fenced(move.old) else None
+    return False
 
 
 @switch_over.shows
 def _show_switch(move: Move) -> str:
+    if move.engine:
+        return f"ask {move.engine} to switch over from {move.old} to {move.new}, and look until it has"
     return (
         f"checkpoint {move.old}, let the others follow {move.new}, stop {move.old} with all its processes, wait until "
         f"{move.new} has its last record, promote it"
@@ -61,6 +67,8 @@ def _is_failed(ctx: Context, move: Move) -> bool | None:
 
 @fail_over.shows
 def _show_fail(move: Move) -> str:
+    if move.engine:
+        return f"ask {move.engine} to fail over to {move.new}, once {move.old} surely takes no writes any more"
     return f"kill {move.old} with all its processes, promote {move.new}"
 
 
@@ -76,4 +84,6 @@ def _is_back(ctx: Context, move: Move) -> bool:
 
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
+    if move.engine:
+        return f"wait until {move.engine} has brought {move.old} back; made anew where it does not start"
     return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"

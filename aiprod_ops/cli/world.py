@@ -15,8 +15,8 @@ import click
 
 from aiprod_ops import config
 from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.cli.redaction import has_password, learn
-from aiprod_ops.config import Settings, Target
+from aiprod_ops.cli.redaction import has_password, learn, learn_secret
+from aiprod_ops.config import PatroniPlace, Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
@@ -146,6 +146,8 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     from aiprod_ops.adapters.local.programs import find
     from aiprod_ops.adapters.postgres.dsn import target as read
 
+    if target.patroni is not None:
+        return _patroni(target, target.patroni)
     if not target.servers:
         return None
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
@@ -158,12 +160,45 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     return LocalCluster(members, connect)
 
 
-def _nodes(target: Target) -> dict[str, Database]:
-    """Each server of a target by its name, with the probe identity."""
+def _patroni(target: Target, place: PatroniPlace) -> Cluster:
+    """It reads the servers with the probe identity: what changes something is Patroni."""
+    from aiprod_ops.adapters.patroni.api import PatroniApi
+    from aiprod_ops.adapters.patroni.cluster import PatroniCluster, address
+
+    def login() -> tuple[str, str]:
+        if not place.user:
+            return "", ""
+        secret = place.secret()
+        learn_secret(secret)
+        return place.user, secret
+
+    urls = {name: member.api.rstrip("/") for name, member in place.members.items()}
+    places = {name: (address(urls[name]), address(f"//{member.postgres}")) for name, member in place.members.items()}
+    nodes = _node_dsns(target)
+    return PatroniCluster(
+        places,
+        PatroniApi(urls, login, ca=place.ca),
+        lambda name: _connect(replace(target, probe=nodes[name]), "probe", "aiprod-ops cluster"),
+        watchdog=place.watchdog,
+    )
+
+
+def _node_dsns(target: Target) -> dict[str, str]:
+    """DSNs that lead to one server each, with the probe identity."""
+    from aiprod_ops.adapters.patroni.cluster import address
     from aiprod_ops.adapters.postgres.dsn import at
 
-    places = {name: at(target.dsn("probe"), place.admin) for name, place in target.servers.items()}
-    return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in places.items()}
+    places = {name: place.admin for name, place in target.servers.items()}
+    for name, member in (target.patroni.members if target.patroni else {}).items():
+        host, port = address(f"//{member.postgres}")
+        places[name] = f"host={host} port={port}"
+    return {name: at(target.dsn("probe"), place) for name, place in places.items()}
+
+
+def _nodes(target: Target) -> dict[str, Database]:
+    """Each server of a target by its name, with the probe identity."""
+    dsns = _node_dsns(target)
+    return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in dsns.items()}
 
 
 def _cloudsql(

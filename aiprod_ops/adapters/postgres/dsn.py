@@ -71,7 +71,12 @@ def without_password(dsn: str) -> tuple[str, dict[str, str]]:
     return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
 
 
+#: What chooses among several servers: a DSN that leads to one must not refuse it.
+_CHOICE = ("hostaddr", "target_session_attrs", "load_balance_hosts")
+
+
 def at(dsn: str, place: str) -> str:
-    """A DSN with the host and the port of another."""
+    """A DSN with the host and the port of another, that leads there whatever role the server has."""
     there = parse_dsn(place)
-    return str(make_dsn(**{**parse_dsn(dsn), "host": there.get("host", ""), "port": there.get("port", "5432")}))
+    kept = {name: value for name, value in parse_dsn(dsn).items() if name not in _CHOICE}
+    return str(make_dsn(**{**kept, "host": there.get("host", ""), "port": there.get("port", "5432")}))
