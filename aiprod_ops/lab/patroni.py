@@ -243,8 +243,10 @@ class PatroniLab:
             'password = "file:api-password"',
             "[targets.lab.patroni.members]",
         ]
-        for each in self.members:
-            lines.append(f'{each.name} = {{ api = "{each.url}", postgres = "127.0.0.1:{each.server.port}" }}')
+        lines += [
+            f'{name} = {{ api = "{url}", postgres = "127.0.0.1:{port}" }}'
+            for name, url, port in ((each.name, each.url, each.server.port) for each in self.members)
+        ]
         folders.write(self.folder / "api-password", self.passwords[API_USER] + "\n", 0o600)
         folders.write(self.config, "\n".join(lines) + "\n", 0o600)
         return self.config

@@ -56,14 +56,21 @@ class Writers:
 
 @contextmanager
 def writing(fleet: Fleet, folder: Path, count: int = 3) -> Iterator[Writers]:
-    """Writers that follow whoever takes writes, until the context ends."""
-    folder.mkdir(exist_ok=True)
+    """Writers that follow whoever of a fleet takes writes, until the context ends."""
     servers = (fleet.primary, *fleet.replicas)
     hosts, ports = ",".join(str(each.sockets) for each in servers), ",".join(str(each.port) for each in servers)
     dsn = (
         f"host={hosts} port={ports} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
         "target_session_attrs=read-write connect_timeout=2"
     )
+    with writing_to(dsn, folder, count) as writers:
+        yield writers
+
+
+@contextmanager
+def writing_to(dsn: str, folder: Path, count: int = 3) -> Iterator[Writers]:
+    """Writers that follow a DSN which names several servers."""
+    folder.mkdir(exist_ok=True)
     end, files = folder / "end", tuple(folder / f"writer{n}" for n in range(count))
     end.unlink(missing_ok=True)
     children = [

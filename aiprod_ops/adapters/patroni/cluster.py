@@ -24,7 +24,7 @@ select exists (select from pg_stat_replication where application_name = %(name)s
 """
 _PAUSE = 0.2  #: between two looks: Patroni itself looks no more often than once a second
 _KNOCK = 2  #: seconds for a port to answer
-_LOOK = Seconds(2)  #: at the least, after Patroni has not answered
+_LOOK = Seconds(2)
 _LONGEST = Seconds(4 * 3600)  #: for a member to be copied anew
 
 Address = tuple[str, int]
@@ -43,7 +43,8 @@ def address(url: str) -> Address:
 
 class PatroniCluster:
     """`places` are where a member's API and its PostgreSQL listen, by name; `connect` opens a session that reads with a
-    member. With a `watchdog` on each, one that has lost the lock is fenced even where nothing of it can be reached."""
+    member. With a `watchdog` on each, one that has lost the lock is fenced even where nothing of it can be reached.
+    `look` is how long the cluster is looked at after Patroni has not answered, at the least."""
 
     def __init__(
         self,
@@ -52,10 +53,13 @@ class PatroniCluster:
         connect: Callable[[str], Database],
         *,
         watchdog: bool = False,
+        look: Seconds = _LOOK,
     ) -> None:
         self._places, self._api, self._connect, self._watchdog = dict(places), api, connect, watchdog
+        self._look = look
         self._silent: set[str] = set()
         self._is_asked = False  #: and we have not seen yet what became of it
+        self._away: dict[str, OpsError] = {}  #: who was waited for in vain, and may still come
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,7 +104,15 @@ class PatroniCluster:
         return self._is_gone(name)
 
     def streams(self, name: str, upstream: str) -> bool:
-        """Also where a tag lets it follow another standby, which follows the leader."""
+        """Also where a tag lets it follow another standby, which follows the leader. Raises Unreachable or TimedOut of
+        one that was waited for in vain: it may be back any time."""
+        if self._is_behind(name, upstream):
+            return True
+        if name in self._away:
+            raise self._away[name]
+        return False
+
+    def _is_behind(self, name: str, upstream: str) -> bool:
         if self.is_standby(name) is not True:
             return False
         if self._streams_from(name, upstream):
@@ -130,14 +142,15 @@ class PatroniCluster:
             raise Refused(f"{seen.leader} leads this cluster, and not {old}")
         else:
             others = []
-        self._await_leader(old, new, max(began + patience, time.monotonic() + _LOOK), said)
+        self._await_leader(old, new, max(began + patience, time.monotonic() + self._look), said)
         self._await_others([each for each in others if each not in (old, new)], new, patience, report)
 
     def fail_over(self, old: str, new: str, patience: Seconds, report: Report) -> None:
         """Ask for a failover once it is sure that nothing of the old one writes, and wait for the lock: Patroni gives
         it to nobody before its time has ended."""
         timing = self._timing(new)
-        deadline = time.monotonic() + patience + timing.ttl + timing.loop_wait
+        longest = patience + timing.ttl + timing.loop_wait
+        deadline = time.monotonic() + longest
         asked: Said | None = None
         while (seen := self._view(new)).leader != new or self.is_standby(new) is not False:
             if seen.leader not in ("", old, new):
@@ -148,10 +161,11 @@ class PatroniCluster:
             if asked is None and seen.leader != new and self._cannot_write(old, seen):
                 self._tell_pause(seen, report)
                 report(f"nothing of {old} takes writes; asking Patroni to fail over to {new}")
-                asked = self._api.change(new, "/failover", {"candidate": new}, _LOOK)
+                asked = self._api.change(new, "/failover", {"candidate": new}, self._look)
                 self._is_asked = True
                 self._refuse_declined(asked, new)
                 report(f"waiting for the lock of {old}, which holds {timing.ttl:g} s without it")
+                deadline = time.monotonic() + longest
             if time.monotonic() > deadline:
                 raise self._too_late(old, new, asked)
             time.sleep(_PAUSE)
@@ -161,7 +175,7 @@ class PatroniCluster:
     def rejoin(self, old: str, new: str, patience: Seconds, report: Report) -> None:
         """Patroni brings a member back by itself. Where it has given that up the member is made anew, once."""
         began, is_anew, last = time.monotonic(), False, ""
-        while not self.streams(old, new):
+        while not self._is_behind(old, new):
             waited = time.monotonic() - began
             status = self._status(old)
             state = status.state if status else "silent"
@@ -174,7 +188,7 @@ class PatroniCluster:
                 is_anew, began = True, time.monotonic()
                 report(f"Patroni: {said.text}")
             elif waited > (_LONGEST if state == CREATING else patience):
-                raise _not_back(old, new, state)
+                raise self._not_back(old, new, state)
             time.sleep(_PAUSE)
         self._await_others([each for each in self.names if each not in (old, new)], new, patience, report)
 
@@ -232,6 +246,17 @@ class PatroniCluster:
                 report(f"not behind {new} yet: {', '.join(left)}")
                 return
             time.sleep(_PAUSE)
+
+    def _not_back(self, old: str, new: str, state: str) -> OpsError:
+        look = f"look into Patroni's log on {old}"
+        if state in BROKEN:
+            return Failed(f"{old} does not stream from {new}: Patroni says {state}", hint=look)
+        if state == "silent":
+            start = f"start it there: it brings {old} back by itself"
+            self._away[old] = Unreachable(f"Patroni of {old} does not answer; {start}", hint=start)
+        else:
+            self._away[old] = TimedOut(f"{old} does not stream from {new} yet: Patroni says {state}", hint=look)
+        return self._away[old]
 
     def _cannot_write(self, old: str, seen: View) -> bool:
         """Whether a lost primary is surely one. Raises Refused where it lives; false where nobody can tell yet."""
@@ -305,15 +330,6 @@ class PatroniCluster:
             yield session
         finally:
             session.close()
-
-
-def _not_back(old: str, new: str, state: str) -> OpsError:
-    if state == "silent":
-        return Unreachable(
-            f"Patroni of {old} does not answer, so {old} is not behind {new}",
-            hint=f"start Patroni on {old}: it brings it back by itself",
-        )
-    return Failed(f"{old} does not stream from {new}: Patroni says {state}", hint=f"look into Patroni's log on {old}")
 
 
 def _may_listen(place: Address) -> bool:
