@@ -197,7 +197,8 @@ class Cluster(Protocol):
         """Whether a member is in recovery; None where it does not answer."""
 
     def is_settled(self, name: str) -> bool:
-        """Whether nothing that a member was asked for may still come: else nobody can tell yet how it ends."""
+        """Whether nothing that a member was asked for may still come: else nobody can tell yet how it ends. Raises
+        Unreachable or TimedOut where nobody can tell even that."""
 
     def is_fenced(self, name: str) -> bool:
         """Whether a member cannot acknowledge a write: nothing of it lives, or it is a standby."""

@@ -251,6 +251,7 @@ def test_a_primary_that_lives_is_not_called_lost(bench: Bench, lab: PatroniLab) 
     config.unlink()
 
 
+@pytest.mark.soak
 def test_a_lost_primary_is_replaced_in_a_paused_cluster(bench: Bench, lab: PatroniLab, tmp_path: Path) -> None:
     """There Patroni promotes nobody by itself. Its Patroni is started again by whoever does that on its machine."""
     before = lab.leader()

@@ -84,14 +84,16 @@ class PatroniCluster:
 
     def is_settled(self, name: str) -> bool:
         """A request waits where Patroni keeps its state until the leader reads it: so it does as long as the leader's
-        Patroni is silent, and while nobody leads, unless it is paused. Of a member of which nothing lives nothing comes
-        any more."""
+        Patroni is silent (then its error is raised), and while nobody leads, unless it is paused. Of a member of which
+        nothing lives nothing comes any more."""
         if self._is_asked:
             return False
         try:
             seen, state = self._api.view(name), self._api.status(name).state
         except OpsError:
-            return self._is_gone(name)
+            if self._is_gone(name):
+                return True
+            raise
         return (bool(seen.leader) and state == RUNNING) or (seen.is_paused and state in DOWN)
 
     def is_fenced(self, name: str) -> bool:
