@@ -327,7 +327,7 @@ def test_one_that_does_not_start_is_made_anew_and_one_that_is_away_is_unknown() 
         told: list[str] = []
         cluster_of(fake, roles).rejoin("two", "one", SOON, told.append)
         assert [path for _, path, *_ in fake.asked] == ["/reinitialize"]
-        assert any("it is copied anew, what it had is thrown away" in each for each in told)
+        assert any("it is to be copied anew, what it had is thrown away" in each for each in told)
         roles["two"], fake.frozen = None, {"two"}
         made = cluster_of(fake, roles)
         assert not made.streams("two", "one")
@@ -335,3 +335,20 @@ def test_one_that_does_not_start_is_made_anew_and_one_that_is_away_is_unknown() 
             made.rejoin("two", "one", SOON, quiet)
         with pytest.raises(Unreachable, match="start it there"):
             made.streams("two", "one")
+
+
+def test_one_that_is_rewound_is_not_copied_anew() -> None:
+    roles: dict[str, bool | None] = {"one": False, "two": None}
+    with served(Fake(TWO)) as fake:
+        fake.states["two"], fake.said = "stopped", (503, "running pg_rewind from one already in progress")
+        fake.then = lambda: roles.update(two=True) if len(fake.asked) == 2 else None
+        cluster_of(fake, roles).rejoin("two", "one", SOON, quiet)
+        assert len(fake.asked) == 2
+
+
+def test_in_a_pause_nothing_is_copied_anew() -> None:
+    with served(Fake(TWO, pause=True)) as fake:
+        fake.states["two"] = "stopped"
+        with pytest.raises(Failed, match="does not stream from one: Patroni says stopped"):
+            cluster_of(fake, {"one": False, "two": None}).rejoin("two", "one", SOON, quiet)
+        assert fake.asked == []

@@ -25,6 +25,7 @@ select exists (select from pg_stat_replication where application_name = %(name)s
 _PAUSE = 0.2  #: between two looks: Patroni itself looks no more often than once a second
 _KNOCK = 2  #: seconds for a port to answer
 _LOOK = Seconds(2)
+_SILENT = "silent"
 _LONGEST = Seconds(4 * 3600)  #: for a member to be copied anew
 
 Address = tuple[str, int]
@@ -175,21 +176,25 @@ class PatroniCluster:
         self._await_others([each for each in self.names if each not in (old, new)], new, patience, report)
 
     def rejoin(self, old: str, new: str, patience: Seconds, report: Report) -> None:
-        """Patroni brings a member back by itself. Where it has given that up the member is made anew, once."""
-        began, is_anew, last = time.monotonic(), False, ""
+        """Patroni brings a member back by itself. Where it has given that up the member is made anew, once; not in a
+        pause, where somebody may have stopped it on purpose."""
+        started = began = time.monotonic()
+        is_anew, last = False, ""
         while not self._is_behind(old, new):
             waited = time.monotonic() - began
             status = self._status(old)
-            state = status.state if status else "silent"
+            state = status.state if status else _SILENT
             if state != last:
                 report(f"{old} behind {new}: Patroni says {state}")
             last = state
-            if state in BROKEN and not is_anew and waited > patience / 2:
-                report(f"{old} does not come by itself ({state}): it is copied anew, what it had is thrown away")
+            is_late = time.monotonic() - started > _LONGEST
+            if state in BROKEN and waited > patience / 2 and not (is_anew or is_late or self._view(new).is_paused):
+                report(f"{old} does not come by itself ({state}): it is to be copied anew, what it had is thrown away")
                 said = self._api.change(old, "/reinitialize", {}, patience)
-                is_anew, began = True, time.monotonic()
                 report(f"Patroni: {said.text}")
-            elif waited > (_LONGEST if state == CREATING else patience):
+                is_anew = "already in progress" not in said.text  # it rewinds it, and says stopped meanwhile
+                began = time.monotonic()
+            elif is_late or (waited > patience and state != CREATING):
                 raise self._not_back(old, new, state)
             time.sleep(_PAUSE)
         self._await_others([each for each in self.names if each not in (old, new)], new, patience, report)
@@ -228,7 +233,9 @@ class PatroniCluster:
                 self._refuse_declined(said, new)
             if time.monotonic() > deadline:
                 holds = f"{seen.leader} leads" if seen.leader else "nobody leads"
-                raise TimedOut(f"{new} has not taken over in time, {holds}, and it may still come: {said.text}")
+                raise TimedOut(
+                    f"{new} has not taken over from {old} in time, {holds}, and it may still come: {said.text}"
+                )
             time.sleep(_PAUSE)
 
     def _refuse_declined(self, said: Said, new: str) -> None:
@@ -253,7 +260,7 @@ class PatroniCluster:
         look = f"look into Patroni's log on {old}"
         if state in BROKEN:
             return Failed(f"{old} does not stream from {new}: Patroni says {state}", hint=look)
-        if state == "silent":
+        if state == _SILENT:
             start = f"start it there: it brings {old} back by itself"
             self._away[old] = Unreachable(f"Patroni of {old} does not answer; {start}", hint=start)
         else:
