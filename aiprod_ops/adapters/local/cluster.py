@@ -90,14 +90,27 @@ class LocalCluster:
             timeline = re.search(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", said, re.MULTILINE)
             if begins is None or timeline is None:
                 return None
-            place = (f"--path={server.data / 'pg_wal'}", f"--timeline={timeline[1]}", f"--start={begins[1]}")
+            newest, start = self._newest_timeline(name, int(timeline[1]), begins[1])
+            place = (f"--path={server.data / 'pg_wal'}", f"--timeline={newest}", f"--start={start}")
             server.programs.run("pg_waldump", "--quiet", *place, cwd=server.data.parent)
         except Failed as error:  # it always ends with what it found instead of a record
             ends = re.findall(r"at ([0-9A-F]+)/([0-9A-F]+)", error.told)
             return max((int(high, 16) << 32) + int(low, 16) for high, low in ends) if ends else None
-        except OpsError:
+        except (OpsError, OSError):
             return None
         return None
+
+    def _newest_timeline(self, name: str, checkpointed: int, start: str) -> tuple[int, str]:
+        """The timeline that a server wrote last, and where in it to begin: one that was promoted a moment ago has its
+        last checkpoint on the timeline before."""
+        folder = self._members[name].server.data / "pg_wal"
+        named = [each.name for each in folder.iterdir() if re.fullmatch(r"[0-9A-F]{24}", each.name)]
+        newest = max((int(each[:8], 16) for each in named), default=checkpointed)
+        if newest <= checkpointed:
+            return checkpointed, start
+        lines = (folder / f"{newest:08X}.history").read_text().split("\n")
+        forks = [line.split()[1] for line in lines if line[:1].isdigit()]
+        return newest, forks[-1] if forks else start
 
     # What is done
 
