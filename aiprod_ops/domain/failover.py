@@ -46,9 +46,9 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
 
 def unplanned(seen: Topology) -> list[Candidate]:
     """All replicas for a failover, the most advanced first: what it has not received is lost."""
-    furthest = max((each.received for each in seen.standbys), default=0)
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
+    furthest = max((each.received for each in seen.standbys if each.timeline == newest), default=0)
     found = []
     for node in seen.standbys:
         against = []
@@ -56,7 +56,7 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append("the replicas are of different systems")
         if node.timeline < newest:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
-        if node.received < furthest:
+        elif node.received < furthest:
             against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
         found.append(Candidate(node, Bytes(furthest - node.received), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
