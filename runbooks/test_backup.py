@@ -84,6 +84,7 @@ book = api.Runbook(
     drill_every="30 d",
     alerts=("BackupNotVerified",),
     drill_with={"control": "true"},
+    on_evidence=True,
     exports=("time to the first answer", "what would have been lost", "age of the newest row", "age of the last test"),
 )
 
