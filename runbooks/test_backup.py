@@ -103,9 +103,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("age of the last test", None, "s", note=never, id="tested")
         return
     age = (facts.now - facts.last.ended).total_seconds()
-    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'it could not be restored'}"
+    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'an unknown backup'}"
     yield Finding("age of the last test", age, "s", params.verified, 2 * params.verified, note, id="tested")
     against = "; ".join(f"{name}: {why}" for name, why in facts.last.refused.items())
+    if against:
+        against += "; take another, and test it: `aiprod-ops plan take-backup --now`"
     yield Finding("the last test failed", float(bool(against)), "", crit=1, note=against, id="failed-test")
 
 
