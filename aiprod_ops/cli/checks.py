@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,6 +58,7 @@ def check_command(
         if failure is not None:
             raise failure
         idle = unused(world.context.waivers, target, seen) if all_of_them else ()
+        seen = [_pasteable(checked, where) for checked in seen]
         code = verdicts.tell(seen, target, output, ids=ids, idle=idle)
     if output == "text" and code in (1, 2):
         worst = max(seen, key=lambda result: result.status.severity)
@@ -64,6 +66,12 @@ def check_command(
         step = "plan" if "plan" in book.phases else "explain"
         render.say(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
     return 0 if code == 1 and warning_ok else code
+
+
+def _pasteable(checked: "Checked", where: Where) -> "Checked":
+    """Its findings, with commands that lead to the same instance."""
+    findings = tuple(replace(each, note=options.pasteable(each.note, where)) for each in checked.findings)
+    return replace(checked, findings=findings)
 
 
 def _look(
