@@ -175,6 +175,21 @@ def test_time_does_not_make_a_plan_another_one_and_a_new_backup_does(taking: Kee
         taking.apply(made)
 
 
+def test_a_plan_that_was_applied_is_not_called_stale(taking: Keeping) -> None:
+    taking.store("a", 2)
+    made = taking.plan(now="true")
+    first = taking.apply(made)
+    assert first.exit is Exit.DONE
+    ended = f"{taking.bench.clock.now():%Y-%m-%d %H:%M}"
+    taking.bench.clock.sleep(7200)  # type: ignore[arg-type]
+    with pytest.raises(Refused) as caught:
+        taking.apply(made)
+    assert caught.value.message.startswith(f"the plan {made.digest[:12]} was applied already, at {ended}")
+    assert f" UTC by the run {first.run}; " in caught.value.message
+    assert caught.value.hint == "plan again: aiprod-ops plan take-backup"
+    assert (caught.value.exit_code, taking.stored.taken) == (Exit.REFUSED, 1)
+
+
 def test_one_that_began_in_this_second_did_not_begin_before(taking: Keeping) -> None:
     taking.store("a", 48)
     made = taking.plan(every="0s")

@@ -90,6 +90,18 @@ def test_one_is_taken_and_listed_and_then_there_is_nothing_to_do(bench: Bench) -
     assert names(bench) == [name]
 
 
+def test_a_plan_that_was_applied_is_told_with_its_run(bench: Bench) -> None:
+    digest = planned(bench, "take-backup", *NOW)
+    done = bench.run("run", "take-backup", "--apply", digest, "-o", "json")
+    assert done.exit == 0, done.said
+    again = bench.run("run", "take-backup", "--apply", digest)
+    assert again.exit == 10, again.said
+    assert f"was applied already, at {datetime.now(UTC):%Y-}" in again.err
+    assert f"by the run {done.json()['run']}; " in again.err
+    assert "plan again: aiprod-ops plan take-backup" in again.err
+    assert len(names(bench)) == 1
+
+
 def test_a_standing_approval_takes_it_and_stands_in_the_evidence(bench: Bench) -> None:
     refused = bench.run("run", "take-backup", "--standing")
     assert refused.exit == 12, refused.said
