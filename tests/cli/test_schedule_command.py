@@ -1,8 +1,10 @@
 """`schedule list` and `schedule render`: files that are ours, never a secret, never a drill in production."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aiprod_ops import cli
 
@@ -196,3 +198,24 @@ def test_a_unit_may_write_where_backups_are_stored(config: Path, tmp_path: Path)
     told = (tmp_path / "out/aiprod-ops-check-backups-production.service").read_text()
     assert "-/srv/backups" in told
     assert "ProtectHome=read-only" in told
+
+
+def test_no_two_alerts_are_easily_confused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At night a name is read once: another letter or two are not enough."""
+    assert render(config, "prometheus-rules", "--pages", "https://x", "--output", str(config.parent / "out")) == 0
+    capsys.readouterr()
+    told = yaml.safe_load((config.parent / "out/aiprod-ops.rules.yml").read_text())
+    names = sorted({rule["alert"] for group in told["groups"] for rule in group["rules"]})
+    assert {"RestoreTestOverdueOrFailed", "BackupsCheckOverdue", "TestBackupProofNotReporting"} <= {*names}
+    assert [pair for pair in itertools.combinations(names, 2) if letters_between(*pair) < 4] == []
+    assert letters_between("BackupNotVerified", "BackupsNotVerified") == 1
+
+
+def letters_between(one: str, other: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)))
+    return row[-1]
