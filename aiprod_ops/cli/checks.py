@@ -10,6 +10,7 @@ import click
 from aiprod_ops.cli import options
 from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.options import Where
+from aiprod_ops.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiprod_ops.domain.findings import Waiver
@@ -117,6 +118,14 @@ def unused(waivers: "Iterable[Waiver]", target: str, results: "Iterable[Checked]
 
 def known(entry: Any, given: dict[str, str]) -> dict[str, str]:
     """The given options, checked against the runbook's own; raises a usage error naming those it has."""
+    context = click.get_current_context(silent=True)
+    taken = {option for each in (context.command.params if context else ()) for option in each.opts}
+    needed = {"prove": "prove", "plan": "plan", "run": "plan"}.get(str(context.info_name) if context else "", "facts")
+    if (hidden := [p.option for p in entry.params if p.option in taken]) and needed in entry.book.phases:
+        raise ConfigurationError(
+            f"{entry.path}: its option {hidden[0]} cannot be given, for the command itself has one of that name",
+            hint="give the parameter another name",
+        )
     names = {param.name for param in entry.params}
     if unknown := sorted(set(given) - names):
         have = ", ".join(param.option for param in entry.params) or "none"

@@ -289,3 +289,46 @@ def test_a_check_prints_commands_that_can_be_pasted(
     for output in ("text", "json", "nagios"):
         cli.call(["check", "test-backup", "-o", output, *where])
         assert f"`aiprod-ops prove test-backup --target db --config {config}`" in capsys.readouterr().out
+
+
+def test_what_is_gone_is_named_as_a_person_would(capsys: pytest.CaptureFixture[str]) -> None:
+    still = Finding("age of the newest backup", 60.0, "s", warn=100, id="newest")
+    were = {"newest": "age of the newest backup", "failed": "failures since the last success"}
+    text = told(capsys, "text", Checked("b", (still,), RESULT.since, (), ("newest", "failed", "unused:t.i"), were))
+    assert text.endswith("gone: age of the newest backup, failures since the last success, unused:t.i\n")
+
+
+BOOK = """from dataclasses import dataclass
+from aiprod_ops import api
+@dataclass(frozen=True)
+class Params:
+    why: str = ""
+book = api.Runbook(symptom="", owner="", params=Params)
+@book.facts
+def facts(ctx: api.Context, params: Params) -> dict:
+    return {}
+@book.judge
+def judge(facts, params):
+    return ()
+@book.prove
+def prove(copy, plan, params):
+    return api.Proof(())
+"""
+
+
+@pytest.mark.parametrize("name", ["every", "why"])
+def test_an_option_that_the_command_would_swallow_is_an_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prove --every` is the command's own: a runbook's would never be given."""
+    monkeypatch.setenv("AIPROD_OPS_STATE", str(tmp_path / "state"))
+    folder = tmp_path / "books"
+    folder.mkdir(mode=0o700)
+    (folder / "mine.py").write_text(BOOK.replace("why:", f"{name}:"))
+    (folder / "mine.py").chmod(0o600)
+    where = ["--runbooks", str(folder), "--dsn", "host=/nowhere dbname=x"]
+    assert cli.call(["prove", "mine", *where]) == 78
+    err = capsys.readouterr().err
+    assert f"mine.py: its option --{name} cannot be given, for the command itself has one of that name" in err
+    assert cli.call(["check", "mine", f"--{name}", "1", *where]) == 3
+    assert "cannot be given" not in capsys.readouterr().err, "check has none of that name"

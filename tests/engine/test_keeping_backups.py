@@ -175,6 +175,13 @@ def test_time_does_not_make_a_plan_another_one_and_a_new_backup_does(taking: Kee
         taking.apply(made)
 
 
+def test_what_is_no_more_is_kept_by_what_it_measured(taking: Keeping) -> None:
+    taking.check()
+    taking.store("a", 2)
+    checked = planning.check(taking.entry, taking.world().context, taking.params())
+    assert (checked.gone, checked.were) == (("due",), {"due": "a backup is due"})
+
+
 def test_a_plan_that_was_applied_is_not_called_stale(taking: Keeping) -> None:
     taking.store("a", 2)
     made = taking.plan(now="true")
