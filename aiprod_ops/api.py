@@ -81,7 +81,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
 from aiprod_ops.ports import Database, Sample
@@ -96,9 +96,9 @@ __all__ = [
     "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
     "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Unreachable", "UsageSnapshot",
     "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate",
-    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift",
-    "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips",
+    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups",
+    "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips",
     "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes",
     "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",
     "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",

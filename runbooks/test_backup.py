@@ -82,8 +82,9 @@ book = api.Runbook(
     check_every="1 h",
     prove_every="1 d",
     drill_every="30 d",
-    alerts=("BackupNotVerified",),
+    alerts=("RestoreTestOverdueOrFailed",),
     drill_with={"control": "true"},
+    on_evidence=True,
     exports=("time to the first answer", "what would have been lost", "age of the newest row", "age of the last test"),
 )
 
@@ -102,9 +103,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("age of the last test", None, "s", note=never, id="tested")
         return
     age = (facts.now - facts.last.ended).total_seconds()
-    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'it could not be restored'}"
+    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'an unknown backup'}"
     yield Finding("age of the last test", age, "s", params.verified, 2 * params.verified, note, id="tested")
     against = "; ".join(f"{name}: {why}" for name, why in facts.last.refused.items())
+    if against:
+        against += "; take another, and test it: `aiprod-ops plan take-backup --now`"
     yield Finding("the last test failed", float(bool(against)), "", crit=1, note=against, id="failed-test")
 
 
