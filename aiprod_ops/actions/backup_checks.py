@@ -29,22 +29,35 @@ select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oi
         order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1)
          as written,
        array(
-         select 't.' || quote_ident(a.attname) || case when hashed.able then '' else '::text' end
+         select case when a.attnotnull and not exists (
+                       select from pg_constraint i
+                       where i.conrelid = a.attrelid and i.conkey = array[a.attnum] and i.contype = 'n'
+                         and not i.convalidated) then '' else '?' end
+                || coalesce(hashed.by || '(t.' || quote_ident(a.attname),
+                            'pg_catalog.hashtextextended(t.' || quote_ident(a.attname) || '::text collate "C"')
          from pg_attribute a join pg_type t on t.oid = a.atttypid
-         left join pg_type e on e.oid = case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem
-                                             else coalesce(nullif(t.typbasetype, 0), t.oid) end
+         join pg_type b on b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+         left join pg_type e on e.oid = case when b.typsubscript = 'array_subscript_handler'::regproc then b.typelem
+                                             else b.oid end
          cross join lateral (
-           select e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or exists (
-             select from pg_opclass o join pg_am m on m.oid = o.opcmethod
-             where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid)) as able) hashed
+           select case when b.oid = 'text'::regtype or exists (
+                         select from pg_cast where castsource = b.oid and casttarget = 'text'::regtype
+                                               and castmethod = 'b') then null
+                       when e.oid = b.oid and e.typtype = 'b' then own.proc
+                       when e.oid = b.oid and e.typtype = 'e' then 'pg_catalog.hashenumextended'
+                       when e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or own.proc is not null)
+                       then 'pg_catalog.hash_array_extended' end as by
+           from (select (select format('%I.%I', s.nspname, f.proname)
+                         from pg_opclass o join pg_am m on m.oid = o.opcmethod
+                         join pg_amproc x on x.amprocfamily = o.opcfamily and x.amprocnum = 2
+                                             and x.amproclefttype = e.oid and x.amprocrighttype = e.oid
+                         join pg_proc f on f.oid = x.amproc join pg_namespace s on s.oid = f.pronamespace
+                         where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid) as proc) own) hashed
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
-#: A column without a hash function is told by its text. The hash of a record is linear in those of its columns, and so
-#: is a sum: hashed once more it tells which values stand in one row. PostgreSQL adds up bigint beyond its range.
-_ADDED_UP = "sum(hashint8extended(hash_record_extended(row({columns}), 0), 0))::text"
 _ROWS = (
     "select count(*) as rows, {digest} as digest, {newest} as newest from {table} t /* aiprod-ops: rows of a table */"
 )
@@ -191,11 +204,25 @@ def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:
     newest = "null::timestamptz"
     if table["written"]:
         newest, names["written"] = "max(t.{written})::timestamptz", table["written"]
-    columns = ", ".join(table["columns"]).replace("{", "{{").replace("}", "}}")
-    digest = _ADDED_UP.replace("{columns}", columns) if table["size"] <= most else "null::text"
+    digest = f"sum({_hashed(table['columns'])})::text" if table["size"] <= most else "null::text"
     text = _ROWS.replace("{digest}", digest).replace("{newest}", newest)
     row = database.query(text, names=names, timeout=_LONGEST)[0]
     return Rows(int(row["rows"]), row["digest"], row["newest"])
+
+
+def _hashed(columns: Sequence[str]) -> str:
+    """A hash of a row, of the calls that hash its columns (without their end; `?` before one that may be null).
+
+    Each value is hashed with what became of those before it, so that it matters which values stand in one row, and
+    where: a sum of hashes that are only added up would not tell. PostgreSQL adds up bigint beyond its range.
+    """
+    calls = [call.replace("{", "{{").replace("}", "}}") for call in columns]
+    loose = [f"coalesce({call[1:]}, {n}), {n})" for n, call in enumerate(calls, 1) if call.startswith("?")]
+    hashed = f"pg_catalog.hashint4extended(0, {' # '.join(loose) or 0})"
+    for call in calls:
+        if not call.startswith("?"):
+            hashed = f"{call}, {hashed})"
+    return hashed
 
 
 def record_figures(ctx: Context, source: Figures) -> None:
