@@ -81,6 +81,9 @@ class Database(Protocol):
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         """Normalised texts of these statements, of those that are still counted."""
 
+    def revision(self) -> str:
+        """Alembic's revision of the schema, '' where there is none."""
+
     def schema(self) -> Schema:
         """Tables, columns and indexes of this database, without the system's own."""
 

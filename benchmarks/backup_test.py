@@ -191,7 +191,10 @@ def _segment_ended(dsn: str) -> Iterator[None]:
 
     def watch() -> None:
         with postgres.session(dsn) as session, session.cursor() as cursor:
-            seen = "SELECT FROM pg_stat_activity WHERE query LIKE '%aiprod-ops: a moment %' AND pid <> pg_backend_pid()"
+            seen = (
+                "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (query LIKE '%aiprod-ops: a moment %'"
+                " OR query LIKE '%aiprod-ops: rows of a table %')"  # which follows at once
+            )
             while not is_over.wait(0.005):
                 cursor.execute(seen)
                 if cursor.rowcount:

@@ -18,7 +18,6 @@ from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
 _RECORDED = "figures"
-JOBS = 2  #: sessions that read tables side by side
 _LONGEST = Seconds(3600)  #: of one table
 
 _TABLES = """
@@ -98,11 +97,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment of a server: the snapshot that sessions can share, what it sees (as pg_current_snapshot prints it),
-    which of the last LATEST transactions it sees committed, and its LSN, '' where it is not told (by a standby).
+    """A moment of a server: what its snapshot sees (as pg_current_snapshot prints it), which of the last LATEST
+    transactions it sees committed, and its LSN, '' where it is not told (by a standby).
     """
 
-    snapshot: str
     seen: str
     committed: tuple[int, ...]
     lsn: str
@@ -116,7 +114,7 @@ class Moment:
 
 LATEST = 10_000
 _MOMENT = """
-select pg_export_snapshot() as snapshot, pg_current_snapshot()::text as seen,
+select pg_current_snapshot()::text as seen,
        array(select x from generate_series(
                  greatest(3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %(latest)s),
                  pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) as x
@@ -127,17 +125,14 @@ select pg_export_snapshot() as snapshot, pg_current_snapshot()::text as seen,
 
 
 @contextmanager
-def one_moment(database: Database, tries: int = 50) -> Iterator[tuple[Moment, list[Database]]]:
-    """JOBS sessions that see the same moment. One in which nobody was writing is best: its LSN is exactly what it
-    sees; of `tries` none may be."""
-    with ExitStack() as stack:
-        with closing(database.another()) as first:
-            moment, held = _quiet_moment(first, tries)
-            with held:
-                sessions = [stack.enter_context(closing(database.another())) for _ in range(JOBS)]
-                for session in sessions:
-                    stack.enter_context(session.moment(moment.snapshot))
-        yield moment, sessions
+def one_moment(database: Database, tries: int = 50) -> Iterator[tuple[Moment, Database]]:
+    """A session that sees one moment. One in which nobody was writing is best: its LSN is exactly what it sees; of
+    `tries` none may be. It is one alone: a server that others use is read while the copy is made and looked at, which
+    takes longer."""
+    with closing(database.another()) as session:
+        moment, held = _quiet_moment(session, tries)
+        with held:
+            yield moment, session
 
 
 def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
@@ -145,7 +140,7 @@ def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
         held = ExitStack()
         held.enter_context(session.moment())
         row = session.query(_MOMENT, {"latest": LATEST})[0]
-        moment = Moment(row["snapshot"], row["seen"], tuple(row["committed"]), row["lsn"])
+        moment = Moment(row["seen"], tuple(row["committed"]), row["lsn"])
         if not moment.unseen[1] or attempt == tries - 1:
             break
         held.close()
@@ -180,7 +175,7 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
     The sum does not depend on the order of the rows.
     """
     first = sessions[0]
-    schema, beside = first.schema(), first.query(_AROUND)[0]
+    revision, beside = first.revision(), first.query(_AROUND)[0]
     found = first.query(_TABLES)
     report(f"reading the rows of {len(found)} tables")
     free: SimpleQueue[Database] = SimpleQueue()
@@ -196,7 +191,7 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
 
     with ThreadPoolExecutor(len(sessions)) as pool:  # the largest first: the last ones are short
         rows = dict(pool.map(read, sorted(found, key=lambda table: -table["size"])))
-    return Figures(dict(sorted(rows.items())), schema.revision, tuple(beside["extensions"]), tuple(beside["roles"]))
+    return Figures(dict(sorted(rows.items())), revision, tuple(beside["extensions"]), tuple(beside["roles"]))
 
 
 def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:

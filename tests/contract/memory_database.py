@@ -95,6 +95,9 @@ class MemoryDatabase:
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         return {query_id: self._texts[query_id] for query_id in query_ids if query_id in self._texts}
 
+    def revision(self) -> str:
+        return self.schema().revision
+
     def schema(self) -> Schema:
         return self._schema
 

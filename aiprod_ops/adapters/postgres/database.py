@@ -115,6 +115,9 @@ class PostgresDatabase:
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         return statistics.texts(self._named, statistics.access(self._named), query_ids)
 
+    def revision(self) -> str:
+        return catalog.revision(self._named)
+
     def schema(self) -> Schema:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""
         return self._unlocked(lambda: catalog.schema(self._named))
