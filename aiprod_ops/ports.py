@@ -113,9 +113,8 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where none is configured,
         and this role may read none, neither."""
 
-    def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
-        """Of a session that reads: within it every query sees one moment, this one or the one that another session
-        exported (`pg_export_snapshot`)."""
+    def moment(self) -> AbstractContextManager[None]:
+        """Of a session that reads: within it every query sees this moment."""
 
     def another(self) -> "Database":
         """A second session with the same database and identity, for work side by side. It has to be closed."""

@@ -236,6 +236,8 @@ def same_moment(source: Figures, copy: Figures) -> Iterator[Finding]:
     different = [name for name, rows in source.tables.items() if not _equal(rows, copy.tables.get(name))]
     more = sorted(copy.tables.keys() - source.tables.keys())
     note = _few([*different, *more]) if different or more else f"{copy.rows:,} rows of {len(copy.tables)} tables"
+    counted = [name for name, rows in source.tables.items() if rows.digest is None]
+    note += f"; only counted: {_few(counted)}" if counted else ""
     yield Finding("tables that differ at the same moment", float(len(different) + len(more)), "", crit=1, note=note)
 
 

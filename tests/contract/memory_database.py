@@ -131,7 +131,7 @@ class MemoryDatabase:
         return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, self._unlogged
 
     @contextmanager
-    def moment(self, snapshot: str = "") -> Iterator[None]:
+    def moment(self) -> Iterator[None]:
         yield
 
     def another(self) -> "MemoryDatabase":

@@ -165,8 +165,8 @@ class PostgresDatabase:
     def damage(self, indexes: Sequence[Name], *, rows: bool = False, timeout: Seconds = _QUICK) -> Inspection:
         return pages.damage(partial(self._named, timeout=timeout), indexes, rows=rows)
 
-    def moment(self, snapshot: str = "") -> AbstractContextManager[None]:
-        return self._session.moment(snapshot)
+    def moment(self) -> AbstractContextManager[None]:
+        return self._session.moment()
 
     def another(self) -> "PostgresDatabase":
         return PostgresDatabase(

@@ -68,9 +68,9 @@ class Session:
             raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error
 
     @contextmanager
-    def moment(self, snapshot: str) -> Iterator[None]:
-        """All that is read within sees one moment: this one, or that of a snapshot another session exported."""
-        self._awaited(lambda: self._begin(snapshot), Seconds(30))
+    def moment(self) -> Iterator[None]:
+        """All that is read within sees one moment."""
+        self._awaited(self._begin, Seconds(30))
         try:
             yield
         finally:
@@ -78,12 +78,10 @@ class Session:
             if moment is not None and not moment.closed:
                 self._awaited(lambda: self._end(moment), Seconds(30))
 
-    def _begin(self, snapshot: str) -> list[dict[str, Any]]:
+    def _begin(self) -> list[dict[str, Any]]:
         raw = self._moment = self._connected()
         with raw.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            if snapshot:
-                cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
         return []
 
     @staticmethod
