@@ -28,30 +28,38 @@ select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oi
         order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1)
          as written,
        array(
-         select case when a.attnotnull and not exists (
-                       select from pg_constraint i
-                       where i.conrelid = a.attrelid and i.conkey = array[a.attnum] and i.contype = 'n'
-                         and not i.convalidated) then '' else '?' end
-                || coalesce(hashed.by || '(t.' || quote_ident(a.attname),
-                            'pg_catalog.hashtextextended(t.' || quote_ident(a.attname) || '::text collate "C"')
+         select case when hashed.within then '&t.' || quote_ident(a.attname)
+                else case when a.attnotnull and not exists (
+                            select from pg_constraint i
+                            where i.conrelid = a.attrelid and i.conkey = array[a.attnum] and i.contype = 'n'
+                              and not i.convalidated) then '=' else '?' end
+                     || coalesce(hashed.by || '(t.' || quote_ident(a.attname),
+                                 'pg_catalog.hashtextextended(t.' || quote_ident(a.attname) || '::text collate "C"')
+                end
          from pg_attribute a join pg_type t on t.oid = a.atttypid
          join pg_type b on b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
          left join pg_type e on e.oid = case when b.typsubscript = 'array_subscript_handler'::regproc then b.typelem
                                              else b.oid end
          cross join lateral (
-           select case when b.oid = 'text'::regtype or exists (
-                         select from pg_cast where castsource = b.oid and casttarget = 'text'::regtype
-                                               and castmethod = 'b') then null
-                       when e.oid = b.oid and e.typtype = 'b' then own.proc
+           select case when texts then null
+                       when e.oid = b.oid and e.typtype = 'b' then proc
                        when e.oid = b.oid and e.typtype = 'e' then 'pg_catalog.hashenumextended'
-                       when e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or own.proc is not null)
-                       then 'pg_catalog.hash_array_extended' end as by
-           from (select (select format('%I.%I', s.nspname, f.proname)
-                         from pg_opclass o join pg_am m on m.oid = o.opcmethod
-                         join pg_amproc x on x.amprocfamily = o.opcfamily and x.amprocnum = 2
-                                             and x.amproclefttype = e.oid and x.amprocrighttype = e.oid
-                         join pg_proc f on f.oid = x.amproc join pg_namespace s on s.oid = f.pronamespace
-                         where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid) as proc) own) hashed
+                       when e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or able)
+                       then 'pg_catalog.hash_array_extended' end as by,
+                  not texts and able and proc is null and e.oid = b.oid and e.typtype = 'b' as within
+           from (select b.oid = 'text'::regtype or exists (
+                          select from pg_cast where castsource = b.oid and casttarget = 'text'::regtype
+                                                and castmethod = 'b') as texts,
+                        count(*) > 0 as able,
+                        max(format('%I.%I', s.nspname, f.proname)) filter (
+                          where f.proargtypes[0] = e.oid or exists (
+                            select from pg_cast where castsource = e.oid and casttarget = f.proargtypes[0]
+                                                  and castmethod = 'b' and castcontext = 'i')) as proc
+                 from pg_opclass o join pg_am m on m.oid = o.opcmethod
+                 join pg_amproc x on x.amprocfamily = o.opcfamily and x.amprocnum = 2
+                                     and x.amproclefttype = e.oid and x.amprocrighttype = e.oid
+                 join pg_proc f on f.oid = x.amproc join pg_namespace s on s.oid = f.pronamespace
+                 where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid) own) hashed
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
@@ -206,17 +214,20 @@ def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:
 
 
 def _hashed(columns: Sequence[str]) -> str:
-    """A hash of a row, of the calls that hash its columns (without their end; `?` before one that may be null).
+    """A hash of a row, of the calls that hash its columns, without their end: after `=` of one that is never null,
+    after `?` of one that may be. After `&` stands a column whose function takes no value of its type: a record has to.
 
     Each value is hashed with what became of those before it, so that it matters which values stand in one row, and
     where: a sum of hashes that are only added up would not tell. PostgreSQL adds up bigint beyond its range.
     """
     calls = [call.replace("{", "{{").replace("}", "}}") for call in columns]
-    loose = [f"coalesce({call[1:]}, {n}), {n})" for n, call in enumerate(calls, 1) if call.startswith("?")]
+    loose = [f"coalesce({call[1:]}, {n}), -{n})" for n, call in enumerate(calls, 1) if call.startswith("?")]
+    if within := [call[1:] for call in calls if call.startswith("&")]:
+        loose.append(f"pg_catalog.hash_record_extended(row({', '.join(within)}), 0)")
     hashed = f"pg_catalog.hashint4extended(0, {' # '.join(loose) or 0})"
     for call in calls:
-        if not call.startswith("?"):
-            hashed = f"{call}, {hashed})"
+        if call.startswith("="):
+            hashed = f"{call[1:]}, {hashed})"
     return hashed
 
 
