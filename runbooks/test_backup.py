@@ -127,11 +127,11 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
     """Which backup, and how far. The source is read meanwhile, as it is at one moment, if it still lives."""
     with ExitStack() as held:
         try:
-            moment, sessions = held.enter_context(api.one_moment(ctx.db))
+            moment, session = held.enter_context(api.one_moment(ctx.db))
         except api.Unreachable:
             yield Compared(params.backup, params.until)
             return
-        source = held.enter_context(api.later(lambda: api.figures(sessions, params.compare)))
+        source = held.enter_context(api.later(lambda: api.figures([session], params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
@@ -146,12 +146,13 @@ def _is_there(ctx: Context, params: Params) -> bool:
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
-    until = ctx.clock.monotonic() + params.wait
+    until, pause = ctx.clock.monotonic() + params.wait, Seconds(0.01)
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
     while not (reaches := ctx.platform.backups.reaches(lsn)):
         if reaches is None or ctx.clock.monotonic() > until:
             return False
-        ctx.clock.sleep(Seconds(0.25))
+        ctx.clock.sleep(pause)
+        pause = Seconds(min(1.5 * pause, 0.25))
     return True
 
 
