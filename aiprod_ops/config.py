@@ -45,6 +45,18 @@ class ServerPlace:
 
 
 @dataclass(frozen=True)
+class WritesPlace:
+    """How the application finds the primary: pgbouncer's admin console, its file and the entry in it; or two commands,
+    of which one shows HOST:PORT and the other sets it, with `{host}`, `{port}` and `{name}` in its words."""
+
+    pgbouncer: str = ""
+    file: str = ""
+    database: str = ""
+    show: tuple[str, ...] = ()
+    point: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """One instance: how to reach it with which identity.
 
@@ -54,7 +66,8 @@ class Target:
     that gets new revisions, `postgres_bin` the programs of the server's major version. `backups` is where stored
     backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`. On the
     platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
-    `servers` are primary and standbys by name, where they are on this machine and may be switched over.
+    `servers` are primary and standbys by name, where they are on this machine and may be switched over; `writes` is how
+    the application finds the primary, where its own DSN does not name them all.
     """
 
     name: str
@@ -75,6 +88,7 @@ class Target:
     instance: str = ""
     endpoint: str = ""
     servers: Mapping[str, ServerPlace] = field(default_factory=dict)
+    writes: WritesPlace | None = None
 
     @property
     def is_for_drills(self) -> bool:
@@ -222,7 +236,24 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
     plain["servers"] = {each: _server(path, name, each, value) for each, value in plain.get("servers", {}).items()}
+    plain["writes"] = _writes(path, name, plain["writes"]) if "writes" in plain else None
     return Target(name=name, **plain)
+
+
+def _writes(path: Path, target: str, table: Any) -> WritesPlace:
+    given = dict(table) if isinstance(table, dict) else {}
+    by_bouncer = set(given) == {"pgbouncer", "file", "database"} and all(isinstance(v, str) for v in given.values())
+    by_command = set(given) == {"show", "point"} and all(
+        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in given.values()
+    )
+    if not (by_bouncer or by_command):
+        raise ConfigurationError(
+            f"{path}: [targets.{target}.writes] has {', '.join(sorted(given)) or 'nothing'}, expected either the texts "
+            "pgbouncer, file and database, or the lists of words show and point"
+        )
+    if by_bouncer:
+        return WritesPlace(**{**given, "file": str(path.parent / given["file"])})
+    return WritesPlace(show=tuple(given["show"]), point=tuple(given["point"]))
 
 
 def _server(path: Path, target: str, name: str, table: Any) -> ServerPlace:

@@ -184,12 +184,36 @@ class Backups(Protocol):
         """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is reached; a host that begins with / is a folder of sockets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Endpoint(Protocol):
+    """How the application finds the server that takes writes. Every method raises OpsError."""
+
+    def shown(self) -> str:
+        """Where it leads now, as HOST:PORT."""
+
+    def lead(self, name: str, place: Place) -> None:
+        """Let it lead to another server. Repeatable."""
+
+
 class Cluster(Protocol):
     """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """All members."""
+
+    def place(self, name: str) -> Place:
+        """Where a member is reached by applications."""
 
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer."""

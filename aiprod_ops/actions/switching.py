@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aiprod_ops.domain.failover import Loss
 from aiprod_ops.engine.runbook import Context, Kind
+from aiprod_ops.errors import Refused
+from aiprod_ops.ports import Endpoint
 from aiprod_ops.units import Seconds
 
 
@@ -32,6 +34,7 @@ class Takeover(Move):
 switch_over = Kind("switch-over", Move)
 fail_over = Kind("fail-over", Takeover)
 rejoin = Kind("rejoin", Move)
+repoint = Kind("repoint", Move)
 
 
 @switch_over.does
@@ -88,3 +91,24 @@ def _is_back(ctx: Context, move: Move) -> bool:
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
     return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"
+
+
+def _endpoint(ctx: Context) -> Endpoint:
+    if ctx.endpoint is None:
+        raise Refused("the configuration names no write endpoint any more", hint="[targets.NAME.writes]")
+    return ctx.endpoint
+
+
+@repoint.does
+def _repoint(ctx: Context, move: Move) -> None:
+    _endpoint(ctx).lead(move.new, ctx.platform.cluster.place(move.new))
+
+
+@repoint.is_done
+def _is_repointed(ctx: Context, move: Move) -> bool:
+    return _endpoint(ctx).shown() == str(ctx.platform.cluster.place(move.new))
+
+
+@repoint.shows
+def _show_repoint(move: Move) -> str:
+    return f"let the application's way to the primary lead to {move.new}"

@@ -20,7 +20,7 @@ from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.ports import Cluster, Database, Delivery, Operations, Platform, Store
+from aiprod_ops.ports import Cluster, Database, Delivery, Endpoint, Operations, Platform, Store
 from aiprod_ops.units import Seconds, seconds
 
 if TYPE_CHECKING:
@@ -166,6 +166,16 @@ def _nodes(target: Target) -> dict[str, Database]:
     return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in places.items()}
 
 
+def _endpoint(target: Target) -> Endpoint | None:
+    from aiprod_ops.adapters.endpoints import Commands, PgBouncer
+
+    if target.writes is None:
+        return None
+    if target.writes.pgbouncer:
+        return PgBouncer(target.writes.pgbouncer, Path(target.writes.file), target.writes.database)
+    return Commands(target.writes.show, target.writes.point)
+
+
 def _cloudsql(
     target: Target, dsn: str, connect: Callable[[str], Database], longest: Seconds, operations: Operations
 ) -> Platform:
@@ -229,8 +239,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
         store, operations = _store(settings), OperationLog()
         context = Context(
             probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
-            history_of(store, target.name, settings.promises), replicas, nodes,
-            settings.waivers,
+            history_of(store, target.name, settings.promises), replicas, nodes, _endpoint(target), settings.waivers,
         )  # fmt: skip
         try:
             yield World(

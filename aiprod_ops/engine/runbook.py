@@ -15,7 +15,7 @@ from aiprod_ops.domain.plans import Action, Plan
 from aiprod_ops.domain.proofs import Proof
 from aiprod_ops.engine.history import History
 from aiprod_ops.errors import ConfigurationError
-from aiprod_ops.ports import Clock, Database, Platform, Restored
+from aiprod_ops.ports import Clock, Database, Endpoint, Platform, Restored
 from aiprod_ops.units import Seconds
 
 T = TypeVar("T")
@@ -31,8 +31,8 @@ class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
     `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only, and
-    `nodes` all of them, where the configuration names each. `run` is the run whose effects are made or taken back, ''
-    where nothing acts.
+    `nodes` all of them, where the configuration names each; `endpoint` is how the application finds the primary.
+    `run` is the run whose effects are made or taken back, '' where nothing acts.
     Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
@@ -45,6 +45,7 @@ class Context:
     history: History
     replicas: Mapping[str, Database] = field(default_factory=dict)
     nodes: Mapping[str, Database] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
     waivers: tuple[Waiver, ...] = ()
     run: str = ""
     wants_moving: bool = True

@@ -20,7 +20,7 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database, Rows
+from aiprod_ops.ports import Database, Place, Rows
 from aiprod_ops.units import Seconds
 
 _SIGNAL = "standby.signal"
@@ -67,6 +67,11 @@ class LocalCluster:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._members)
+
+    def place(self, name: str) -> Place:
+        """As its admin's DSN has it."""
+        where = parse_dsn(self._members[name].admin)
+        return Place(where.get("host", ""), int(where.get("port", 5432)))
 
     # What is there
 
