@@ -60,7 +60,7 @@ from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import topology
 from aiprod_ops.actions.switching import Move as SwitchMove
-from aiprod_ops.actions.switching import fail_over, rejoin, switch_over
+from aiprod_ops.actions.switching import barred, fail_over, fail_over_zone, rejoin, switch_over
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -93,7 +93,7 @@ from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
-from aiprod_ops.ports import Database, Sample
+from aiprod_ops.ports import Database, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
@@ -104,10 +104,12 @@ __all__ = [
     "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
     "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook",
     "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table",
-    "TableSize", "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "advise",
-    "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of", "choices", "create_index",
+    "TableSize", "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "advise",
+    "alembic_revision", "around", "audit", "backup_promise", "barred", "build_estimate", "build_of", "choices",
+    "create_index",
     "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index",
-    "fail_over", "failover_candidates", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
+    "fail_over", "fail_over_zone", "failover_candidates", "figures", "index_bloat", "index_damage", "index_faults",
+    "index_usage",
     "install_amcheck", "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips",
     "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes",
     "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",

@@ -60,7 +60,7 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs pg_monitor on every node."""
-    seen = api.topology(ctx)
+    seen = api.barred(ctx, api.topology(ctx))
     primary = seen.primary.name if seen.primary else ""
     known = {primary, *(each.name for each in seen.standbys)}
     lost = next((name for name in ctx.platform.cluster.names if name not in known), "") if not primary else ""

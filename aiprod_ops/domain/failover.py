@@ -42,6 +42,7 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
     if (behind := seen.behind(node)) is not None and behind > most:
         yield f"it is {show(behind, 'B')} behind, more than {show(most, 'B')}"
     yield from (f"it has a lower setting: {each}" for each in lower_settings(primary, node))
+    yield from seen.barred.get(node.name, ())
 
 
 def unplanned(seen: Topology) -> list[Candidate]:
@@ -58,6 +59,7 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
         if node.received < furthest:
             against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
+        against += seen.barred.get(node.name, ())
         found.append(Candidate(node, Bytes(furthest - node.received), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
 

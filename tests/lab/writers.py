@@ -55,13 +55,14 @@ class Writers:
 
 
 @contextmanager
-def writing(fleet: Fleet, folder: Path, count: int = 3) -> Iterator[Writers]:
-    """Writers that follow whoever takes writes, until the context ends."""
+def writing(fleet: Fleet, folder: Path, count: int = 3, places: str = "") -> Iterator[Writers]:
+    """Writers that follow whoever takes writes, until the context ends. `places` are hosts and ports, as a DSN has
+    them; else the servers' sockets."""
     folder.mkdir(exist_ok=True)
     servers = (fleet.primary, *fleet.replicas)
     hosts, ports = ",".join(str(each.sockets) for each in servers), ",".join(str(each.port) for each in servers)
     dsn = (
-        f"host={hosts} port={ports} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
+        f"{places or f'host={hosts} port={ports}'} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
         "target_session_attrs=read-write connect_timeout=2"
     )
     end, files = folder / "end", tuple(folder / f"writer{n}" for n in range(count))

@@ -76,6 +76,10 @@ class LocalCluster:
         """Whether nothing of a member lives, or it is a standby: it cannot acknowledge a write."""
         return not self._living(name) or self.is_standby(name) is True
 
+    def against(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing: what PostgreSQL would refuse is seen on its servers."""
+        return ()
+
     # What is done
 
     def _prepare(self, old: str, new: str) -> None:

@@ -64,9 +64,11 @@ class Roles:
         self._exchange(primary, replica, siblings, is_clean=True)
 
     def _exchange(self, primary: Instance, replica: Instance, siblings: list[Instance], *, is_clean: bool) -> None:
-        """Write the new roles down as soon as they hold, then bring the old primary back."""
+        """Write the new roles down as soon as they hold, then bring the old primary back, unless its owner has stopped
+        it: then it comes back as a replica when it is started."""
         old, new = self._write_down(primary, replica, siblings)
-        self._context.replication.rejoin(old, new, is_clean=is_clean)
+        if not settings.is_stopped(old.settings):
+            self._context.replication.rejoin(old, new, is_clean=is_clean)
 
     def _write_down(self, primary: Instance, replica: Instance, siblings: list[Instance]) -> tuple[Instance, Instance]:
         servers, change = self._context.servers, self._context.change
@@ -139,6 +141,8 @@ class Roles:
             context.servers.reload(instance)
         for instance in (each for each in group if each.primary):
             upstream = context.ledger.now.instances[instance.primary]
+            if settings.is_stopped(instance.settings):
+                continue
             if context.servers.follows(instance):
                 context.servers.follow(instance, upstream)
             else:
