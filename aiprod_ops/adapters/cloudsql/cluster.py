@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from aiprod_ops.adapters.cloudsql import waiting
 from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.calls import Calls
 from aiprod_ops.adapters.cloudsql.requests import Settings
 from aiprod_ops.adapters.cloudsql.values import Instance, Operation
-from aiprod_ops.errors import Failed, Held, Missing, Refused, TimedOut, Unreachable
+from aiprod_ops.errors import Failed, Missing, OpsError, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Clock, Database, Rows
 from aiprod_ops.units import Seconds
 
@@ -30,7 +31,7 @@ select case when pg_is_in_recovery()
 """
 _PLUS = "ENTERPRISE_PLUS"
 _LEAST = Seconds(60)  #: for Google's own steps, whatever patience says
-_GLANCE = Seconds(30)  #: so long the end of a move that is under way is waited for before it is called somebody's
+GLANCE = Seconds(30)  #: so long the end of a move that is under way is waited for before it is called somebody's
 
 
 class CloudSqlCluster:
@@ -49,7 +50,7 @@ class CloudSqlCluster:
         longest: Seconds,
     ) -> None:
         self._instance, self._reading, self._calls, self._clock = instance, reading, calls, clock
-        self._reach, self._ways, self._glance = reach, ways, min(longest, _GLANCE)
+        self._reach, self._ways, self._glance = reach, ways, min(longest, GLANCE)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ class CloudSqlCluster:
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer. While the API moves it nobody can tell: that
         is waited for for a while. Raises Held where it goes on."""
-        self._await_moves(name)
+        waiting.settled(self._reading, name, MOVES, self._clock, self._glance)
         return self._is_standby(name)
 
     def is_fenced(self, name: str) -> bool:
@@ -144,7 +145,10 @@ class CloudSqlCluster:
             calls.done(lambda: calls.admin.promote(new, failover=True), "PROMOTE_REPLICA", new, report)
         except Failed:
             if self.is_standby(new) is True:
-                self._start(old, report)
+                try:
+                    self._start(old, report)
+                except OpsError as error:
+                    report(f"{old} stays stopped: {error.message}")
             raise
 
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
@@ -184,16 +188,6 @@ class CloudSqlCluster:
     def _start(self, name: str, report: Callable[[str], None]) -> None:
         calls = self._calls()
         calls.done(lambda: calls.admin.patch(name, Settings(activation="ALWAYS")), "UPDATE", name, report)
-
-    def _await_moves(self, name: str) -> None:
-        until = self._clock.monotonic() + self._glance
-        while moves := [each for each in self._open(name) if each.type in MOVES]:
-            if self._clock.monotonic() > until:
-                raise Held(
-                    f"{moves[0].type} is under way on {name}: operation {moves[0].name}",
-                    hint=f"wait for its end: {self._reading.look(moves[0].name)}",
-                )
-            self._clock.sleep(Seconds(0.5))
 
     def _open(self, name: str) -> list[Operation]:
         return [each for each in self._reading.operations(name) if not each.is_done]

@@ -74,7 +74,7 @@ class CloudSqlPlatform:
 
     @cached_property
     def zones(self) -> CloudSqlZones:
-        return CloudSqlZones(lambda: self.cluster.names[0], self._reading, lambda: self._calls)
+        return CloudSqlZones(lambda: self.cluster.names[0], self._reading, lambda: self._calls, self._clock)
 
     @property
     def database(self) -> str:

@@ -2,27 +2,29 @@
 
 from collections.abc import Callable
 
+from aiprod_ops.adapters.cloudsql import waiting
 from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.calls import Calls
-from aiprod_ops.errors import Held
-from aiprod_ops.ports import Zoned
+from aiprod_ops.ports import Clock, Zoned
+from aiprod_ops.units import Seconds
+
+_GLANCE = Seconds(30)
 
 
 class CloudSqlZones:
     """`primary` tells which instance it is now; `calls` is made when something is to be changed."""
 
-    def __init__(self, primary: Callable[[], str], reading: CloudSqlAdmin, calls: Callable[[], Calls]) -> None:
-        self._primary, self._reading, self._calls = primary, reading, calls
+    def __init__(
+        self, primary: Callable[[], str], reading: CloudSqlAdmin, calls: Callable[[], Calls], clock: Clock
+    ) -> None:
+        self._primary, self._reading, self._calls, self._clock = primary, reading, calls, clock
 
     def where(self, instance: str = "") -> Zoned | None:
-        """Raises Held while a failover is under way: nobody can tell then."""
-        found = self._reading.instance(instance or self._primary())
-        for each in self._reading.operations(found.name):
-            if not each.is_done and each.type == "FAILOVER":
-                raise Held(
-                    f"FAILOVER is under way on {found.name}: operation {each.name}",
-                    hint=f"wait for its end: {self._reading.look(each.name)}",
-                )
+        """While a failover is under way nobody can tell: that is waited for for a while. Raises Held where it goes
+        on."""
+        name = instance or self._primary()
+        waiting.settled(self._reading, name, ("FAILOVER",), self._clock, _GLANCE)
+        found = self._reading.instance(name)
         if not found.is_regional:
             return None
         return Zoned(found.name, found.zone, found.secondary_zone)
