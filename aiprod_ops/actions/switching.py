@@ -48,8 +48,8 @@ def _is_switched(ctx: Context, move: Move) -> bool | None:
 @switch_over.shows
 def _show_switch(move: Move) -> str:
     return (
-        f"checkpoint {move.old}, let the others follow {move.new}, stop {move.old} with all its processes, wait until "
-        f"{move.new} has its last record, promote it"
+        f"let the others follow {move.new}, stop {move.old} with all its processes, wait until {move.new} has its last "
+        "record, promote it"
     )
 
 
@@ -65,7 +65,7 @@ def _is_failed(ctx: Context, move: Move) -> bool | None:
 
 @fail_over.shows
 def _show_fail(move: Move) -> str:
-    return f"kill {move.old} with all its processes, promote {move.new}"
+    return f"make sure that nothing of {move.old} is alive, promote {move.new}"
 
 
 @rejoin.does
@@ -80,7 +80,7 @@ def _is_back(ctx: Context, move: Move) -> bool:
 
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
-    return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"
+    return f"bring {move.old} back as a standby of {move.new}, rewound or copied where that is needed"
 
 
 def barred(ctx: Context, seen: Topology) -> Topology:

@@ -75,7 +75,7 @@ def settled(admin: CloudSqlAdmin, instance: str, kinds: Container[str], clock: C
                 f"{going[0].type} is under way on {instance}: operation {going[0].name}",
                 hint=f"wait for its end: {admin.look(going[0].name)}",
             )
-        clock.sleep(Seconds(0.5))
+        clock.sleep(Seconds(1))
 
 
 def find(
