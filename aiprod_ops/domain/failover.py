@@ -46,8 +46,10 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
 
 
 def unplanned(seen: Topology) -> list[Candidate]:
-    """All replicas for a failover, the most advanced first: what it has not received is lost."""
-    furthest = max((each.received for each in seen.standbys), default=0)
+    """All replicas for a failover, the most advanced first: what it has not received is lost. One that the platform
+    does not promote speaks against no other, however much it has."""
+    fit = [each for each in seen.standbys if not seen.barred.get(each.name)]
+    furthest = max((each.received for each in fit or seen.standbys), default=0)
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
     found = []
@@ -60,7 +62,7 @@ def unplanned(seen: Topology) -> list[Candidate]:
         if node.received < furthest:
             against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
         against += seen.barred.get(node.name, ())
-        found.append(Candidate(node, Bytes(furthest - node.received), tuple(against)))
+        found.append(Candidate(node, Bytes(max(0, furthest - node.received)), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
 
 

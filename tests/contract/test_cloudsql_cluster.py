@@ -249,7 +249,7 @@ def test_one_that_is_silent_is_stopped_first(world: Answering) -> None:
 def test_one_that_does_not_stop_is_not_replaced(world: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     world.servers["10.0.0.1"] = None
     monkeypatch.setattr(Answering, "patch", lambda *_: None)
-    with pytest.raises(Refused, match="main may take writes"):
+    with pytest.raises(Refused, match="main may take writes: the API says that it is stopped, and it is not"):
         cluster(world).fail_over("main", "east", Seconds(5), print)
     assert world.did == ["UPDATE main"]
 

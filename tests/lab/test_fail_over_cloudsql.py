@@ -138,6 +138,19 @@ def test_the_standby_in_the_other_zone_takes_over(cloud: Cloud, tmp_path: Path) 
     assert cloud.api.instance("aiprod").zone == after.zone
 
 
+def test_killed_while_the_zone_is_left(cloud: Cloud) -> None:
+    """It has begun, and nobody wrote its name down: what was begun is not begun again, which would lead back."""
+    before, digest = cloud.api.instance("aiprod"), cloud.planned(book="fail-over-zone")
+    words = ["before", "4", "run", "fail-over-zone", "--apply", digest, "--confirm", "lab"]
+    line = [sys.executable, "-m", "aiprod_ops.cli.crash", *words]
+    died = subprocess.run(line, env=cloud.env(), cwd="/", capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stdout + died.stderr
+    (run,) = cloud.unfinished()
+    done = cloud.run("resume", run)
+    assert done.exit == 0, done.said
+    assert cloud.api.instance("aiprod").zone == before.secondary_zone
+
+
 def test_no_zone_without_a_standby_in_it(cloud: Cloud) -> None:
     checked = cloud.run("check", "fail-over-zone")
     assert checked.exit == 0, checked.said
@@ -233,12 +246,20 @@ def test_an_answer_that_was_lost_is_found_and_the_run_taken_back(cloud: Cloud) -
     assert cloud.writes() == [before]
 
 
-def test_a_switchover_that_fails_changes_nothing(cloud: Cloud) -> None:
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("fail", only="SWITCHOVER", message="No capacity."), "No capacity"),
+        (Fault("answer", status=409, only="sql.instances.switchover"), "409 operationInProgress"),
+    ],
+    ids=["failed", "raced"],
+)
+def test_a_switchover_that_fails_changes_nothing(cloud: Cloud, fault: Fault, words: str) -> None:
     before, digest = cloud.primary, cloud.planned()
-    inject(cloud.url, Fault("fail", only="SWITCHOVER", message="No capacity."))
+    inject(cloud.url, fault)
     done = cloud.applied(digest)
     assert done.exit == 20, done.said
-    assert "No capacity" in done.said
+    assert words in done.said
     assert cloud.writes() == [before]
 
 
@@ -322,6 +343,7 @@ def test_a_lost_primary_is_stopped_before_its_replica_is_promoted(cloud: Cloud, 
         refused = cloud.applied(digest)
         assert refused.exit == 20, refused.said
         assert "instances.patch" in refused.said
+        assert f"only who knows that nothing can write to {before} any more does it by hand" in refused.said
         assert cloud.writes() == [], "it could not be fenced: nothing is promoted"
         done = cloud.applied(cloud.unplanned())
     assert done.exit == 0, done.said

@@ -138,7 +138,7 @@ class CloudSqlCluster:
         """
         if self.is_standby(new) is False and self.is_fenced(old):
             return
-        self._fence(old, patience, report)
+        self._fence(old, new, patience, report)
         report(f"{old} is fenced")
         calls = self._calls()
         try:
@@ -171,18 +171,25 @@ class CloudSqlCluster:
 
     # Details
 
-    def _fence(self, old: str, patience: Seconds, report: Callable[[str], None]) -> None:
+    def _fence(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         if self._is_standby(old) is False:
             raise Refused(f"{old} answers, and takes writes: it is not lost")
         if self.is_fenced(old):
             return
         report(f"stopping {old}, which may be alive where nobody sees it")
         calls = replace(self._calls(), longest=Seconds(max(patience, 5 * _LEAST)))
-        calls.done(lambda: calls.admin.patch(old, Settings(activation="NEVER")), "UPDATE", old, report)
-        if not self.is_fenced(old):
+        try:
+            calls.done(lambda: calls.admin.patch(old, Settings(activation="NEVER")), "UPDATE", old, report)
+            why = (
+                "" if self.is_fenced(old) else f"{old} may take writes: the API says that it is stopped, and it is not"
+            )
+        except OpsError as error:
+            why = error.message
+        if why:
+            by_hand = f"gcloud sql instances promote-replica {new} --failover --project={self._reading.project}"
             raise Refused(
-                f"{old} may take writes: the API has stopped it, and it is not seen to be",
-                hint="two primaries are worse than none: look at it in the console",
+                f"{old} cannot be stopped, so {new} is not promoted ({why}). Two primaries are worse than none: only "
+                f"who knows that nothing can write to {old} any more does it by hand: {by_hand}"
             )
 
     def _start(self, name: str, report: Callable[[str], None]) -> None:

@@ -64,9 +64,11 @@ class Roles:
         self._exchange(primary, replica, siblings, is_clean=True)
 
     def _exchange(self, primary: Instance, replica: Instance, siblings: list[Instance], *, is_clean: bool) -> None:
-        """Write the new roles down as soon as they hold, then bring the old primary back, unless its owner has stopped
-        it: then it comes back as a replica when it is started."""
+        """Write the new roles down as soon as they hold, then bring the others back, but for an old primary that its
+        owner has stopped: that one comes back as a replica when it is started."""
         old, new = self._write_down(primary, replica, siblings)
+        for each in () if is_clean else siblings:  # one of them may have what the new primary has not
+            self._context.replication.rejoin(each, new, is_clean=True)
         if not settings.is_stopped(old.settings):
             self._context.replication.rejoin(old, new, is_clean=is_clean)
 
