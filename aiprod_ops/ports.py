@@ -198,6 +198,9 @@ class Cluster(Protocol):
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams from another now."""
 
+    def written(self, name: str) -> int | None:
+        """How far the WAL of a member that does not answer goes, in bytes since 0/0; None where nobody can tell."""
+
     def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was
         begun is finished. Raises Failed where the standby does not come as far in time; then the old one serves

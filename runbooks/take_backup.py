@@ -147,7 +147,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:  # noqa: ARG001
+def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """Nothing: with `--every 0s` the newest is always too old."""
     yield
 

@@ -242,7 +242,7 @@ def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:
+def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """A backup is taken, the application works on; then everything is lost but what is kept."""
     lab.backup("drill")
     lab.work(3)

@@ -3,6 +3,7 @@ in another zone that the platform keeps by itself."""
 
 from dataclasses import dataclass, replace
 
+from aiprod_ops.domain.failover import Loss
 from aiprod_ops.domain.replication import Topology
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.errors import ConfigurationError, Refused
@@ -22,8 +23,18 @@ class Move:
         return f"{self.old} to {self.new}"
 
 
+@dataclass(frozen=True, slots=True)
+class Takeover(Move):
+    """A move from a primary that is lost; no more than this may be lost with it."""
+
+    loss: Loss
+
+    def __str__(self) -> str:
+        return f"{self.old} to {self.new}"
+
+
 switch_over = Kind("switch-over", Move)
-fail_over = Kind("fail-over", Move)
+fail_over = Kind("fail-over", Takeover)
 rejoin = Kind("rejoin", Move)
 
 
@@ -54,18 +65,18 @@ def _show_switch(move: Move) -> str:
 
 
 @fail_over.does
-def _fail(ctx: Context, move: Move) -> None:
+def _fail(ctx: Context, move: Takeover) -> None:
     ctx.platform.cluster.fail_over(move.old, move.new, move.patience, ctx.report)
 
 
 @fail_over.is_done
-def _is_failed(ctx: Context, move: Move) -> bool | None:
+def _is_failed(ctx: Context, move: Takeover) -> bool | None:
     return _is_switched(ctx, move)
 
 
 @fail_over.shows
-def _show_fail(move: Move) -> str:
-    return f"make sure that nothing of {move.old} is alive, promote {move.new}"
+def _show_fail(move: Takeover) -> str:
+    return f"make sure that nothing of {move.old} is alive, promote {move.new}; lost: {move.loss}"
 
 
 @rejoin.does

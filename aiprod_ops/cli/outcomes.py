@@ -57,7 +57,8 @@ def _summary(world: Any, run: str) -> Iterator[str]:
         for name, place in record.body.get("files", {}).items():
             there = _there(world, place)
             yield f"{'written':<12} {name}: {there}"
-            yield f"{'':<12} `alembic upgrade head` records it, and changes nothing here"
+            if name.endswith(".py"):
+                yield f"{'':<12} `alembic upgrade head` records it, and changes nothing here"
         for name, became in record.body.get("withdrawn", {}).items():
             yield f"{'withdrawn':<12} {name}: {became}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"

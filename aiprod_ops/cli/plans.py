@@ -251,6 +251,9 @@ def _to_the_lab(where: Where) -> str:
     return f"the lab is up: add --target lab{f' in place of {given[0]}' if given else ''}"
 
 
+_STOPS, _WRITES = ("write_stop_ms", "write_stop_median_ms"), ("lost_writes", "acknowledged_writes")
+
+
 @click.command("drill", context_settings=options.PASS_THROUGH)
 @_book
 @options.output("text", "json")
@@ -263,7 +266,7 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
     from aiprod_ops.engine.operations import drill
     from aiprod_ops.engine.results import failed_drill, last_drill
     from aiprod_ops.lab.known import of_config
-    from aiprod_ops.units import Seconds, show
+    from aiprod_ops.units import Milliseconds, Seconds, show
 
     entry, given = _pick(words, where)
     with open_world(where, trigger="drill", quiet=output != "text") as world:
@@ -290,4 +293,9 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
         for figure, said in ((drilled.figures["rto_s"], f"RTO {{}} {until}"), (drilled.figures["rpo_s"], "RPO {}")):
             if figure is not None:
                 click.echo(said.format(show(figure, "s")))
+        if drilled.figures["write_stop_ms"] is not None:
+            stop, median = (Milliseconds(drilled.figures[name] or 0) for name in _STOPS)
+            lost, all_of_them = (f"{drilled.figures[name] or 0:,.0f}" for name in _WRITES)
+            click.echo(f"writes stopped for {show(stop, 'ms')} (median of the writers {show(median, 'ms')})")
+            click.echo(f"lost {lost} of {all_of_them} acknowledged writes")
         return tell_outcome(world, drilled.outcome, output)

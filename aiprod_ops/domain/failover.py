@@ -68,8 +68,25 @@ def unplanned(seen: Topology) -> list[Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a failover may lose at the most: acknowledged writes of the last `seconds`, `size` bytes of WAL where that
-    is known (None where it is not)."""
+    """What a failover may lose at the most: acknowledged writes of the last `seconds` before the primary was lost, in
+    `size` bytes of WAL; None where that is not known."""
 
     seconds: Seconds | None
     size: Bytes | None
+
+    def __str__(self) -> str:
+        if self.size == 0:
+            return "nothing"
+        size = "WAL that nobody can measure" if self.size is None else f"{show(self.size, 'B')} of WAL"
+        return size if self.seconds is None else f"{size}, written in the last {show(self.seconds, 's')}"
+
+    def exceeds(self, other: "Loss") -> bool:
+        """Whether more is lost than was told before."""
+        return other.size is not None and (self.size is None or self.size > other.size)
+
+
+def loss(chosen: Node, written: int | None) -> Loss:
+    """What is lost when this one takes over from one whose WAL goes as far as `written`. The newest commit that it has
+    replayed bounds the time: whatever it lacks was acknowledged later."""
+    size = None if written is None else Bytes(max(0, written - chosen.received))
+    return Loss(Seconds(0) if size == 0 else chosen.silent, size)

@@ -21,7 +21,8 @@ NOT_LOWER = (
 @dataclass(frozen=True, slots=True)
 class Node:
     """One server. `written` is where a primary writes, `received` and `replayed` how far a standby is; `silent` are the
-    seconds since the newest transaction that it replayed. It streams from `sender` now, '' where it does not."""
+    seconds since the commit of the newest transaction that it replayed. It streams from `sender` now, '' where it does
+    not; `heard` are the seconds since that one said anything, after `timeout` it is given up, 0 for never."""
 
     name: str
     is_standby: bool
@@ -33,11 +34,20 @@ class Node:
     is_paused: bool = False
     silent: Seconds | None = None
     sender: str = ""
+    heard: Seconds | None = None
+    timeout: Seconds = Seconds(60)
     slot: str = ""
     settings: Mapping[str, int] = field(default_factory=dict)
     conflicts: int = 0
     prepared: int = 0
     oldest: Seconds = Seconds(0)  #: the longest open transaction
+    logical: tuple[str, ...] = ()  #: slots that no standby has
+
+    @property
+    def has_contact(self) -> bool:
+        """Whether its sender lives. Where that one is silent for half of the time-out it is asked to say something; a
+        postmaster that is frozen, or gone with its machine, does not. Source: PostgreSQL, walreceiver.c."""
+        return bool(self.sender) and self.heard is not None and self.heard < (self.timeout or 60) / 2 + 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
 from aiprod_ops.engine.proving import Proven, abandon, opening, proof_of, prove, require
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.run import Run
-from aiprod_ops.engine.runbook import Lab
+from aiprod_ops.engine.runbook import Lab, Measured
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Refused
 from aiprod_ops.ports import Clock
@@ -191,17 +191,21 @@ def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     if "plan" not in entry.book.phases:
         return _examination(world, entry, params, lab)
     clock = world.context.clock
-    with entry.book.phases["inject"](lab):
+    with entry.book.phases["inject"](lab, params) as measured:
         began, started = clock.now(), clock.monotonic()
         made = noticed(world, entry, params)
         outcome = apply(world, entry, made, "drill")
         rto_s = round(clock.monotonic() - started, 2)
-    return _drilled(world, entry, made, outcome, began, {"rto_s": rto_s})
+        more = measured() if measured else Measured({})
+    for name, content in more.files.items():
+        world.store.put(f"runs/{outcome.run}/files/{name}", content)
+    return _drilled(world, entry, made, outcome, began, {"rto_s": rto_s, **more.figures}, tuple(more.files))
 
 
 def _drilled(
-    world: World, entry: Entry, made: Draft, outcome: Outcome, began: datetime, measured: Mapping[str, float | None]
-) -> Drilled:
+    world: World, entry: Entry, made: Draft, outcome: Outcome, began: datetime, measured: Mapping[str, float | None],
+    files: tuple[str, ...] = (),
+) -> Drilled:  # fmt: skip
     figures = {**dict.fromkeys(("rto_s", "rpo_s", "write_stop_ms", "lost_writes")), **measured}
     body = {
         **opening(world, entry, made, "drill"),
@@ -212,6 +216,7 @@ def _drilled(
         "ended": world.context.clock.now().isoformat(),
         "exit": int(outcome.exit),
         "drill": figures,
+        "files": {name: f"runs/{outcome.run}/files/{name}" for name in files},
     }
     Archive(world.store).seal(body)
     return Drilled(outcome, figures)
@@ -220,7 +225,7 @@ def _drilled(
 def _examination(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     """The drill of a runbook that examines copies: its findings `rto` and `rpo`, in seconds, are the figures."""
     began = world.context.clock.now()
-    with entry.book.phases["inject"](lab):
+    with entry.book.phases["inject"](lab, params):
         made = make_draft(entry, world.context, params, by=world.by)
         keep(world.store, made)
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))

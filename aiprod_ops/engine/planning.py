@@ -131,11 +131,11 @@ def _plan(entry: Entry, context: Context, params: Any, facts: Any, without: Iter
 def _identity(entry: Entry, context: Context) -> Identity:
     """Whom the plan is for. A stored backup can be restored when its source is lost: then who that was is known from
     the last time that one was."""
+    if entry.book.without_primary and (other := _any(context.nodes)) is not None:
+        return Identity(context.target.name, other.system_identifier, other.database)
     try:
         server = context.db.server()
     except Unreachable:
-        if entry.book.without_primary and (other := _any(context.nodes)) is not None:
-            return Identity(context.target.name, other.system_identifier, other.database)
         lost = _lost_identity(entry, context) if "origin" in entry.book.phases else None
         if lost is None:
             raise

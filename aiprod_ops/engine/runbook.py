@@ -69,6 +69,14 @@ class Copy:
             kind.do(self.context, kind.subject(action))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a drill's hook measured: figures by their names (`write_stop_ms`, `lost_writes`, `rpo_s` …), and files."""
+
+    figures: Mapping[str, float | None]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
 class Lab(Protocol):
     """The lab, as a drill's hook reaches it."""
 
@@ -83,6 +91,16 @@ class Lab(Protocol):
 
     def backup(self, label: str) -> str:
         """Take a backup of the lab into its own repository; answers its id."""
+
+    def under_writes(self) -> AbstractContextManager[Callable[[], Measured]]:
+        """Writers in other processes, which follow whoever takes writes; what it gives ends them, and tells what was
+        lost and how long writes stopped. Afterwards each server has the role that it had."""
+
+    def lose_primary(self) -> None:
+        """Kill the primary with all its processes."""
+
+
+Injection = Callable[[Lab, Any], AbstractContextManager[Callable[[], Measured] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +292,9 @@ class Runbook:
         """Optional, pure: files that belong to a verified run (a migration), by name."""
         return self._register("files", function)
 
-    def inject(
-        self, function: Callable[[Lab], AbstractContextManager[None]]
-    ) -> Callable[[Lab], AbstractContextManager[None]]:
-        """Optional: a context manager over a lab that provokes the problem, for drills; it leaves the lab as it was."""
+    def inject(self, function: Injection) -> Injection:
+        """Optional: a context manager over a lab that provokes the problem, for drills; it leaves the lab as it was.
+        It may give a function that tells what was measured, which is called when the run has ended."""
         return self._register("inject", function)
 
     def check_complete(self) -> None:

@@ -104,7 +104,8 @@ def template() -> Iterator[Path]:
 
 
 def archiving(folder: Path) -> dict[str, str | int]:
-    keep = f'test -f "{folder}/archive/%f" || cp "%p" "{folder}/archive/%f"'
+    there = f'"{folder}/archive/%f"'  # in one step: what is there is whole, and nobody writes to it any more
+    keep = f'test -f {there} || (cp "%p" "{folder}/archive/.%f" && mv "{folder}/archive/.%f" {there})'
     return {"wal_level": "replica", "archive_mode": "on", "archive_command": keep}
 
 

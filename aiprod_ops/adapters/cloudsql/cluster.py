@@ -84,6 +84,9 @@ class CloudSqlCluster:
         told = [row["timeline"] for each in (name, upstream) for row in self._ask(each, _HISTORY)]
         return len(told) == 2 and told[0] is not None and told[0] == told[1]
 
+    def written(self, name: str) -> None:
+        """Nobody can tell of one that does not answer: its files are Google's."""
+
     def against(self, name: str) -> tuple[str, ...]:
         """What the API would refuse to promote a replica for, with what mends it."""
         known = self._members()

@@ -26,8 +26,13 @@ from aiprod_ops.units import Seconds
 _SIGNAL = "standby.signal"
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
 _STREAMS = """
-select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams
-/* aiprod-ops: whether a standby streams */
+select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
+       pg_walfile_name(pg_current_wal_flush_lsn()) as segment /* aiprod-ops: whether a standby streams */
+"""
+_TIMELINE = "select received_tli as timeline from pg_stat_wal_receiver /* aiprod-ops: which timeline it receives */"
+_SLEEPS = """
+select setting::int > 500 as sleeps from pg_settings where name = 'wal_retrieve_retry_interval'
+/* aiprod-ops: how long a standby waits before it looks for WAL again */
 """
 _REPLAYED = "select pg_last_wal_replay_lsn() > %(lsn)s::pg_lsn as has_it /* aiprod-ops: the shutdown checkpoint */"
 _SLOT = """
@@ -80,12 +85,44 @@ class LocalCluster:
         """Nothing: what PostgreSQL would refuse is seen on its servers."""
         return ()
 
+    def written(self, name: str) -> int | None:
+        """As its files tell, which a server that is frozen or dead has left."""
+        server = self._members[name].server
+        try:
+            said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+            begins = re.search(r"^Latest checkpoint's REDO location:\s+(\S+)$", said, re.MULTILINE)
+            timeline = re.search(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", said, re.MULTILINE)
+            if begins is None or timeline is None:
+                return None
+            newest, start = self._newest_timeline(name, int(timeline[1]), begins[1])
+            place = (f"--path={server.data / 'pg_wal'}", f"--timeline={newest}", f"--start={start}")
+            server.programs.run("pg_waldump", "--quiet", *place, cwd=server.data.parent)
+        except Failed as error:  # it always ends with what it found instead of a record
+            ends = re.findall(r"at ([0-9A-F]+)/([0-9A-F]+)", error.told)
+            return max((int(high, 16) << 32) + int(low, 16) for high, low in ends) if ends else None
+        except (OpsError, OSError):
+            return None
+        return None
+
+    def _newest_timeline(self, name: str, checkpointed: int, start: str) -> tuple[int, str]:
+        """The timeline that a server wrote last, and where in it to begin: one that was promoted a moment ago has its
+        last checkpoint on the timeline before."""
+        folder = self._members[name].server.data / "pg_wal"
+        named = [each.name for each in folder.iterdir() if re.fullmatch(r"[0-9A-F]{24}", each.name)]
+        newest = max((int(each[:8], 16) for each in named), default=checkpointed)
+        if newest <= checkpointed:
+            return checkpointed, start
+        lines = (folder / f"{newest:08X}.history").read_text().split("\n")
+        forks = [line.split()[1] for line in lines if line[:1].isdigit()]
+        return newest, forks[-1] if forks else start
+
     # What is done
 
     def _prepare(self, old: str, new: str) -> None:
         """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one
         of them may have what the new one lacks, and diverge for good."""
         self._ask(old, "checkpoint /* aiprod-ops: before a switchover */")
+        self._hurry(new)
         for name in self._standbys():
             if name not in (old, new):
                 self.follow(name, new)
@@ -120,8 +157,16 @@ class LocalCluster:
         for name in self._standbys():
             if name not in (old, new):
                 self.follow(name, new)
+        self._hurry(new)
         with self._session(new) as standby:
             self._promote(standby, patience)
+
+    def _hurry(self, name: str) -> None:
+        """PostgreSQL's default lets a promotion sleep for 5 s, until the next look for WAL."""
+        if self._ask(name, _SLEEPS)[0]["sleeps"]:
+            with self._session(name) as session:
+                session.execute("alter system set wal_retrieve_retry_interval = '100ms'")
+                session.query("select pg_reload_conf() /* aiprod-ops */")
 
     def fence(self, name: str, patience: Seconds) -> None:
         """Stop a primary: its standbys get all that it wrote, and its last record. Raises Failed where it does not end
@@ -152,6 +197,8 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 raise Failed(f"processes of {name} do not end, even when killed: {', '.join(map(str, living))}")
             time.sleep(_PAUSE)
+        # Its number may be a zombie's that nobody reaps, or another process's by now: pg_rewind would not begin.
+        (member.server.data / "postmaster.pid").unlink(missing_ok=True)
 
     def serve_again(self, name: str) -> None:
         """Take the fence away from a primary that nobody has replaced."""
@@ -187,12 +234,15 @@ class LocalCluster:
         """Bring a fenced primary back as a standby: as it is, else rewound, else copied anew."""
         if self.streams(old, new):
             return
-        for way in (self._as_it_is, self._rewound, self._copied):
+        ways = (self._as_it_is, self._rewound, self._copied)
+        # One that was not shut down cleanly has what nobody else has, so it is rewound at least.
+        for way in ways if self._members[old].server.is_running() or self._shut_down(old) else ways[1:]:
             report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
             try:
                 way(old, new)
                 self._await_streaming(old, new, patience)
-            except (Failed, TimedOut, Unreachable):
+            except (Failed, TimedOut, Unreachable) as error:
+                report(f"{old} does not follow so: {error.told}")
                 self.kill(old)
                 continue
             self._ask(old, _DROP, {"slots": list(self._members)})
@@ -200,9 +250,13 @@ class LocalCluster:
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self._members[old].server.log}")
 
     def streams(self, name: str, upstream: str) -> bool:
-        """Whether a member streams from another now."""
+        """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
+        before for a moment, and then goes no further."""
         try:
-            return self.is_standby(name) is True and bool(self._ask(upstream, _STREAMS, {"name": name})[0]["streams"])
+            if not self.is_standby(name):
+                return False
+            seen, receives = self._ask(upstream, _STREAMS, {"name": name})[0], self._ask(name, _TIMELINE)
+            return bool(seen["streams"] and receives) and receives[0]["timeline"] == int(str(seen["segment"])[:8], 16)
         except (Unreachable, Failed, TimedOut):
             return False
 
@@ -228,13 +282,18 @@ class LocalCluster:
 
     def _copied(self, old: str, new: str) -> None:
         """The old files stay beside until the new ones stream: nobody asked to throw them away."""
-        member, source = self._members[old], self._members[new]
+        member = self._members[old]
         conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
         aside = member.server.data.with_name(f"{member.server.data.name}.before-{new}")
         shutil.rmtree(aside, ignore_errors=True)
         member.server.data.rename(aside)
-        dsn, env = without_password(source.admin)
-        member.server.base_backup(dsn, env=env, sync=True)
+        dsn, env = without_password(self._conninfo(old, new))
+        try:
+            member.server.base_backup(dsn, env=env, sync=True)
+        except OpsError:
+            shutil.rmtree(member.server.data, ignore_errors=True)
+            aside.rename(member.server.data)
+            raise
         for each, content in conf.items():
             (member.server.data / each).write_bytes(content)
         member.server.programs.hand_over(member.server.data)
@@ -254,16 +313,22 @@ class LocalCluster:
 
     def _await_all(self, old: str, standby: Database, patience: Seconds) -> None:
         """Wait until a standby has replayed the last record of a stopped primary: then it lacks nothing."""
-        server = self._members[old].server
-        said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
-        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
-        if found is None or "shut down" not in said:
+        last = self._shut_down(old)
+        if not last:
             raise Failed(f"{old} was not shut down cleanly")
         deadline = time.monotonic() + patience
-        while not standby.query(_REPLAYED, {"lsn": found[1]})[0]["has_it"]:
+        while not standby.query(_REPLAYED, {"lsn": last})[0]["has_it"]:
             if time.monotonic() > deadline:
-                raise Failed(f"the new primary has not replayed {found[1]} after {patience:g} s")
+                raise Failed(f"the new primary has not replayed {last} after {patience:g} s")
             time.sleep(_PAUSE)
+
+    def _shut_down(self, name: str) -> str:
+        """Where the last checkpoint of a server is that was shut down cleanly as a primary; '' for any other."""
+        server = self._members[name].server
+        said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
+        is_clean = re.search(r"^Database cluster state:\s+shut down$", said, re.MULTILINE)
+        return found[1] if found and is_clean else ""
 
     def _await_streaming(self, name: str, upstream: str, patience: Seconds) -> None:
         deadline = time.monotonic() + patience

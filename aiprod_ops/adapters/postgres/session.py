@@ -31,6 +31,7 @@ from aiprod_ops.units import Seconds
 
 _LOCK_TIMEOUT = Seconds(2)  #: of a probe: it must never queue in front of the application
 _GRACE = Seconds(5)  #: a server that does not even report its own statement_timeout for so long is silent
+_SILENCE = Seconds(1)  #: a server that did not answer for longer is not asked again for as long
 _HOLD = "SELECT /* aiprod-ops */ pg_try_advisory_lock(hashtextextended(%(key)s, 0)) AS is_held"
 #: What a role's own settings may limit, and since which version: an actor's build is bounded by the watch alone.
 _UNLIMITED = {"lock_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
@@ -64,6 +65,8 @@ class Session:
         self._we_cancelled = threading.Event()
         self._we_cut = threading.Event()
         self._moment: sqlalchemy.RootTransaction | None = None
+        self._not_before = 0.0
+        self._last_trouble: OpsError = Unreachable("")
 
     def run(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
         """Run one statement; its rows, or none. A `timeout` of 0 is no limit."""
@@ -155,12 +158,18 @@ class Session:
         return self._connection
 
     def _open(self) -> RawConnection:
+        if time.monotonic() < self._not_before:
+            raise self._last_trouble
         problem: OpsError | None = None
+        started = time.monotonic()
         try:
             raw = psycopg2.connect(make_dsn(**(self.target.parameters | self._options)))
         except psycopg2.Error as error:
             if not malformed(error):
-                raise connection_error(error, self.target) from error
+                trouble = connection_error(error, self.target)
+                if time.monotonic() - started > _SILENCE:  # who asks several things of it waits once
+                    self._not_before, self._last_trouble = time.monotonic() + _SILENCE, trouble
+                raise trouble from error
             problem = ConfigurationError(
                 f"The {self.target.identity} DSN is not valid: an option has a value that libpq does not accept.",
                 hint=f"Check port, sslmode and time-outs. Expected, for example: {EXAMPLE}",
