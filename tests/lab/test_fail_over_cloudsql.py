@@ -354,6 +354,20 @@ def test_a_lost_primary_is_stopped_before_its_replica_is_promoted(cloud: Cloud, 
     assert writers.writes().moments
 
 
+def test_a_replica_that_is_ahead_of_the_designated_one_is_brought_back(cloud: Cloud) -> None:
+    """Only one may be promoted here: what another has more is lost, and that one has to follow all the same."""
+    cloud.in_order()
+    before, expected = cloud.primary, cloud.designated
+    cloud.on(expected, "ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
+    cloud.on(expected, "SELECT pg_reload_conf()")
+    until(lambda: len(cloud.on(before, "SELECT 1 FROM pg_stat_replication")) == 1, "it streams")
+    cloud.on(before, f"INSERT INTO {TABLE} (writer) SELECT 9 FROM generate_series(1, 2000)")
+    lab_faults.kill_postmaster(cloud.server(before))
+    done = cloud.applied(cloud.unplanned())
+    assert done.exit == 0, done.said
+    assert cloud.writes() == [expected]
+
+
 @pytest.mark.parametrize("death", [pytest.param("after 4", marks=pytest.mark.soak), "before 6"])
 def test_killed_while_a_lost_one_is_replaced(cloud: Cloud, death: str) -> None:
     """After it began to stop the old one; and when the promotion was begun, before its name was durable."""
