@@ -198,6 +198,9 @@ class Cluster(Protocol):
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams from another now."""
 
+    def lost(self, silent: Sequence[str]) -> str:
+        """Which of the members that do not answer was the primary; '' where nobody can tell."""
+
     def written(self, name: str) -> int | None:
         """How far the WAL of a member that does not answer goes, in bytes since 0/0; None where nobody can tell."""
 

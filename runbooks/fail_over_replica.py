@@ -76,7 +76,8 @@ def facts(ctx: Context, params: Params) -> Facts:
     seen = api.barred(ctx, api.topology(ctx))
     primary = seen.primary.name if seen.primary else ""
     known = {primary, *(each.name for each in seen.standbys)}
-    lost = next((name for name in ctx.platform.cluster.names if name not in known), "") if not primary else ""
+    silent = [name for name in ctx.platform.cluster.names if name not in known]
+    lost = "" if primary else ctx.platform.cluster.lost(silent)
     candidates = api.failover_candidates(seen) if params.is_unplanned else api.switchover_candidates(seen, params.lag)
     fit = [each.node.name for each in candidates if not each.against and params.to in ("", each.node.name)]
     chosen = fit[0] if fit else ""
@@ -94,6 +95,9 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         "the primary does not answer", float(not facts.primary), "", crit=1,
         note="; ".join(facts.topology.silent.values()) if not facts.primary else facts.primary, id="primary",
     )  # fmt: skip
+    if not facts.primary and not facts.lost:
+        note = f"none answers, and of {', '.join(facts.topology.silent) or 'no other'} nobody can tell which it was"
+        yield Finding("who was the primary", None, note=note, id="who")
     if facts.loss:
         yield Finding("time that would be lost", facts.loss.seconds, "s", note=f"with {facts.lost}", id="lost-time")
         yield Finding("WAL that would be lost", facts.loss.size, "B", note=str(facts.loss), id="lost-wal")

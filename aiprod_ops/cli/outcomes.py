@@ -23,8 +23,8 @@ def tell_outcome(world: Any, outcome: Any, output: str) -> int:
     for line in _summary(world, outcome.run):
         render.say(f"  {line}")
     follow = f"aiprod-ops runs show {outcome.run}"
-    if outcome.exit is Exit.PARTLY:
-        follow = f"page the owner; then aiprod-ops resume {outcome.run}"
+    if outcome.exit is Exit.PARTLY:  # what is sealed so nothing can take back: another run has to go on from there
+        follow = f"page the owner; {follow}"
     render.say(f"next: {follow}")
     return code
 

@@ -48,10 +48,10 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
 def unplanned(seen: Topology) -> list[Candidate]:
     """All replicas for a failover, the most advanced first: what it has not received is lost. One that the platform
     does not promote speaks against no other, however much it has."""
-    fit = [each for each in seen.standbys if not seen.barred.get(each.name)]
-    furthest = max((each.received for each in fit or seen.standbys), default=0)
+    fit = [each for each in seen.standbys if not seen.barred.get(each.name)] or seen.standbys
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
+    furthest = max((each.received for each in fit if each.timeline == newest), default=0)
     found = []
     for node in seen.standbys:
         against = []
@@ -59,7 +59,7 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append("the replicas are of different systems")
         if node.timeline < newest:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
-        if node.received < furthest:
+        elif node.received < furthest:
             against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
         against += seen.barred.get(node.name, ())
         found.append(Candidate(node, Bytes(max(0, furthest - node.received)), tuple(against)))

@@ -180,6 +180,13 @@ def test_one_that_is_gone_is_fenced(world: Answering) -> None:
     assert cluster(world, "east").is_fenced("main")
 
 
+def test_the_api_tells_which_one_is_lost(world: Answering) -> None:
+    assert cluster(world).lost(["near", "main"]) == "main"
+    assert cluster(world).lost(["near"]) == ""
+    changed(world, "near", primary="")
+    assert cluster(world).lost(["near", "main"]) == "", "two that are none's replicas"
+
+
 def test_it_streams_the_history_of_another(world: Answering) -> None:
     assert cluster(world).streams("east", "main")
     assert not cluster(world).streams("near", "main"), "it is sent nothing"

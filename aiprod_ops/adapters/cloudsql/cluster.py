@@ -6,7 +6,7 @@ begun, us in a process that was killed among them, nobody can tell, and no other
 Source: https://cloud.google.com/sql/docs/postgres/use-advanced-disaster-recovery
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -83,6 +83,12 @@ class CloudSqlCluster:
             return False
         told = [row["timeline"] for each in (name, upstream) for row in self._ask(each, _HISTORY)]
         return len(told) == 2 and told[0] is not None and told[0] == told[1]
+
+    def lost(self, silent: Sequence[str]) -> str:
+        """The only one that the API does not call a replica."""
+        known = self._members()
+        found = [name for name in silent if name in known and not known[name].is_replica]
+        return found[0] if len(found) == 1 else ""
 
     def written(self, name: str) -> None:
         """Nobody can tell of one that does not answer: its files are Google's."""

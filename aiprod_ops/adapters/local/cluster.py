@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -85,6 +85,11 @@ class LocalCluster:
         """Nothing: what PostgreSQL would refuse is seen on its servers."""
         return ()
 
+    def lost(self, silent: Sequence[str]) -> str:
+        """The only one whose files are not a standby's."""
+        found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]
+        return found[0] if len(found) == 1 else ""
+
     def written(self, name: str) -> int | None:
         """As its files tell, which a server that is frozen or dead has left."""
         server = self._members[name].server
@@ -149,9 +154,14 @@ class LocalCluster:
                 raise
 
     def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
-        """Promote a standby in the place of a primary that is lost: it is killed, with all its processes, first."""
-        self.kill(old)
-        report(f"{old} is fenced")
+        """Promote a standby in the place of a primary that is lost: it is killed, with all its processes, first, and so
+        is whoever else does not answer: it cannot be asked whether it takes writes."""
+        roles = {name: self.is_standby(name) for name in self._members if name not in (old, new)}
+        if writes := [name for name, is_standby in roles.items() if is_standby is False]:
+            raise Refused(f"{', '.join(writes)} takes writes: two that do are worse than none")
+        for name in (old, *(name for name, is_standby in roles.items() if is_standby is None)):
+            self.kill(name)
+            report(f"{name} is fenced")
         if self.is_standby(new) is False:
             return
         for name in self._standbys():
@@ -197,8 +207,9 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 raise Failed(f"processes of {name} do not end, even when killed: {', '.join(map(str, living))}")
             time.sleep(_PAUSE)
-        # Its number may be a zombie's that nobody reaps, or another process's by now: pg_rewind would not begin.
+        # Its number may be a zombie's that nobody reaps, or another process's by now: no server would start here.
         (member.server.data / "postmaster.pid").unlink(missing_ok=True)
+        (member.server.sockets / f".s.PGSQL.{member.server.port}.lock").unlink(missing_ok=True)
 
     def serve_again(self, name: str) -> None:
         """Take the fence away from a primary that nobody has replaced."""
