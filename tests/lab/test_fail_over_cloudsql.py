@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -81,15 +82,13 @@ class Cloud(Bench):
         return str(made.json()["digest"])
 
     def unplanned(self) -> str:
-        made = until(
-            lambda: (
-                (seen := self.run("plan", BOOK, "--mode", "unplanned", "--silence", "1s", "-o", "json")).exit == 0
-                and seen.json()["plan"]["actions"]
-                and seen
-            ),
-            "no plan against it",
-        )
-        return str(made.json()["digest"])
+        """The digest of a plan against a primary that is lost, as soon as there is one."""
+        words, deadline = (BOOK, "--mode", "unplanned", "--silence", "1s"), time.monotonic() + 30
+        while True:
+            made = self.run("plan", *words, "-o", "json")
+            if made.exit == 0 and made.json()["plan"]["actions"]:
+                return str(made.json()["digest"])
+            assert time.monotonic() < deadline, f"{made.said}{self.run('check', *words).said}"
 
     def applied(self, digest: str, *options: str, book: str = BOOK) -> Done:
         return self.run("run", book, "--apply", digest, "--confirm", "lab", *options)
