@@ -92,7 +92,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
 from aiprod_ops.engine.runbook import (
     Amount,
     Context,
@@ -120,8 +120,8 @@ __all__ = [
     "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status",
     "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window",
     "Workload", "Zoned", "advise", "alembic_revision", "around", "audit", "backup_promise", "barred", "build_estimate",
-    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "drift",
-    "drift_scope", "drop_index", "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates",
+    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups",
+    "drift", "drift_scope", "drop_index", "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates",
     "failover_loss", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck",
     "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled",
     "lacking_rows", "later", "limited", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment",

@@ -81,6 +81,9 @@ class Database(Protocol):
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         """Normalised texts of these statements, of those that are still counted."""
 
+    def revision(self) -> str:
+        """Alembic's revision of the schema, '' where there is none."""
+
     def schema(self) -> Schema:
         """Tables, columns and indexes of this database, without the system's own."""
 
@@ -110,9 +113,8 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where none is configured,
         and this role may read none, neither."""
 
-    def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
-        """Of a session that reads: within it every query sees one moment, this one or the one that another session
-        exported (`pg_export_snapshot`)."""
+    def moment(self) -> AbstractContextManager[None]:
+        """Of a session that reads: within it every query sees this moment."""
 
     def another(self) -> "Database":
         """A second session with the same database and identity, for work side by side. It has to be closed."""

@@ -177,7 +177,7 @@ def _alive(ctx: Context, seen: Topology, name: str, silence: Seconds) -> str:
 
 
 @book.verify
-def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """One takes writes, all others follow it."""
     move = api.rejoin.subject(plan.actions[-1])
     seen = api.topology(ctx)
@@ -186,7 +186,10 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
     writes = [each.name for each in seen.others if not each.is_standby]
     yield Finding("others that take writes", float(len(writes)), "", crit=1, note=", ".join(writes))
     left = [each.name for each in seen.standbys if not ctx.platform.cluster.streams(each.name, move.new)]
-    yield Finding("replicas that do not follow it", float(len(left)), "", crit=1, note=", ".join(left))
+    note = f"{', '.join(left)}: check replication" if left else ""
+    # A primary that was lost cannot be had back because of a replica that has what the new one lacks.
+    warn, crit = (1.0, None) if params.is_unplanned else (None, 1.0)
+    yield Finding("replicas that do not follow it", float(len(left)), "", warn, crit, note)
 
 
 @book.inject

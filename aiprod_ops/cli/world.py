@@ -14,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from aiprod_ops import config
-from aiprod_ops.cli.options import Where, repeated
+from aiprod_ops.cli.options import Where, pasteable
 from aiprod_ops.cli.redaction import has_password, learn
 from aiprod_ops.config import Settings, Target
 from aiprod_ops.engine import registry
@@ -286,8 +286,7 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
             )
         except OpsError as error:
             # The next command has to find the same instance.
-            if "aiprod-ops " in error.hint and "aiprod-ops lab" not in error.hint and repeated(where) not in error.hint:
-                error.hint += repeated(where)
+            error.hint = pasteable(error.hint, where)
             raise
         finally:
             nodes.close()

@@ -51,7 +51,7 @@ def unplanned(seen: Topology) -> list[Candidate]:
     fit = [each for each in seen.standbys if not seen.barred.get(each.name)] or seen.standbys
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
-    furthest = max((each.received for each in fit if each.timeline == newest), default=0)
+    furthest = max((each.has for each in fit if each.timeline == newest), default=0)
     found = []
     for node in seen.standbys:
         against = []
@@ -59,10 +59,10 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append("the replicas are of different systems")
         if node.timeline < newest:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
-        elif node.received < furthest:
-            against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
+        elif node.has < furthest:
+            against.append(f"another has {show(Bytes(furthest - node.has), 'B')} more")
         against += seen.barred.get(node.name, ())
-        found.append(Candidate(node, Bytes(max(0, furthest - node.received)), tuple(against)))
+        found.append(Candidate(node, Bytes(max(0, furthest - node.has)), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
 
 
@@ -88,5 +88,5 @@ class Loss:
 def loss(chosen: Node, written: int | None) -> Loss:
     """What is lost when this one takes over from one whose WAL goes as far as `written`. The newest commit that it has
     replayed bounds the time: whatever it lacks was acknowledged later."""
-    size = None if written is None else Bytes(max(0, written - chosen.received))
+    size = None if written is None else Bytes(max(0, written - chosen.has))
     return Loss(Seconds(0) if size == 0 else chosen.silent, size)

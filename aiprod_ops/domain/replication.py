@@ -44,6 +44,12 @@ class Node:
     logical: tuple[str, ...] = ()  #: slots that no standby has
 
     @property
+    def has(self) -> int:
+        """How far its WAL goes: what it received is counted from the start of a segment where it began again, and what
+        it replayed may have come from its own disk or an archive."""
+        return max(self.received, self.replayed)
+
+    @property
     def has_contact(self) -> bool:
         """Whether its sender lives. Where that one is silent for half of the time-out it is asked to say something; a
         postmaster that is frozen, or gone with its machine, does not. Source: PostgreSQL, walreceiver.c."""

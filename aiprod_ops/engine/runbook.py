@@ -189,9 +189,10 @@ class Runbook:
     verification must hold. `check_every`, `prove_every` (of one that examines), `run_every` (where a standing approval
     lets it act) and `drill_every` are schedules, `alerts` the alerts that lead here, `drill_with` the parameters of a
     drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof tells something of the copy even
-    where nothing is planned. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
-    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that has to
-    work where the target itself is lost: who it is, is then asked of its other nodes.
+    where nothing is planned. `on_evidence` says that its check judges sealed evidence: without any it tells nothing, or
+    raises a false alarm. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
+    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that
+    has to work where the target itself is lost: who it is, is then asked of its other nodes.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class Runbook:
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
         examines: bool = False,
+        on_evidence: bool = False,
         exports: tuple[str, ...] = (),
         without_primary: bool = False,
     ) -> None:
@@ -217,7 +219,7 @@ class Runbook:
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
-        self._examines = examines
+        self._examines, self.on_evidence = examines, on_evidence
         self.settle, self.alerts = settle, alerts
         self.check_every, self.prove_every, self.run_every, self.drill_every = (
             check_every, prove_every, run_every, drill_every,

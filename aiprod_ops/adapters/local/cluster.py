@@ -247,7 +247,8 @@ class LocalCluster:
             return
         ways = (self._as_it_is, self._rewound, self._copied)
         # One that was not shut down cleanly has what nobody else has, so it is rewound at least.
-        for way in ways if self._members[old].server.is_running() or self._shut_down(old) else ways[1:]:
+        gentle = self.is_standby(old) is True or self._stands_still(old)
+        for way in ways if gentle else ways[1:]:
             report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
             try:
                 way(old, new)
@@ -294,7 +295,7 @@ class LocalCluster:
     def _copied(self, old: str, new: str) -> None:
         """The old files stay beside until the new ones stream: nobody asked to throw them away."""
         member = self._members[old]
-        conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
+        conf = {each: (member.server.data / each).read_bytes() for each in _OWN if (member.server.data / each).exists()}
         aside = member.server.data.with_name(f"{member.server.data.name}.before-{new}")
         shutil.rmtree(aside, ignore_errors=True)
         member.server.data.rename(aside)
@@ -332,6 +333,13 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 raise Failed(f"the new primary has not replayed {last} after {patience:g} s")
             time.sleep(_PAUSE)
+
+    def _stands_still(self, name: str) -> bool:
+        """Whether a stopped server may have nothing that others lack: it was shut down cleanly, or is a standby."""
+        try:
+            return bool(self._shut_down(name)) or (self._members[name].server.data / _SIGNAL).exists()
+        except OpsError:  # its files are damaged, or not there
+            return False
 
     def _shut_down(self, name: str) -> str:
         """Where the last checkpoint of a server is that was shut down cleanly as a primary; '' for any other."""
