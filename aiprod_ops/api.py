@@ -60,7 +60,7 @@ from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import topology
 from aiprod_ops.actions.switching import Move as SwitchMove
-from aiprod_ops.actions.switching import Takeover, fail_over, rejoin, repoint, switch_over
+from aiprod_ops.actions.switching import Takeover, barred, fail_over, fail_over_zone, rejoin, repoint, switch_over
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -107,7 +107,7 @@ from aiprod_ops.engine.runbook import (
     promise,
 )  # fmt: skip
 from aiprod_ops.errors import OpsError, PermissionMissing, Refused, Unreachable
-from aiprod_ops.ports import Database, Sample
+from aiprod_ops.ports import Database, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
@@ -119,15 +119,16 @@ __all__ = [
     "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
     "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement",
     "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds", "Topology",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
-    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
-    "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index", "fail_over",
-    "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
-    "install_amcheck", "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips",
-    "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes", "newest_backup",
-    "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy", "read_snapshot",
-    "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "rejoin", "remove_backup",
-    "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
-    "shown_size", "since_reset", "still_unused", "switch_over", "switchover_candidates", "take_backup", "topology",
-    "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "advise", "alembic_revision", "around", "audit",
+    "backup_promise", "barred", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size",
+    "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
+    "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "judge_replication",
+    "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated",
+    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
+    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
+    "rejoin", "remove_backup", "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last",
+    "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_over",
+    "switchover_candidates", "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups",
+    "whole", "writable",
 ]  # fmt: skip

@@ -36,10 +36,11 @@ class Promises:
 @dataclass(frozen=True)
 class ServerPlace:
     """One server of a target that has several on this machine: its data directory, a superuser's DSN that leads to it
-    alone, and what a standby needs beside host and port to stream from another (user, passfile)."""
+    alone, and what a standby needs beside host and port to stream from another (user, passfile). On Cloud SQL `admin`
+    is all, and of that the host and the port: an instance that is reached through a proxy."""
 
-    data_directory: str
     admin: str
+    data_directory: str = ""
     upstream: str = ""
     log: str = ""
 
@@ -235,7 +236,10 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
-    plain["servers"] = {each: _server(path, name, each, value) for each, value in plain.get("servers", {}).items()}
+    is_remote = plain.get("platform") == "cloudsql"
+    plain["servers"] = {
+        each: _server(path, name, each, value, is_remote=is_remote) for each, value in plain.get("servers", {}).items()
+    }
     plain["writes"] = _writes(path, name, plain["writes"]) if "writes" in plain else None
     return Target(name=name, **plain)
 
@@ -256,15 +260,19 @@ def _writes(path: Path, target: str, table: Any) -> WritesPlace:
     return WritesPlace(show=tuple(given["show"]), point=tuple(given["point"]))
 
 
-def _server(path: Path, target: str, name: str, table: Any) -> ServerPlace:
+def _server(path: Path, target: str, name: str, table: Any, *, is_remote: bool) -> ServerPlace:
     given = table if isinstance(table, dict) else {}
-    wrong = _wrong(given, {"data_directory": str, "admin": str})
-    if wrong or set(given) - {each.name for each in fields(ServerPlace)}:
+    wrong = _wrong(given, {"admin": str} if is_remote else {"data_directory": str, "admin": str})
+    known = {"admin"} if is_remote else {each.name for each in fields(ServerPlace)}
+    if wrong or set(given) - known:
+        expected = "admin, a DSN's host and port" if is_remote else "data_directory, admin, and maybe upstream, log"
         raise ConfigurationError(
             f"{path}: the server {name!r} of target {target!r} has {', '.join(sorted(given)) or 'nothing'}, expected "
-            f"data_directory, admin, and maybe upstream, log; look at {', '.join(wrong) or 'its other keys'}"
+            f"{expected}; look at {', '.join(wrong) or 'its other keys'}"
         )
-    return ServerPlace(**{**given, "data_directory": str(path.parent / given["data_directory"])})
+    return ServerPlace(
+        **{**given, **({} if is_remote else {"data_directory": str(path.parent / given["data_directory"])})}
+    )
 
 
 def _check_stanza(path: Path, name: str, table: Mapping[str, Any]) -> None:

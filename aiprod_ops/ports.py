@@ -241,6 +241,37 @@ class Cluster(Protocol):
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby. Repeatable."""
 
+    def against(self, name: str) -> tuple[str, ...]:
+        """What the platform has against promoting a standby, in words, each with what mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zoned:
+    """An instance that runs in a `zone`, and whose platform keeps a server ready in another that takes its disk over:
+    nothing that was acknowledged is lost by that."""
+
+    instance: str
+    zone: str
+    standby: str
+
+    @property
+    def swapped(self) -> "Zoned":
+        """After the standby took over."""
+        return Zoned(self.instance, self.standby, self.zone)
+
+    def __str__(self) -> str:
+        return f"{self.instance} to {self.standby}"
+
+
+class Zones(Protocol):
+    """The standby of the target's primary in another zone. Every method raises OpsError."""
+
+    def where(self, instance: str = ...) -> Zoned | None:
+        """Where the primary runs, or another instance; None where no standby is kept for it."""
+
+    def fail_over(self, zoned: Zoned, report: Callable[[str], None]) -> None:
+        """Let the standby take over. Repeatable: it does nothing where it has."""
+
 
 class Operations(Protocol):
     """Where a platform tells what it has begun and goes on by itself (a restore of Cloud SQL, say), so that another
@@ -267,6 +298,10 @@ class Platform(Protocol):
     @property
     def cluster(self) -> Cluster:
         """The target's primary and standbys; raises ConfigurationError where the configuration names none."""
+
+    @property
+    def zones(self) -> Zones | None:
+        """The standby in another zone; None where the platform keeps none by itself."""
 
     def copy(
         self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...

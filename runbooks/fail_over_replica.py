@@ -13,6 +13,8 @@ not possible nothing is promoted: two that take writes are worse than none.
 A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
 that were switched to a replica that did not stream, every row was lost.
 
+Where the platform keeps a standby in another zone that one is the first resort: it loses nothing (`fail-over-zone`).
+
 Source: PostgreSQL manual, "Failover", pg_rewind; Patroni's issues on forced switchovers.
 """
 
@@ -86,7 +88,7 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs pg_monitor on every node."""
-    seen = api.topology(ctx)
+    seen = api.barred(ctx, api.topology(ctx))
     primary = seen.primary.name if seen.primary else ""
     known = {primary, *(each.name for each in seen.standbys)}
     silent = [name for name in ctx.platform.cluster.names if name not in known]

@@ -12,7 +12,9 @@ from aiprod_ops.units import Bytes, Seconds
 _NODE = """
 select pg_is_in_recovery() as is_standby,
        (select system_identifier::text from pg_control_system()) as system_identifier,
-       coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
+       greatest((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()),
+                (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+                 where name ~ '^[0-9A-F]+$' and length(name) = 24))
          as timeline,
        case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_flush_lsn()) end as segment,
        case when pg_is_in_recovery() then 0 else pg_current_wal_flush_lsn() - '0/0'::pg_lsn end::bigint as written,

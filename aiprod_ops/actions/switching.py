@@ -1,11 +1,13 @@
-"""Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back."""
+"""Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back; or to a standby
+in another zone that the platform keeps by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiprod_ops.domain.failover import Loss
+from aiprod_ops.domain.replication import Topology
 from aiprod_ops.engine.runbook import Context, Kind
-from aiprod_ops.errors import Refused
-from aiprod_ops.ports import Endpoint
+from aiprod_ops.errors import ConfigurationError, Refused
+from aiprod_ops.ports import Endpoint, Zoned, Zones
 from aiprod_ops.units import Seconds
 
 
@@ -58,8 +60,8 @@ def _is_switched(ctx: Context, move: Move) -> bool | None:
 @switch_over.shows
 def _show_switch(move: Move) -> str:
     return (
-        f"checkpoint {move.old}, let the others follow {move.new}, stop {move.old} with all its processes, wait until "
-        f"{move.new} has its last record, promote it"
+        f"let the others follow {move.new}, stop {move.old} with all its processes, wait until {move.new} has its last "
+        "record, promote it"
     )
 
 
@@ -75,7 +77,7 @@ def _is_failed(ctx: Context, move: Takeover) -> bool | None:
 
 @fail_over.shows
 def _show_fail(move: Takeover) -> str:
-    return f"kill {move.old} with all its processes, promote {move.new}; lost: {move.loss}"
+    return f"make sure that nothing of {move.old} is alive, promote {move.new}; lost: {move.loss}"
 
 
 @rejoin.does
@@ -90,7 +92,42 @@ def _is_back(ctx: Context, move: Move) -> bool:
 
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
-    return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"
+    return f"bring {move.old} back as a standby of {move.new}, rewound or copied where that is needed"
+
+
+def barred(ctx: Context, seen: Topology) -> Topology:
+    """With what the platform has against promoting each standby. Where none can be moved at all nothing is known
+    against one: it is refused later, with what the configuration lacks."""
+    try:
+        cluster = ctx.platform.cluster
+    except ConfigurationError:
+        return seen
+    return replace(seen, barred={each.name: cluster.against(each.name) for each in seen.standbys})
+
+
+def _zones(ctx: Context) -> Zones:
+    if ctx.platform.zones is None:
+        raise Refused("the platform keeps no standby in another zone")
+    return ctx.platform.zones
+
+
+fail_over_zone = Kind("fail-over-zone", Zoned)
+
+
+@fail_over_zone.does
+def _fail_zone(ctx: Context, zoned: Zoned) -> None:
+    _zones(ctx).fail_over(zoned, ctx.report)
+
+
+@fail_over_zone.is_done
+def _is_in_zone(ctx: Context, zoned: Zoned) -> bool | None:
+    """None where it is in neither zone."""
+    return {zoned: False, zoned.swapped: True}.get(_zones(ctx).where(zoned.instance) or Zoned("", "", ""))
+
+
+@fail_over_zone.shows
+def _show_zone(zoned: Zoned) -> str:
+    return f"end all sessions of {zoned.instance} in {zoned.zone}, and start it in {zoned.standby} on the same disk"
 
 
 def _endpoint(ctx: Context) -> Endpoint:

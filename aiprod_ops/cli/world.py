@@ -3,7 +3,7 @@
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -158,12 +158,47 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     return LocalCluster(members, connect)
 
 
-def _nodes(target: Target) -> dict[str, Database]:
-    """Each server of a target by its name, with the probe identity."""
+def _reach(target: Target, place: str) -> Database:
+    """A session with the probe identity, with the host and the port of another DSN."""
     from aiprod_ops.adapters.postgres.dsn import at
 
-    places = {name: at(target.dsn("probe"), place.admin) for name, place in target.servers.items()}
-    return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in places.items()}
+    return _connect(replace(target, probe=at(target.dsn("probe"), place)), "probe", "aiprod-ops")
+
+
+class _Nodes(Mapping[str, Database]):
+    """Each server of a target by its name, with the probe identity. Where an API tells them it is asked when somebody
+    wants to know: most commands do not."""
+
+    def __init__(self, target: Target, places: Callable[[], Mapping[str, str]]) -> None:
+        self._target, self._places = target, places
+        self._known: dict[str, Database] | None = None
+
+    def _all(self) -> dict[str, Database]:
+        if self._known is None:
+            self._known = {name: _reach(self._target, place) for name, place in self._places().items()}
+        return self._known
+
+    def __getitem__(self, name: str) -> Database:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def close(self) -> None:
+        for database in (self._known or {}).values():
+            database.close()
+
+
+def _nodes(target: Target, platform: Platform) -> _Nodes:
+    if target.platform == "cloudsql":
+        from aiprod_ops.adapters.cloudsql.platform import CloudSqlPlatform
+
+        if isinstance(platform, CloudSqlPlatform):
+            return _Nodes(target, platform.cluster.places)
+    return _Nodes(target, lambda: {name: place.admin for name, place in target.servers.items()})
 
 
 def _endpoint(target: Target) -> Endpoint | None:
@@ -187,10 +222,12 @@ def _cloudsql(
             f"target {target.name!r} is on Cloud SQL, but names no instance there",
             hint='add project = "…" and instance = "…" to its configuration',
         )
+    ways = {name: place.admin for name, place in target.servers.items()}
     return CloudSqlPlatform(
-        Place(target.project, target.instance, target.endpoint),
+        Place(target.project, target.instance, target.endpoint, ways),
         dsn,
         connect,
+        lambda place: _reach(target, place),
         SystemClock(),
         database=_database(target),
         longest=longest,
@@ -234,11 +271,13 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     settings = settings_of(where)
     target = target_of(settings, where)
     probe = _connect(target, "probe", "aiprod-ops")
-    replicas, nodes = _replicas(target), _nodes(target)
+    replicas = _replicas(target)
     with Progress(quiet=quiet) as report:
         store, operations = _store(settings), OperationLog()
+        platform = platform_of(settings, target, operations)
+        nodes = _nodes(target, platform)
         context = Context(
-            probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
+            probe, target, platform, SystemClock(), settings.promises, report,
             history_of(store, target.name, settings.promises), replicas, nodes, _endpoint(target), settings.waivers,
         )  # fmt: skip
         try:
@@ -259,7 +298,8 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
             error.hint = pasteable(error.hint, where)
             raise
         finally:
-            for database in (probe, *replicas.values(), *nodes.values()):
+            nodes.close()
+            for database in (probe, *replicas.values()):
                 database.close()
 
 

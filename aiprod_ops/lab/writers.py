@@ -92,7 +92,7 @@ def writing(fleet: Fleet, folder: Path, count: int = 3, dsn: str = "") -> Iterat
     end, files = folder / "end", tuple(folder / f"writer{n}" for n in range(count))
     for each in (end, *files):
         each.unlink(missing_ok=True)
-    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", dsn or _dsn(fleet)]
+    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", dsn or following(fleet)]
     children = tuple(subprocess.Popen([*words, str(n), str(file), str(end)]) for n, file in enumerate(files))
     writers = Writers(files, children, end)
     try:
@@ -106,11 +106,12 @@ def writing(fleet: Fleet, folder: Path, count: int = 3, dsn: str = "") -> Iterat
         writers.stop()
 
 
-def _dsn(fleet: Fleet) -> str:
+def following(fleet: Fleet, places: str = "") -> str:
+    """A DSN of whoever takes writes; `places` are hosts and ports as a DSN has them, else the servers' sockets."""
     servers = (fleet.primary, *fleet.replicas)
     hosts, ports = ",".join(str(each.sockets) for each in servers), ",".join(str(each.port) for each in servers)
     return (
-        f"host={hosts} port={ports} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
+        f"{places or f'host={hosts} port={ports}'} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
         "target_session_attrs=read-write connect_timeout=2 application_name=aiprod-writer"
     )
 

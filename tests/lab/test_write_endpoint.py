@@ -1,8 +1,6 @@
 """The application's way to the primary follows it: through a real pgbouncer, and through commands of the operator."""
 
 import json
-import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import pytest
 from command_line import Bench, lab, until
 
 from aiprod_ops.adapters.endpoints import PgBouncer
+from aiprod_ops.adapters.local import unprivileged
 from aiprod_ops.errors import Failed, Unreachable
 from aiprod_ops.lab import ports, postgres, switching
 from aiprod_ops.lab.writers import TABLE, writing
@@ -56,12 +55,10 @@ def test_writers_behind_pgbouncer_follow(bench: Bench, tmp_path: Path) -> None:
         f"admin_users = any\nlogfile = {folder}/log\npidfile = {folder}/pid\nunix_socket_dir =\n"
         "ignore_startup_parameters = options\nserver_login_retry = 0.2\n"
     )
-    owner = primary.data.stat()  # it has to reach the servers' sockets
-    for each in (folder, file):
-        os.chown(each, owner.st_uid, owner.st_gid)
-    user = ["-u", pwd.getpwuid(owner.st_uid).pw_name] if os.geteuid() == 0 else []
+    bench.fleet.programs.hand_over(folder)  # it has to reach the servers' sockets, and is nobody's as root
     assert PROGRAM is not None
-    going = subprocess.Popen([PROGRAM, *user, str(file)], stdout=subprocess.DEVNULL)
+    command = unprivileged.command(bench.fleet.programs.way, [PROGRAM, str(file)])
+    going = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     console = f"postgresql://admin@127.0.0.1:{port}/pgbouncer"
     try:
         with bench.config.open("a") as config:

@@ -86,6 +86,10 @@ class LocalCluster:
         """Whether nothing of a member lives, or it is a standby: it cannot acknowledge a write."""
         return not self._living(name) or self.is_standby(name) is True
 
+    def against(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing: what PostgreSQL would refuse is seen on its servers."""
+        return ()
+
     def lost(self, silent: Sequence[str]) -> str:
         """The only one whose files are not a standby's."""
         found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]

@@ -110,6 +110,10 @@ class LocalPlatform:
         return self._cluster
 
     @property
+    def zones(self) -> None:
+        """A server on this machine has no standby but its replicas."""
+
+    @property
     def database(self) -> str:
         return self._database
 
