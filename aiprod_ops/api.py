@@ -60,7 +60,7 @@ from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import topology
 from aiprod_ops.actions.switching import Move as SwitchMove
-from aiprod_ops.actions.switching import fail_over, rejoin, switch_over
+from aiprod_ops.actions.switching import Takeover, barred, fail_over, fail_over_zone, rejoin, repoint, switch_over
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -77,6 +77,8 @@ from aiprod_ops.domain.catalogue.narrow import faults as narrow_indexes
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.failover import Candidate as FailoverCandidate
+from aiprod_ops.domain.failover import Loss
+from aiprod_ops.domain.failover import loss as failover_loss
 from aiprod_ops.domain.failover import planned as switchover_candidates
 from aiprod_ops.domain.failover import unplanned as failover_candidates
 from aiprod_ops.domain.findings import Finding, Status
@@ -90,29 +92,43 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
-from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
-from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
-from aiprod_ops.ports import Database, Sample
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
+from aiprod_ops.engine.runbook import (
+    Amount,
+    Context,
+    Copy,
+    Kind,
+    Lab,
+    Measured,
+    Moving,
+    NoParams,
+    Runbook,
+    limited,
+    promise,
+)  # fmt: skip
+from aiprod_ops.errors import OpsError, PermissionMissing, Refused, Unreachable
+from aiprod_ops.ports import Database, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
     "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "FailoverCandidate",
-    "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated",
-    "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
-    "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook",
-    "Sample", "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table",
-    "TableSize", "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "advise",
-    "alembic_revision", "around", "audit", "backup_promise", "build_estimate", "build_of", "choices", "create_index",
-    "creation", "database_size", "delta", "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index",
-    "fail_over", "failover_candidates", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
-    "install_amcheck", "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips",
-    "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes",
-    "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",
-    "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "rejoin",
-    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "shown_size", "since_reset", "still_unused", "switch_over", "switchover_candidates", "take_backup",
-    "topology", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Loss",
+    "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams",
+    "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
+    "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement",
+    "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds", "Topology",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "advise", "alembic_revision", "around", "audit",
+    "backup_promise", "barred", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size",
+    "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
+    "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "judge_replication",
+    "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated",
+    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
+    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
+    "rejoin", "remove_backup", "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last",
+    "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_over",
+    "switchover_candidates", "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups",
+    "whole", "writable",
 ]  # fmt: skip

@@ -36,10 +36,11 @@ class Promises:
 @dataclass(frozen=True)
 class ServerPlace:
     """One server of a target that has several on this machine: its data directory, a superuser's DSN that leads to it
-    alone, and what a standby needs beside host and port to stream from another (user, passfile)."""
+    alone, and what a standby needs beside host and port to stream from another (user, passfile). On Cloud SQL `admin`
+    is all, and of that the host and the port: an instance that is reached through a proxy."""
 
-    data_directory: str
     admin: str
+    data_directory: str = ""
     upstream: str = ""
     log: str = ""
 
@@ -83,6 +84,18 @@ class PatroniPlace:
 
 
 @dataclass(frozen=True)
+class WritesPlace:
+    """How the application finds the primary: pgbouncer's admin console, its file and the entry in it; or two commands,
+    of which one shows HOST:PORT and the other sets it, with `{host}`, `{port}` and `{name}` in its words."""
+
+    pgbouncer: str = ""
+    file: str = ""
+    database: str = ""
+    show: tuple[str, ...] = ()
+    point: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """One instance: how to reach it with which identity.
 
@@ -93,7 +106,8 @@ class Target:
     backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`. On the
     platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
     `servers` are primary and standbys by name, where they are on this machine and may be switched over; `patroni` are
-    those that Patroni moves.
+    those that Patroni moves. `writes` is how the application finds the primary, where its own DSN does not name them
+    all.
     """
 
     name: str
@@ -115,6 +129,7 @@ class Target:
     endpoint: str = ""
     servers: Mapping[str, ServerPlace] = field(default_factory=dict)
     patroni: PatroniPlace | None = None
+    writes: WritesPlace | None = None
 
     @property
     def is_for_drills(self) -> bool:
@@ -265,7 +280,11 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
-    plain["servers"] = {each: _server(path, name, each, value) for each, value in plain.get("servers", {}).items()}
+    is_remote = plain.get("platform") == "cloudsql"
+    plain["servers"] = {
+        each: _server(path, name, each, value, is_remote=is_remote) for each, value in plain.get("servers", {}).items()
+    }
+    plain["writes"] = _writes(path, name, plain["writes"]) if "writes" in plain else None
     if "patroni" in plain:
         plain["patroni"] = _patroni(path, name, plain["patroni"])
         if plain["servers"]:
@@ -313,15 +332,35 @@ def _patroni(path: Path, target: str, table: Any) -> PatroniPlace:
 _MEMBERS = 'members.NAME = { api = "http://10.0.0.1:8008", postgres = "10.0.0.1:5432" }, with the names Patroni knows'
 
 
-def _server(path: Path, target: str, name: str, table: Any) -> ServerPlace:
+def _writes(path: Path, target: str, table: Any) -> WritesPlace:
+    given = dict(table) if isinstance(table, dict) else {}
+    by_bouncer = set(given) == {"pgbouncer", "file", "database"} and all(isinstance(v, str) for v in given.values())
+    by_command = set(given) == {"show", "point"} and all(
+        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in given.values()
+    )
+    if not (by_bouncer or by_command):
+        raise ConfigurationError(
+            f"{path}: [targets.{target}.writes] has {', '.join(sorted(given)) or 'nothing'}, expected either the texts "
+            "pgbouncer, file and database, or the lists of words show and point"
+        )
+    if by_bouncer:
+        return WritesPlace(**{**given, "file": str(path.parent / given["file"])})
+    return WritesPlace(show=tuple(given["show"]), point=tuple(given["point"]))
+
+
+def _server(path: Path, target: str, name: str, table: Any, *, is_remote: bool) -> ServerPlace:
     given = table if isinstance(table, dict) else {}
-    wrong = _wrong(given, {"data_directory": str, "admin": str})
-    if wrong or set(given) - {each.name for each in fields(ServerPlace)}:
+    wrong = _wrong(given, {"admin": str} if is_remote else {"data_directory": str, "admin": str})
+    known = {"admin"} if is_remote else {each.name for each in fields(ServerPlace)}
+    if wrong or set(given) - known:
+        expected = "admin, a DSN's host and port" if is_remote else "data_directory, admin, and maybe upstream, log"
         raise ConfigurationError(
             f"{path}: the server {name!r} of target {target!r} has {', '.join(sorted(given)) or 'nothing'}, expected "
-            f"data_directory, admin, and maybe upstream, log; look at {', '.join(wrong) or 'its other keys'}"
+            f"{expected}; look at {', '.join(wrong) or 'its other keys'}"
         )
-    return ServerPlace(**{**given, "data_directory": str(path.parent / given["data_directory"])})
+    return ServerPlace(
+        **{**given, **({} if is_remote else {"data_directory": str(path.parent / given["data_directory"])})}
+    )
 
 
 def _check_stanza(path: Path, name: str, table: Mapping[str, Any]) -> None:

@@ -81,6 +81,9 @@ class Database(Protocol):
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         """Normalised texts of these statements, of those that are still counted."""
 
+    def revision(self) -> str:
+        """Alembic's revision of the schema, '' where there is none."""
+
     def schema(self) -> Schema:
         """Tables, columns and indexes of this database, without the system's own."""
 
@@ -110,9 +113,8 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where none is configured,
         and this role may read none, neither."""
 
-    def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
-        """Of a session that reads: within it every query sees one moment, this one or the one that another session
-        exported (`pg_export_snapshot`)."""
+    def moment(self) -> AbstractContextManager[None]:
+        """Of a session that reads: within it every query sees this moment."""
 
     def another(self) -> "Database":
         """A second session with the same database and identity, for work side by side. It has to be closed."""
@@ -182,6 +184,27 @@ class Backups(Protocol):
         """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is reached; a host that begins with / is a folder of sockets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Endpoint(Protocol):
+    """How the application finds the server that takes writes. Every method raises OpsError."""
+
+    def shown(self) -> str:
+        """Where it leads now, as HOST:PORT."""
+
+    def lead(self, name: str, place: Place) -> None:
+        """Let it lead to another server. Repeatable."""
+
+
 class Cluster(Protocol):
     """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
 
@@ -189,22 +212,23 @@ class Cluster(Protocol):
     def names(self) -> tuple[str, ...]:
         """All members."""
 
-    @property
-    def engine(self) -> str:
-        """What moves it when it is asked to, such as Patroni; '' where we do it with PostgreSQL's own programs."""
+    def place(self, name: str) -> Place:
+        """Where a member is reached by applications."""
 
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer."""
-
-    def is_settled(self, name: str) -> bool:
-        """Whether nothing that a member was asked for may still come: else nobody can tell yet how it ends. Raises
-        Unreachable or TimedOut where nobody can tell even that."""
 
     def is_fenced(self, name: str) -> bool:
         """Whether a member cannot acknowledge a write: nothing of it lives, or it is a standby."""
 
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams from another now."""
+
+    def lost(self, silent: Sequence[str]) -> str:
+        """Which of the members that do not answer was the primary; '' where nobody can tell."""
+
+    def written(self, name: str) -> int | None:
+        """How far the WAL of a member that does not answer goes, in bytes since 0/0; None where nobody can tell."""
 
     def switch_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Exchange the roles of a primary and a standby; nothing that was acknowledged is lost. Repeatable: what was
@@ -216,6 +240,37 @@ class Cluster(Protocol):
 
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby. Repeatable."""
+
+    def against(self, name: str) -> tuple[str, ...]:
+        """What the platform has against promoting a standby, in words, each with what mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zoned:
+    """An instance that runs in a `zone`, and whose platform keeps a server ready in another that takes its disk over:
+    nothing that was acknowledged is lost by that."""
+
+    instance: str
+    zone: str
+    standby: str
+
+    @property
+    def swapped(self) -> "Zoned":
+        """After the standby took over."""
+        return Zoned(self.instance, self.standby, self.zone)
+
+    def __str__(self) -> str:
+        return f"{self.instance} to {self.standby}"
+
+
+class Zones(Protocol):
+    """The standby of the target's primary in another zone. Every method raises OpsError."""
+
+    def where(self, instance: str = ...) -> Zoned | None:
+        """Where the primary runs, or another instance; None where no standby is kept for it."""
+
+    def fail_over(self, zoned: Zoned, report: Callable[[str], None]) -> None:
+        """Let the standby take over. Repeatable: it does nothing where it has."""
 
 
 class Operations(Protocol):
@@ -243,6 +298,10 @@ class Platform(Protocol):
     @property
     def cluster(self) -> Cluster:
         """The target's primary and standbys; raises ConfigurationError where the configuration names none."""
+
+    @property
+    def zones(self) -> Zones | None:
+        """The standby in another zone; None where the platform keeps none by itself."""
 
     def copy(
         self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...

@@ -3,7 +3,10 @@
 import sys
 from importlib import import_module
 
-NAMES = ("backup_test", "catalogue_size", "cli_start", "eight_indexes", "index_advice", "log_digest", "main_job")
+NAMES = (
+    "backup_test", "catalogue_size", "cli_start", "eight_indexes", "index_advice", "log_digest", "main_job",
+    "switchover",
+)  # fmt: skip
 
 
 def main() -> None:

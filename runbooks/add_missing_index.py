@@ -306,7 +306,7 @@ join pg_namespace n on n.oid = c.relnamespace where n.nspname not in ('pg_catalo
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:
+def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """The application works on tables without indexes, every call is logged; at the end new indexes are dropped."""
     with lab.connect("postgres") as admin:
         database = {"database": admin.server().database}

@@ -5,23 +5,41 @@ checkpointed while all can write, the other replicas follow the candidate; then 
 processes, the candidate waits until it has its last record, and is promoted. If it does not come as far within
 `--patience` the old one serves again: nothing has changed. Then the old one comes back as a replica.
 
-Unplanned (`--unplanned`): the primary does not answer, and no replica streams from it any more. The replica that has
-received most is promoted; what it has not received is lost, and the plan says since when. The old primary is killed
+Unplanned (`--mode unplanned`): the primary does not answer, and no replica streams from it any more. The replica that
+has received most is promoted; what it has not received is lost, and the plan says since when. The old primary is killed
 with all its processes first: one that was only frozen would wake up and take writes that nobody keeps. Where that is
 not possible nothing is promoted: two that take writes are worse than none.
 
 A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
 that were switched to a replica that did not stream, every row was lost.
 
+Where Patroni runs the cluster it is asked to do these steps, and looked at until it has: writes stop for two to three
+seconds then. It is not asked to replace a primary before it is sure that nothing of that one takes writes.
+
+Where the platform keeps a standby in another zone that one is the first resort: it loses nothing (`fail-over-zone`).
+
 Source: PostgreSQL manual, "Failover", pg_rewind; Patroni's issues on forced switchovers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aiprod_ops import api
-from aiprod_ops.api import Bytes, Context, Finding, Lab, Moving, Plan, Seconds, SwitchMove, Topology
+from aiprod_ops.api import (
+    Bytes,
+    Context,
+    Finding,
+    Lab,
+    Loss,
+    Measured,
+    Moving,
+    OpsError,
+    Plan,
+    Seconds,
+    SwitchMove,
+    Topology,
+)
 
 
 @dataclass(frozen=True)
@@ -29,22 +47,34 @@ class Params:
     """What may be set on the command line."""
 
     to: str = ""  #: the replica to promote; the best one by default
-    unplanned: bool = False  #: the primary is lost: what no replica has received is lost, too
+    mode: str = "planned"  #: or unplanned: the primary is lost, and what no replica has received is lost, too
     lag: Bytes = Bytes(16 * 1024**2)  #: a candidate may be so far behind when it begins
     patience: Seconds = Seconds(20)  #: for the old primary to stop, and for the new one to have all of it
     silence: Seconds = Seconds(5)  #: so long a primary is asked again before it is called lost
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("planned", "unplanned"):
+            raise ValueError(f"mode is {self.mode!r}, expected planned or unplanned")
+
+    @property
+    def is_unplanned(self) -> bool:
+        """Whether the primary is lost."""
+        return self.mode == "unplanned"
+
 
 @dataclass(frozen=True)
 class Facts:
-    """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place;
-    `engine` moves it when asked to, '' where we do."""
+    """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place: under
+    load that may be another one a moment later, and the guards look at who was. `stop` is how long nobody can write."""
 
-    engine: str
     primary: str
     lost: str
-    chosen: str
+    chosen: Moving[str]
     others: tuple[str, ...]
+    has_endpoint: bool
+    stop: Moving[str]
+    leads: Moving[str]
+    loss: Moving[Loss | None]
     topology: Moving[Topology]
 
 
@@ -54,7 +84,7 @@ book = api.Runbook(
     risk="severe",
     owner="database",
     drill_every="30 d",
-    actions=(api.switch_over, api.fail_over, api.rejoin),
+    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin, api.switch_back),
     without_primary=True,
 )
 
@@ -62,14 +92,37 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs pg_monitor on every node."""
-    seen = api.topology(ctx)
+    seen = api.barred(ctx, api.topology(ctx))
     primary = seen.primary.name if seen.primary else ""
     known = {primary, *(each.name for each in seen.standbys)}
-    lost = next((name for name in ctx.platform.cluster.names if name not in known), "") if not primary else ""
-    candidates = api.failover_candidates(seen) if params.unplanned else api.switchover_candidates(seen, params.lag)
+    silent = [name for name in ctx.platform.cluster.names if name not in known]
+    lost = "" if primary else ctx.platform.cluster.lost(silent)
+    candidates = api.failover_candidates(seen) if params.is_unplanned else api.switchover_candidates(seen, params.lag)
     fit = [each.node.name for each in candidates if not each.against and params.to in ("", each.node.name)]
-    engine = ctx.platform.cluster.engine
-    return Facts(engine, primary, lost, fit[0] if fit else "", tuple(sorted(each.name for each in seen.standbys)), seen)
+    chosen = fit[0] if fit else ""
+    loss = None
+    if lost and chosen:
+        node = next(each.node for each in candidates if each.node.name == chosen)
+        loss = api.failover_loss(node, ctx.platform.cluster.written(lost))
+    return Facts(
+        primary,
+        lost,
+        chosen,
+        tuple(sorted(each.name for each in seen.standbys)),
+        ctx.endpoint is not None,
+        "two to three seconds: Patroni's own steps" if ctx.target.patroni else "about half a second",
+        _leads(ctx),
+        loss,
+        seen,
+    )
+
+
+def _leads(ctx: Context) -> str:
+    """Where the application's way to the primary leads; that it cannot be read stops no failover."""
+    try:
+        return ctx.endpoint.shown() if ctx.endpoint else ""
+    except OpsError as error:
+        return f"unknown: {error.told}"
 
 
 @book.judge
@@ -79,13 +132,22 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         "the primary does not answer", float(not facts.primary), "", crit=1,
         note="; ".join(facts.topology.silent.values()) if not facts.primary else facts.primary, id="primary",
     )  # fmt: skip
-    unplanned = params.unplanned or not facts.primary
+    if not facts.primary and not facts.lost:
+        note = f"none answers, and of {', '.join(facts.topology.silent) or 'no other'} nobody can tell which it was"
+        yield Finding("who was the primary", None, note=note, id="who")
+    if facts.loss:
+        yield Finding("time that would be lost", facts.loss.seconds, "s", note=f"with {facts.lost}", id="lost-time")
+        yield Finding("WAL that would be lost", facts.loss.size, "B", note=str(facts.loss), id="lost-wal")
+    unplanned = params.is_unplanned or not facts.primary
     seen = facts.topology
     for each in api.failover_candidates(seen) if unplanned else api.switchover_candidates(seen, params.lag):
         note = "; ".join(each.against) or ("chosen" if each.node.name == facts.chosen else "may be promoted")
         yield Finding(
             f"against {each.node.name}", float(len(each.against)), "", note=note, id=f"against:{each.node.name}"
         )
+    if facts.has_endpoint:
+        unknown = facts.leads.startswith("unknown")
+        yield Finding("ways to the primary", None if unknown else 1.0, "", note=facts.leads, id="endpoint")
     if params.to and params.to not in facts.others:
         yield Finding("replicas of that name", 0.0, note=f"there is no replica {params.to}", id="to")
 
@@ -95,20 +157,23 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     """Exchange, and bring the old one back."""
     if not facts.chosen:
         return
-    if facts.primary and not params.unplanned:
-        there = SwitchMove(facts.primary, facts.chosen, params.patience, facts.engine)
-        back = SwitchMove(facts.chosen, facts.primary, params.patience, facts.engine)
-        yield api.switch_over(there, undo=api.switch_over(back), lock=_stop(facts.engine))
-    elif facts.lost and not facts.primary and params.unplanned:
-        there = SwitchMove(facts.lost, facts.chosen, params.patience, facts.engine)
-        yield api.fail_over(there, irreversible="what the lost primary had acknowledged and not sent is lost")
-    else:
-        return
-    yield api.rejoin(there, undo=api.rejoin(there))
-
-
-def _stop(engine: str) -> str:
-    return f"no writes until {engine} has done it: some seconds" if engine else "no writes for about half a second"
+    if facts.primary and not params.is_unplanned:
+        there = SwitchMove(facts.primary, facts.chosen, params.patience)
+        back = SwitchMove(facts.chosen, facts.primary, params.patience)
+        yield api.switch_over(there, undo=api.switch_back(back), lock=f"no writes for {facts.stop}")
+        if facts.has_endpoint:
+            yield api.repoint(there, undo=api.repoint(back))
+        yield api.rejoin(there, undo=api.rejoin(there))  # before it can be switched back it has to stream
+    elif facts.lost and not facts.primary and params.is_unplanned:
+        there = SwitchMove(facts.lost, facts.chosen, params.patience)
+        loss = facts.loss or api.Loss(None, None)
+        yield api.fail_over(
+            api.Takeover(facts.lost, facts.chosen, params.patience, loss),
+            irreversible=f"what {facts.lost} had acknowledged and {facts.chosen} has not is lost: {loss}",
+        )
+        if facts.has_endpoint:
+            yield api.repoint(there, irreversible=f"nobody takes writes but {facts.chosen}")
+        yield api.rejoin(there, irreversible=f"a standby of {facts.chosen} is all that {facts.lost} can be now")
 
 
 @book.guard
@@ -116,14 +181,19 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """Read again right before each action; one that was begun is finished whatever is seen."""
     if any(each.kind == "rejoin" for each in plan.actions[:1]):
         return
-    move = api.switch_over.subject(plan.actions[0])
+    move = (api.fail_over if params.is_unplanned else api.switch_over).subject(plan.actions[0])
     cluster = ctx.platform.cluster
     if cluster.is_standby(move.new) is False and cluster.is_fenced(move.old):
         return
     now = facts(ctx, params)
-    if params.unplanned:
-        alive = _alive(ctx, move.old, params.silence)
-        yield Finding("the lost primary answers", float(bool(alive)), "", crit=1, note=alive, id="alive")
+    if params.is_unplanned:
+        alive = _alive(ctx, now.topology, move.old, params.silence)
+        yield Finding("the lost primary lives", float(bool(alive)), "", crit=1, note=alive, id="alive")
+        approved = api.fail_over.subject(plan.actions[0]).loss
+        more = now.loss is not None and now.chosen == move.new and now.loss.exceeds(approved)
+        yield Finding("more is lost than was told", float(more), "", crit=1, note=str(now.loss), id="more")
+    elif now.leads.startswith("unknown"):
+        yield Finding("the way to the primary cannot be read", 1.0, "", crit=1, note=now.leads, id="endpoint")
     elif now.primary != move.old:
         yield Finding("another primary than planned", 1.0, "", crit=1, note=now.primary or "none", id="moved")
     against = {each.node.name: each.against for each in _candidates(now, params)}
@@ -133,40 +203,46 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 
 def _candidates(now: Facts, params: Params) -> list[api.FailoverCandidate]:
     seen = now.topology
-    return api.failover_candidates(seen) if params.unplanned else api.switchover_candidates(seen, params.lag)
+    return api.failover_candidates(seen) if params.is_unplanned else api.switchover_candidates(seen, params.lag)
 
 
-def _alive(ctx: Context, name: str, silence: Seconds) -> str:
+def _alive(ctx: Context, seen: Topology, name: str, silence: Seconds) -> str:
     """How one sees that a primary lives, by more than one way; '' where nothing tells so for as long as it is asked. A
     time-out of ours alone is no death: a replica that streams from it has contact."""
     until = ctx.clock.monotonic() + silence
     while True:
-        seen = api.topology(ctx)
+        contact = [
+            f"{each.name} heard from it {each.heard or 0:.0f} s ago" for each in seen.standbys if each.has_contact
+        ]
         if seen.primary is not None and seen.primary.name == name:
             return "it answers us"
-        streaming = [each.name for each in seen.standbys if each.sender]
-        if streaming and len(streaming) == len(seen.standbys):
-            return f"it streams to {', '.join(streaming)}: the cut is between us and it"
         if ctx.clock.monotonic() > until:
-            return ""
+            return f"{', '.join(contact)}: the cut is between us and it, or it is frozen" if contact else ""
         ctx.clock.sleep(Seconds(0.5))
+        seen = api.topology(ctx)
 
 
 @book.verify
-def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
+def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """One takes writes, all others follow it."""
-    move = api.switch_over.subject(plan.actions[0])
+    move = api.rejoin.subject(plan.actions[-1])
     seen = api.topology(ctx)
     now = seen.primary.name if seen.primary else ""
     yield Finding(f"{move.new} is not the primary", float(now != move.new), "", crit=1, note=now or "none answers")
     writes = [each.name for each in seen.others if not each.is_standby]
     yield Finding("others that take writes", float(len(writes)), "", crit=1, note=", ".join(writes))
     left = [each.name for each in seen.standbys if not ctx.platform.cluster.streams(each.name, move.new)]
-    yield Finding("replicas that do not follow it", float(len(left)), "", crit=1, note=", ".join(left))
+    note = f"{', '.join(left)}: check replication" if left else ""
+    # A primary that was lost cannot be had back because of a replica that has what the new one lacks.
+    warn, crit = (1.0, None) if params.is_unplanned else (None, 1.0)
+    yield Finding("replicas that do not follow it", float(len(left)), "", warn, crit, note)
 
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:  # noqa: ARG001
-    """Nothing: a planned one needs no fault."""
-    yield
+def inject(lab: Lab, params: Params) -> Iterator[Callable[[], Measured]]:
+    """Others write; for an unplanned one the primary dies."""
+    with lab.under_writes() as measured:
+        if params.is_unplanned:
+            lab.lose_primary()
+        yield measured

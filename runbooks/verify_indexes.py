@@ -277,7 +277,7 @@ _DUPLICATE = "idx_drill_duplicate"
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:
+def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """An index that another one makes useless; the application has worked meanwhile."""
     with lab.connect("postgres") as admin:
         names: dict[str, api.Name | str] = {

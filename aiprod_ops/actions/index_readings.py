@@ -1,10 +1,12 @@
 """What a check of indexes reads beyond the catalogue: scans on every node and their history, pages of b-trees, and of
 tables as many as the budget has room for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -12,7 +14,7 @@ from aiprod_ops.actions.index_builds import LONGEST, index_size
 from aiprod_ops.domain.catalogue import bloat, damage
 from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue
-from aiprod_ops.domain.catalogue.inspections import Inspection, readable, with_copy, within
+from aiprod_ops.domain.catalogue.inspections import Inspection, with_copy, within
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
 from aiprod_ops.domain.findings import Finding, waived
 from aiprod_ops.domain.plans import Plan
@@ -27,6 +29,15 @@ _BLOAT, _DAMAGE = "bloat-on-copy", "damage-on-copy"
 _ALL = Bytes(1 << 62)
 #: As pg_amcheck installs what is missing: in no schema of the users.
 _AMCHECK = "create extension if not exists amcheck with schema pg_catalog"
+_INDEXES = """
+select s.nspname::text as schema, x.relname::text as name, m.amname = 'btree' as is_tree,
+       m.amname = 'btree' and x.relkind = 'i' and i.indisvalid and i.indisready and i.indislive as is_readable,
+       coalesce(pg_relation_size(c.oid), 0) as table_size
+from pg_index i
+join pg_class x on x.oid = i.indexrelid join pg_namespace s on s.oid = x.relnamespace join pg_am m on m.oid = x.relam
+join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' /* aiprod-ops: indexes to compare with their tables */
+"""
 _BATCH = Seconds(60)  #: reading so many indexes as are sent at once, on a server that others use
 
 
@@ -111,15 +122,22 @@ def lacking_rows(copy: Database, most: Bytes) -> Finding:
 
     pg_amcheck's own look for it counts an expression that fails, of a function that rests on a search_path, as damage.
     """
-    with closing(copy.another()) as session:
-        found = session.catalogue().indexes
-        trees = damage.order_with_tables(readable(found))
-        others = sum(index.method != "btree" for index in found)
-        compared = [index.name for index in trees if index.table_size <= most]
-        read = session.damage(compared, rows=True, timeout=LONGEST)
-    lacking = [each for each in read.troubles if each.is_damage]
-    failed = [each for each in read.troubles if not each.is_damage]
-    notes = [f"{each.index}: {each.said}" for each in lacking[:3]] or [f"{read.checked} b-trees have each row"]
+    with closing(copy.another()) as first, closing(copy.another()) as second:
+        found = first.query(_INDEXES)
+        trees = [each for each in found if each["is_readable"]]
+        others = sum(not each["is_tree"] for each in found)
+        compared = [each for each in trees if each["table_size"] <= most]
+
+        def read(session: Database, share: Sequence[Name]) -> Inspection:
+            return session.damage(share, rows=True, timeout=LONGEST)
+
+        with ThreadPoolExecutor(2) as pool:
+            parts = list(pool.map(read, (first, second), _halves(compared)))
+    troubles = sorted((each for part in parts for each in part.troubles), key=lambda each: each.index)
+    lacking = [each for each in troubles if each.is_damage]
+    failed = [each for each in troubles if not each.is_damage]
+    checked = sum(part.checked for part in parts)
+    notes = [f"{each.index}: {each.said}" for each in lacking[:3]] or [f"{checked} b-trees have each row"]
     if failed:
         notes.append(f"{len(failed)} cannot be compared ({failed[0].index}: {failed[0].said})")
     if larger := len(trees) - len(compared):
@@ -127,6 +145,17 @@ def lacking_rows(copy: Database, most: Bytes) -> Finding:
     if others:
         notes.append(f"{others} that are no b-trees are not compared: nothing can look into them")
     return Finding("indexes that lack rows", float(len(lacking)), "", crit=1, note="; ".join(notes))
+
+
+def _halves(indexes: Sequence[Mapping[str, Any]]) -> tuple[list[Name], list[Name]]:
+    """Two shares in which there is about as much to read; the largest first."""
+    shares: tuple[list[Name], list[Name]] = ([], [])
+    sizes = [0, 0]
+    for each in sorted(indexes, key=lambda each: -each["table_size"]):
+        less = sizes.index(min(sizes))
+        shares[less].append(Name(each["schema"], each["name"]))
+        sizes[less] += each["table_size"]
+    return shares
 
 
 def unmended(copy: Copy, plan: Plan, damaged: Sequence[Fault]) -> tuple[Finding, ...]:

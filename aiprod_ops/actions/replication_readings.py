@@ -1,17 +1,20 @@
 """What a primary and its standbys say of replication; a monitoring role (pg_monitor) sees all of it."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import OpsError
-from aiprod_ops.ports import Database
+from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.ports import Database, Server
 from aiprod_ops.units import Bytes, Seconds
 
 _NODE = """
 select pg_is_in_recovery() as is_standby,
        (select system_identifier::text from pg_control_system()) as system_identifier,
-       coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
+       greatest((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()),
+                (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+                 where name ~ '^[0-9A-F]+$' and length(name) = 24))
          as timeline,
        case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_flush_lsn()) end as segment,
        case when pg_is_in_recovery() then 0 else pg_current_wal_flush_lsn() - '0/0'::pg_lsn end::bigint as written,
@@ -21,7 +24,12 @@ select pg_is_in_recovery() as is_standby,
        extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as silent,
        coalesce((select concat_ws(':', sender_host, sender_port) from pg_stat_wal_receiver where status = 'streaming'),
                 '') as sender,
+       (select extract(epoch from clock_timestamp() - last_msg_receipt_time)::float8 from pg_stat_wal_receiver)
+         as heard,
+       (select setting::float8 / 1000 from pg_settings where name = 'wal_receiver_timeout') as timeout,
        coalesce((select slot_name from pg_stat_wal_receiver), '') as slot,
+       (select coalesce(array_agg(slot_name::text order by slot_name), array[]::text[]) from pg_replication_slots s
+        where slot_type = 'logical' and coalesce(to_jsonb(s) ->> 'failover', 'false') <> 'true') as logical,
        (select jsonb_object_agg(name, setting::int) from pg_settings where name = any(%(names)s)) as settings,
        (select coalesce(sum(conflicts), 0)::bigint from pg_stat_database) as conflicts,
        (select count(*)::int from pg_prepared_xacts) as prepared,
@@ -46,11 +54,12 @@ def topology(ctx: Context) -> Topology:
     nodes = dict(ctx.nodes) or {ctx.target.name: ctx.db, **ctx.replicas}
     silent: dict[str, str] = {}
     roles: dict[str, bool] = {}
-    for name, database in nodes.items():
-        try:
-            roles[name] = database.server().is_standby
-        except OpsError as error:
-            silent[name] = error.told
+    with ThreadPoolExecutor(len(nodes)) as at_once:  # one that does not answer takes the time of a time-out
+        for name, answer in {name: at_once.submit(_server, database) for name, database in nodes.items()}.items():
+            try:
+                roles[name] = answer.result().is_standby
+            except OpsError as error:
+                silent[name] = error.told
     read: list[Node] = []
     for name in sorted(roles, key=lambda each: roles[each]):
         try:
@@ -66,6 +75,14 @@ def topology(ctx: Context) -> Topology:
     return Topology(primary, tuple(read), senders, slots, silent, ctx.platform.free())
 
 
+def _server(database: Database) -> Server:
+    """Asked twice: a session with a server that was restarted meanwhile is lost with the first question."""
+    try:
+        return database.server()
+    except Unreachable:
+        return database.server()
+
+
 def read_node(database: Database, name: str) -> Node:
     """What one server says of itself."""
     row: Mapping[str, object] = database.query(_NODE, {"names": list(NOT_LOWER)})[0]
@@ -73,6 +90,7 @@ def read_node(database: Database, name: str) -> Node:
     segment = str(values.pop("segment"))
     if segment:  # of a primary that was promoted the last checkpoint may still be of the timeline before
         values["timeline"] = int(segment[:8], 16)
-    silent = values.pop("silent")
-    oldest = Seconds(float(str(values.pop("oldest"))))
-    return Node(name=name, silent=None if silent is None else Seconds(float(str(silent))), oldest=oldest, **values)  # type: ignore[arg-type]
+    for what in ("silent", "heard", "oldest", "timeout"):
+        values[what] = None if values[what] is None else Seconds(float(str(values[what])))
+    values["logical"] = tuple(values["logical"])  # type: ignore[arg-type]
+    return Node(name=name, **values)  # type: ignore[arg-type]

@@ -42,13 +42,16 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
     if (behind := seen.behind(node)) is not None and behind > most:
         yield f"it is {show(behind, 'B')} behind, more than {show(most, 'B')}"
     yield from (f"it has a lower setting: {each}" for each in lower_settings(primary, node))
+    yield from seen.barred.get(node.name, ())
 
 
 def unplanned(seen: Topology) -> list[Candidate]:
-    """All replicas for a failover, the most advanced first: what it has not received is lost."""
-    furthest = max((each.received for each in seen.standbys), default=0)
+    """All replicas for a failover, the most advanced first: what it has not received is lost. One that the platform
+    does not promote speaks against no other, however much it has."""
+    fit = [each for each in seen.standbys if not seen.barred.get(each.name)] or seen.standbys
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
+    furthest = max((each.has for each in fit if each.timeline == newest), default=0)
     found = []
     for node in seen.standbys:
         against = []
@@ -56,16 +59,34 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append("the replicas are of different systems")
         if node.timeline < newest:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
-        if node.received < furthest:
-            against.append(f"another has {show(Bytes(furthest - node.received), 'B')} more")
-        found.append(Candidate(node, Bytes(furthest - node.received), tuple(against)))
+        elif node.has < furthest:
+            against.append(f"another has {show(Bytes(furthest - node.has), 'B')} more")
+        against += seen.barred.get(node.name, ())
+        found.append(Candidate(node, Bytes(max(0, furthest - node.has)), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a failover may lose at the most: acknowledged writes of the last `seconds`, `size` bytes of WAL where that
-    is known (None where it is not)."""
+    """What a failover may lose at the most: acknowledged writes of the last `seconds` before the primary was lost, in
+    `size` bytes of WAL; None where that is not known."""
 
     seconds: Seconds | None
     size: Bytes | None
+
+    def __str__(self) -> str:
+        if self.size == 0:
+            return "nothing"
+        size = "WAL that nobody can measure" if self.size is None else f"{show(self.size, 'B')} of WAL"
+        return size if self.seconds is None else f"{size}, written in the last {show(self.seconds, 's')}"
+
+    def exceeds(self, other: "Loss") -> bool:
+        """Whether more is lost than was told before."""
+        return other.size is not None and (self.size is None or self.size > other.size)
+
+
+def loss(chosen: Node, written: int | None) -> Loss:
+    """What is lost when this one takes over from one whose WAL goes as far as `written`. The newest commit that it has
+    replayed bounds the time: whatever it lacks was acknowledged later."""
+    size = None if written is None else Bytes(max(0, written - chosen.has))
+    return Loss(Seconds(0) if size == 0 else chosen.silent, size)

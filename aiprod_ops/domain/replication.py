@@ -21,7 +21,8 @@ NOT_LOWER = (
 @dataclass(frozen=True, slots=True)
 class Node:
     """One server. `written` is where a primary writes, `received` and `replayed` how far a standby is; `silent` are the
-    seconds since the newest transaction that it replayed. It streams from `sender` now, '' where it does not."""
+    seconds since the commit of the newest transaction that it replayed. It streams from `sender` now, '' where it does
+    not; `heard` are the seconds since that one said anything, after `timeout` it is given up, 0 for never."""
 
     name: str
     is_standby: bool
@@ -33,11 +34,26 @@ class Node:
     is_paused: bool = False
     silent: Seconds | None = None
     sender: str = ""
+    heard: Seconds | None = None
+    timeout: Seconds = Seconds(60)
     slot: str = ""
     settings: Mapping[str, int] = field(default_factory=dict)
     conflicts: int = 0
     prepared: int = 0
     oldest: Seconds = Seconds(0)  #: the longest open transaction
+    logical: tuple[str, ...] = ()  #: slots that no standby has
+
+    @property
+    def has(self) -> int:
+        """How far its WAL goes: what it received is counted from the start of a segment where it began again, and what
+        it replayed may have come from its own disk or an archive."""
+        return max(self.received, self.replayed)
+
+    @property
+    def has_contact(self) -> bool:
+        """Whether its sender lives. Where that one is silent for half of the time-out it is asked to say something; a
+        postmaster that is frozen, or gone with its machine, does not. Source: PostgreSQL, walreceiver.c."""
+        return bool(self.sender) and self.heard is not None and self.heard < (self.timeout or 60) / 2 + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Topology:
     """What there is. `silent` are declared nodes that did not answer, by name, with the reason; `free` is the room on
-    the primary's volume, None where nobody can tell."""
+    the primary's volume, None where nobody can tell. `barred` is what the platform has against promoting a standby."""
 
     primary: Node | None
     others: tuple[Node, ...] = ()
@@ -73,6 +89,7 @@ class Topology:
     slots: tuple[Slot, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
     free: Bytes | None = None
+    barred: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def standbys(self) -> tuple[Node, ...]:

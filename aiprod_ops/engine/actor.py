@@ -18,11 +18,14 @@ class Actor:
         self._world, self._planned, self._journal = world, planned, journal
         self._without_primary = without_primary
         self._session: Database | None = None
+        self._is_lost = False
 
     @property
     def context(self) -> Context:
         """The context with the actor's session. Raises Refused in another database, Held where another machine or user
         acts on this instance."""
+        if self._is_lost:
+            return self._world.context
         if self._session is None:
             session = self._world.open_actor(self._journal.run)
             try:
@@ -32,6 +35,7 @@ class Actor:
                 if not self._without_primary:
                     raise
                 session.close()  # what is done goes by the platform; the lease of the store still holds
+                self._is_lost = True  # to ask it before each step costs the time of a time-out each time
                 return self._world.context
             self._session = session
         return self._world.acting(self._session, self._journal.opening.get("of") or self._journal.run)

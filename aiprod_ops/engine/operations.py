@@ -15,7 +15,7 @@ from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
 from aiprod_ops.engine.proving import Proven, abandon, opening, proof_of, prove, require
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.run import Run
-from aiprod_ops.engine.runbook import Lab
+from aiprod_ops.engine.runbook import Lab, Measured
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Refused
 from aiprod_ops.ports import Clock
@@ -77,13 +77,20 @@ def is_wanted(world: World, entry: Entry, params: Any, draft: Draft) -> bool:
 
 
 def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
-    """A run of the very plan that was interrupted makes it stale: that one is to be finished, not planned again."""
+    """A run of the very plan makes it stale: one that was interrupted is to be finished, not planned again, and one
+    that is done is named."""
     said = f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}"
     waiting = unfinished(world.store, world.context.clock, now.identity.system_identifier)
     mine = [each.run for each in waiting if each.opening["kind"] == "run" and each.opening["digest"] == draft.digest]
     if mine:
         return Refused(f"{said}; its run {mine[0]} was interrupted", hint=f"aiprod-ops resume {mine[0]}")
-    return Refused(said, hint=f"plan again: aiprod-ops plan {entry.id}")
+    hint = f"plan again: aiprod-ops plan {entry.id}"
+    done = Archive(world.store).bodies(kind="run", digest=draft.digest, exit=int(Exit.DONE))
+    if done:
+        ended = datetime.fromisoformat(done[0].body["ended"])
+        name = f"the plan {draft.digest[:12]} was applied already, at {ended:%Y-%m-%d %H:%M:%S} UTC by the run"
+        return Refused(f"{name} {done[0].body['run']}; by now something else would be planned", hint=hint)
+    return Refused(said, hint=hint)
 
 
 def _is_all_done(world: World, entry: Entry, plan: Plan) -> bool:
@@ -191,17 +198,21 @@ def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     if "plan" not in entry.book.phases:
         return _examination(world, entry, params, lab)
     clock = world.context.clock
-    with entry.book.phases["inject"](lab):
+    with entry.book.phases["inject"](lab, params) as measured:
         began, started = clock.now(), clock.monotonic()
         made = noticed(world, entry, params)
         outcome = apply(world, entry, made, "drill")
         rto_s = round(clock.monotonic() - started, 2)
-    return _drilled(world, entry, made, outcome, began, {"rto_s": rto_s})
+        more = measured() if measured else Measured({})
+    for name, content in more.files.items():
+        world.store.put(f"runs/{outcome.run}/files/{name}", content)
+    return _drilled(world, entry, made, outcome, began, {"rto_s": rto_s, **more.figures}, tuple(more.files))
 
 
 def _drilled(
-    world: World, entry: Entry, made: Draft, outcome: Outcome, began: datetime, measured: Mapping[str, float | None]
-) -> Drilled:
+    world: World, entry: Entry, made: Draft, outcome: Outcome, began: datetime, measured: Mapping[str, float | None],
+    files: tuple[str, ...] = (),
+) -> Drilled:  # fmt: skip
     figures = {**dict.fromkeys(("rto_s", "rpo_s", "write_stop_ms", "lost_writes")), **measured}
     body = {
         **opening(world, entry, made, "drill"),
@@ -212,6 +223,7 @@ def _drilled(
         "ended": world.context.clock.now().isoformat(),
         "exit": int(outcome.exit),
         "drill": figures,
+        "files": {name: f"runs/{outcome.run}/files/{name}" for name in files},
     }
     Archive(world.store).seal(body)
     return Drilled(outcome, figures)
@@ -220,7 +232,7 @@ def _drilled(
 def _examination(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
     """The drill of a runbook that examines copies: its findings `rto` and `rpo`, in seconds, are the figures."""
     began = world.context.clock.now()
-    with entry.book.phases["inject"](lab):
+    with entry.book.phases["inject"](lab, params):
         made = make_draft(entry, world.context, params, by=world.by)
         keep(world.store, made)
         proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))

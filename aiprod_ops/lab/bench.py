@@ -118,7 +118,7 @@ class Bench:
     def provoked(self) -> Iterator[None]:
         """The problem, where the runbook knows how to provoke it."""
         inject = self.entry.book.phases.get("inject")
-        with inject(self.lab) if inject else nullcontext():
+        with inject(self.lab, self.params) if inject else nullcontext():
             yield
 
     @contextmanager

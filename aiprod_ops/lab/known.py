@@ -1,14 +1,15 @@
 """A lab that is there already: found by its configuration, and reached as drills reach it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Self
 
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.config import Settings
+from aiprod_ops.engine.runbook import Measured
 from aiprod_ops.lab import fleet as fleets
-from aiprod_ops.lab import workload
+from aiprod_ops.lab import switching, workload
 from aiprod_ops.lab.fleet import Fleet
 from aiprod_ops.ports import Database
 
@@ -35,6 +36,15 @@ class KnownLab(Fleet):
     def work(self, rounds: int) -> None:
         """Send each of the application's statements so many times, in the foreground."""
         workload.run(self.dsn("aiprod_app"), self.scale, rounds)
+
+    def under_writes(self) -> AbstractContextManager[Callable[[], Measured]]:
+        """Writers, what a move costs them, and the roles put back."""
+        return switching.under_writes(self)
+
+    def lose_primary(self) -> None:
+        """Kill whoever takes writes, with all its processes."""
+        moved = switching.cluster(self)
+        moved.kill(switching.primary(moved))
 
     def backup(self, label: str) -> str:
         """Take a backup of the primary into the lab's own folder."""

@@ -49,7 +49,8 @@ _LOOKS = {
     "sessions of others": """
         select string_agg(concat_ws(' ', pid, backend_start), ';' order by pid) from pg_stat_activity
         where backend_type = 'client backend' and pid <> pg_backend_pid()
-          and not starts_with(application_name, 'aiprod-ops')""",
+          and not starts_with(application_name, 'aiprod-ops')
+          and state <> 'starting'""",  # before it has a state, one of ours has no name either
 }  # fmt: skip
 
 #: Statements of a role that are more than reading: all but these, and these where they call one of those functions.

@@ -14,6 +14,7 @@ STATE = "/var/lib/aiprod-ops"
 class Installation:
     """`state` is the folder that the configuration names, or empty for /var/lib/aiprod-ops; `reads` and `writes` are
     further places that the jobs need. `environment_file` holds `NAME=value` lines with the DSNs; `passfile` is libpq's.
+    `state_nfs` (SERVER:/PATH) is the share that keeps the state of Cloud Run jobs, reached through `subnetwork`.
     """
 
     program: str = PROGRAM
@@ -32,6 +33,8 @@ class Installation:
     project: str = ""
     location: str = ""
     service_account: str = ""
+    state_nfs: str = ""
+    subnetwork: str = ""
     pages: str = ""
 
     def command(self, job: Job, *more: str) -> tuple[str, ...]:

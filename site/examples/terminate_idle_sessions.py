@@ -166,7 +166,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
 
 @book.inject
 @contextmanager
-def inject(lab: Lab) -> Iterator[None]:
+def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """A client that begins a transaction and does nothing. Drill with `--limit 0s`: the drill does not wait."""
     with lab.connect("aiprod_app") as client:
         client.execute("begin")

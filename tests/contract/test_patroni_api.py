@@ -44,6 +44,7 @@ class Fake:
         self.names: dict[str, str] = {}
         self.then: Callable[[], None] = lambda: None
         self.url = ""
+        self.last = ""
         self.is_over = Event()
 
     def told(self, name: str, path: str) -> Any:
@@ -53,6 +54,10 @@ class Fake:
                 for each, role in self.roles.items()
             ]
             return {"members": members, **self.more}
+        if path == "/history":
+            return (
+                [[1, 25, "no recovery target specified", "2027-01-01T00:00:00+00:00", self.last]] if self.last else []
+            )
         if path == "/config":
             return {"ttl": 0.2, "loop_wait": 0}
         role = "primary" if self.roles[name] == "leader" else "replica"
@@ -228,7 +233,7 @@ def test_what_patroni_declines_is_failed_and_settled(said: tuple[int, str]) -> N
         made = cluster_of(fake, {"one": False, "two": True})
         with pytest.raises(Failed, match=said[1]):
             made.switch_over("one", "two", Seconds(1), quiet)
-        assert made.is_settled("one")
+        assert made.is_standby("two") is True
 
 
 @pytest.mark.parametrize("said", [(503, "Switchover status unknown"), (0, "")])
@@ -238,8 +243,12 @@ def test_what_nobody_knows_stays_unknown(said: tuple[int, str]) -> None:
         made = cluster_of(fake, {"one": False, "two": True})
         with pytest.raises(TimedOut, match="it may still come"):
             made.switch_over("one", "two", SOON, quiet)
-        assert not made.is_settled("one")
-        assert cluster_of(fake, {"one": False, "two": True}).is_settled("one")  # another process looks again
+        with pytest.raises(TimedOut, match="it may still come"):
+            made.is_standby("two")
+        assert cluster_of(fake, {"one": False, "two": True}).is_standby("two") is True  # another process looks again
+        fake.frozen = {"one"}
+        with pytest.raises(Unreachable, match="Patroni of one, which leads, does not answer"):
+            cluster_of(fake, {"one": False, "two": True}).is_standby("two")
 
 
 def test_another_than_the_candidate_is_no_success() -> None:
@@ -311,6 +320,35 @@ def test_a_failover_where_it_is_fenced(how: str) -> None:
         assert [(name, path, body) for name, path, body, _ in fake.asked] == [
             ("two", "/failover", {"candidate": "two"})
         ]
+
+
+def test_which_one_was_the_primary() -> None:
+    with served(Fake({"one": "leader", "two": "replica", "three": "replica"})) as fake:
+        made = cluster_of(fake, {"one": None, "two": True, "three": True})
+        assert made.lost(["one"]) == "one"
+        assert made.lost(["two"]) == ""
+        fake.roles["one"] = "replica"  # the lock's time has ended
+        assert made.lost(["one", "three"]) == ""
+        assert made.lost(["one"]) == "one"
+        fake.last = "three"
+        assert made.lost(["one", "three"]) == "three"
+        assert made.lost(["one"]) == ""
+
+
+def test_what_tags_say_speaks_against_a_candidate() -> None:
+    with served(Fake(TWO)) as fake:
+        made = cluster_of(fake, {"one": False, "two": True})
+        fake.tags = {"two": {"nofailover": True}}
+        assert made.against("two") == ("its tags say that it must not lead",)
+        assert made.against("one") == ()
+        assert made.against("four") == ("Patroni lists no such member",)
+
+
+def test_an_election_is_waited_for() -> None:
+    with served(Fake({"one": "replica", "two": "replica"})) as fake:
+        with pytest.raises(TimedOut, match="about to promote somebody"):
+            cluster_of(fake, {"one": True, "two": True}).is_standby("two")
+        assert cluster_of(fake, {"one": None, "two": True}, gone="one").is_standby("two") is True
 
 
 def test_in_a_pause_no_watchdog_counts() -> None:

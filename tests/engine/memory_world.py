@@ -126,7 +126,7 @@ class MemoryDatabase:
         self.cancelled.set()
 
     @contextmanager
-    def moment(self, snapshot: str = "") -> Iterator[None]:
+    def moment(self) -> Iterator[None]:
         yield
 
     def another(self) -> "MemoryDatabase":

@@ -21,7 +21,7 @@ class DarkHouse:
         bench.light.wanted = set()
 
     @contextmanager
-    def inject(self, _lab: Lab) -> Iterator[None]:
+    def inject(self, _lab: Lab, _params: Any) -> Iterator[None]:
         tick = self.bench.clock.sleep
 
         def sleep(duration: Any) -> None:

@@ -79,6 +79,7 @@ class Site:
         check = self.bench.run("check", BOOK)
         assert check.exit == 2, check.said
         assert str(why)[:60] in check.out
+        assert "`aiprod-ops plan take-backup --now`" in check.out
         assert list((self.folder / "copies").iterdir()) == []
         return str(why)
 
@@ -104,7 +105,8 @@ def template() -> Iterator[Path]:
 
 
 def archiving(folder: Path) -> dict[str, str | int]:
-    keep = f'test -f "{folder}/archive/%f" || cp "%p" "{folder}/archive/%f"'
+    there = f'"{folder}/archive/%f"'  # in one step: what is there is whole, and nobody writes to it any more
+    keep = f'test -f {there} || (cp "%p" "{folder}/archive/.%f" && mv "{folder}/archive/.%f" {there})'
     return {"wal_level": "replica", "archive_mode": "on", "archive_command": keep}
 
 
@@ -284,6 +286,8 @@ def test_what_is_spoiled_is_refused_and_named(site: Site, case: str) -> None:
     spoil, words = SPOILED[case]
     spoil(site)
     assert words in site.disproved()
+    due = site.bench.run("check", "take-backup")
+    assert (due.exit, f"{site.newest.name} was tested" in due.out) == (1, True), due.said
 
 
 def test_a_backup_without_a_manifest_is_none(site: Site) -> None:

@@ -95,6 +95,30 @@ def test_killed_while_roles_are_exchanged(short_path: Path, after_s: float) -> N
             until(lambda name=name: again.rows(name) == [1, 2])
 
 
+def test_what_its_owner_stopped_stays_stopped(short_path: Path) -> None:
+    """Through a restart of the emulator; and where another took its place it comes back as that one's replica."""
+    folder = short_path / "stopped"
+    with here(folder) as (_, bench):
+        bench.make("main", region="us-central1")
+        bench.make("east", region="us-east1", primary="main")
+        bench.wait(bench.admin.patch("main", Settings(), dr_replica="east"))
+        bench.sql("main", "CREATE TABLE rows (n int PRIMARY KEY)")
+        bench.wait(bench.admin.patch("main", Settings(activation="NEVER")))
+        assert (bench.admin.instance("main").is_down, bench.pid("main")) == (True, None)
+    with here(folder) as (_, bench):
+        assert bench.pid("main") is None
+        bench.wait(bench.admin.patch("main", Settings(activation="ALWAYS")))
+        bench.sql("main", "INSERT INTO rows VALUES (1)")
+        until(lambda: bench.rows("east") == [1])
+        bench.wait(bench.admin.patch("main", Settings(activation="NEVER")))
+        bench.wait(bench.admin.promote("east", failover=True))
+        assert (bench.pid("main"), bench.admin.instance("main").primary) == (None, "east")
+        bench.sql("east", "INSERT INTO rows VALUES (2)")
+        bench.wait(bench.admin.patch("main", Settings(activation="ALWAYS")))
+        assert bench.sql("main", "SELECT pg_is_in_recovery()") == [(True,)]
+        until(lambda: bench.rows("main") == [1, 2])
+
+
 def test_an_operation_is_waited_for_by_another_process(short_path: Path) -> None:
     with here(short_path / "elsewhere") as (_, bench):
         bench.make("main")

@@ -151,7 +151,7 @@ def test_a_broken_promise_is_seen(quiet_lab: Fleet, tmp_path: Path) -> None:
     text = (STRANGERS / "terminate_idle_sessions.py").read_text() + _MISTAKES
     results = held(quiet_lab, tmp_path, "terminate-too-much", text, "--limit", "0.5s")
     meant = {"probe-writes-nothing", "exit-codes", "imports"}
-    assert {result.promise for result in results.values() if result.verdict is Verdict.HOLDS} == meant
+    assert {result.promise for result in results.values() if result.verdict is Verdict.HOLDS} == meant, results
     assert "the plan is" in results["deterministic"].seen
     assert exit_code(list(results.values())) == 2
 

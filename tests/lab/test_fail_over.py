@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Bench, Done, lab, until
-from writers import Writers, writing
 
+from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.lab import faults, postgres
+from aiprod_ops.lab.writers import TABLE, Writers, writing
 
 pytestmark = pytest.mark.lab
 BOOK = "fail-over-replica"
@@ -23,7 +25,7 @@ BOOK = "fail-over-replica"
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with lab(5_000) as made:
-        made.sql("CREATE TABLE written (n bigserial PRIMARY KEY, writer int)")
+        made.sql(f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
         yield made
 
 
@@ -61,8 +63,9 @@ def applied(bench: Bench, digest: str) -> Done:
     return bench.run("run", BOOK, "--apply", digest, "--confirm", "lab")
 
 
-def lost(bench: Bench, writers: Writers) -> list[int]:
-    return writers.lost({n for (n,) in on(bench, primary(bench), "SELECT n FROM written")})
+def lost(bench: Bench, writers: Writers) -> list[tuple[float, int]]:
+    """Writes that were acknowledged and are not there: when, and which."""
+    return writers.writes().lost({n for (n,) in on(bench, primary(bench), f"SELECT n FROM {TABLE}")})
 
 
 def test_planned_under_load_loses_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -159,20 +162,22 @@ def test_unplanned_fences_the_old_one_and_brings_it_back(bench: Bench, way: str,
     before = primary(bench)
     until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
     server = servers(bench)[before]
-    with writing(bench.fleet, tmp_path / "writers"):
+    for name in roles(bench):  # a replica asks a silent primary whether it lives after half of this
+        on(bench, name, "ALTER SYSTEM SET wal_receiver_timeout = '4s'")
+        on(bench, name, "SELECT pg_reload_conf()")
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        struck = time.monotonic()
         if way == "killed":
             faults.kill_postmaster(server)
         elif way == "postmaster killed":
             assert server.pid is not None
             os.kill(server.pid, signal.SIGKILL)
         else:
-            from aiprod_ops.adapters.local import processes
-
             for each in processes.below(server.data):
                 os.kill(each.pid, signal.SIGSTOP)
         made = until(
             lambda: (
-                (seen := bench.run("plan", BOOK, "--unplanned", "-o", "json")).exit == 0
+                (seen := bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json")).exit == 0
                 and seen.json()["plan"]["actions"]
                 and seen
             ),
@@ -183,15 +188,19 @@ def test_unplanned_fences_the_old_one_and_brings_it_back(bench: Bench, way: str,
     assert primary(bench) != before
     assert len(roles(bench)) == 3
     assert bench.run("check", "replication").exit == 0
+    told = made.json()["plan"]["actions"][0]["subject"]["loss"]
+    gone = lost(bench, writers)
+    assert told["size"] > 0 or not gone
+    assert told["seconds"] >= struck - min((at for at, _ in gone), default=struck)
 
 
 def test_a_primary_that_lives_is_not_called_lost(bench: Bench) -> None:
-    refused = bench.run("plan", BOOK, "--unplanned", "-o", "json")
+    refused = bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json")
     assert not refused.json()["plan"]["actions"], "it answers"
     config = bench.config.with_name("cut.toml")
     port = servers(bench)[primary(bench)].port
     config.write_text(bench.config.read_text().replace(f"port={port}", "port=1"))
-    made = bench.run("plan", BOOK, "--unplanned", "-o", "json", "--config", str(config))
+    made = bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json", "--config", str(config))
     if made.exit == 0 and made.json()["plan"]["actions"]:
         words = ("run", BOOK, "--apply", made.json()["digest"], "--confirm", "lab", "--config", str(config))
         done = bench.run(*words)

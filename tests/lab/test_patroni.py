@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import urllib3
 from command_line import Bench, Done, short_folder, until
-from writers import Writers, writing_to
 
 from aiprod_ops.lab import patroni, postgres
 from aiprod_ops.lab.patroni import PatroniLab
+from aiprod_ops.lab.writers import TABLE, Writers, writing
 
 pytestmark = pytest.mark.lab
 BOOK = "fail-over-replica"
@@ -28,7 +28,7 @@ UNFIT = "it does not stream now"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[PatroniLab]:
     with short_folder() as folder, patroni.cluster(folder / "p") as made:
-        postgres.rows(made.dsn("postgres"), "CREATE TABLE written (n bigserial PRIMARY KEY, writer int)")
+        postgres.rows(made.dsn("postgres"), f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
         yield made
 
 
@@ -64,13 +64,13 @@ def writes(lab: PatroniLab) -> list[str]:
     return found
 
 
-def lost(lab: PatroniLab, writers: Writers) -> list[int]:
-    return writers.lost({n for (n,) in postgres.rows(lab.dsn("postgres"), "SELECT n FROM written")})
+def lost(lab: PatroniLab, writers: Writers) -> list[tuple[float, int]]:
+    return writers.writes().lost({n for (n,) in postgres.rows(lab.dsn("postgres"), f"SELECT n FROM {TABLE}")})
 
 
 def test_a_switchover_under_load_loses_nothing(bench: Bench, lab: PatroniLab, tmp_path: Path) -> None:
     before, digest = lab.leader(), planned(bench)
-    with writing_to(lab.dsn("postgres"), tmp_path) as writers:
+    with writing(None, tmp_path, dsn=lab.dsn("postgres")) as writers:
         done = applied(bench, digest)
     assert done.exit == 0, done.said
     assert writes(lab) == [lab.leader()] != [before]
@@ -82,7 +82,7 @@ def test_a_switchover_under_load_loses_nothing(bench: Bench, lab: PatroniLab, tm
 def test_killed_before_the_call_it_is_finished(bench: Bench, lab: PatroniLab, tmp_path: Path) -> None:
     before, digest = lab.leader(), planned(bench)
     words = ["-m", "aiprod_ops.cli.crash", "after", "4", "run", BOOK, "--apply", digest, "--confirm", "lab"]
-    with writing_to(lab.dsn("postgres"), tmp_path) as writers:
+    with writing(None, tmp_path, dsn=lab.dsn("postgres")) as writers:
         died = subprocess.run([sys.executable, *words], env=bench.env(), cwd="/", capture_output=True, text=True)
         assert died.returncode == -signal.SIGKILL, died.stdout + died.stderr
         done = bench.run("resume", bench.unfinished()[0])
@@ -93,7 +93,7 @@ def test_killed_before_the_call_it_is_finished(bench: Bench, lab: PatroniLab, tm
 
 def test_killed_while_patroni_works_it_is_finished(bench: Bench, lab: PatroniLab, tmp_path: Path) -> None:
     before, digest = lab.leader(), planned(bench)
-    with writing_to(lab.dsn("postgres"), tmp_path) as writers:
+    with writing(None, tmp_path, dsn=lab.dsn("postgres")) as writers:
         going = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
         until(lambda: lab.leader() != before, "it is not begun")
         going.kill()
@@ -168,7 +168,7 @@ def test_a_patroni_that_freezes_at_the_call_is_unknown_then_finished(
 ) -> None:
     leader, digest = lab.leader(), planned(bench, "--patience", "1s")
     freeze = lab[leader].frozen_patroni()
-    with writing_to(lab.dsn("postgres"), tmp_path) as writers:
+    with writing(None, tmp_path, dsn=lab.dsn("postgres")) as writers:
         with between(lab, bench, leader, lambda *_: freeze.__enter__()) as cut:
             try:
                 unknown = applied(cut, digest)
@@ -205,7 +205,7 @@ def test_two_engineers_at_once(bench: Bench, lab: PatroniLab, tmp_path: Path) ->
     config.write_text(text.replace("file:api-password", f"file:{bench.config.parent}/api-password"))
     elsewhere = Bench(config, bench.admin)
     assert planned(elsewhere) == digest
-    with writing_to(lab.dsn("postgres"), tmp_path / "writers") as writers:
+    with writing(None, tmp_path / "writers", dsn=lab.dsn("postgres")) as writers:
         going = [each.start("run", BOOK, "--apply", digest, "--confirm", "lab") for each in (bench, bench, elsewhere)]
         ended = [each.done() for each in going]
     said = "\n".join(each.said for each in ended)
@@ -237,13 +237,13 @@ def test_a_paused_cluster_is_told_and_moved(bench: Bench, lab: PatroniLab) -> No
 
 
 def test_a_primary_that_lives_is_not_called_lost(bench: Bench, lab: PatroniLab) -> None:
-    made = bench.run("plan", BOOK, "--unplanned", "-o", "json")
+    made = bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json")
     assert not made.json()["plan"]["actions"], "it answers"
     port = lab[lab.leader()].server.port
     config = bench.config.with_name("cut.toml")
     config.write_text(bench.config.read_text().replace(f",{port}", ",1").replace(f"{port}", "1"))
     cut = Bench(config, bench.admin)
-    made = cut.run("plan", BOOK, "--unplanned", "-o", "json")
+    made = cut.run("plan", BOOK, "--mode", "unplanned", "-o", "json")
     assert made.json()["plan"]["actions"], made.said
     done = applied(cut, made.json()["digest"])
     assert done.exit == 10, done.said
@@ -256,9 +256,9 @@ def test_a_lost_primary_is_replaced_in_a_paused_cluster(bench: Bench, lab: Patro
     """There Patroni promotes nobody by itself. Its Patroni is started again by whoever does that on its machine."""
     before = lab.leader()
     with paused(lab):
-        with writing_to(lab.dsn("postgres"), tmp_path):
+        with writing(None, tmp_path, dsn=lab.dsn("postgres")):
             lab[before].kill()
-            made = bench.run("plan", BOOK, "--unplanned", "-o", "json")
+            made = bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json")
             assert made.exit == 0, made.said
             digest = made.json()["digest"]
             going = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
@@ -276,7 +276,7 @@ def test_a_lost_primary_that_stays_away_is_replaced_and_waited_for(bench: Bench,
     """Whether the old one comes back is unknown until it does: then `resume` ends it."""
     before = lab.leader()
     lab[before].kill()
-    digest = json.loads(bench.run("plan", BOOK, "--unplanned", "--patience", "5s", "-o", "json").out)["digest"]
+    digest = json.loads(bench.run("plan", BOOK, "--mode", "unplanned", "--patience", "5s", "-o", "json").out)["digest"]
     done = applied(bench, digest)
     assert done.exit == 22, done.said
     assert f"Patroni of {before} does not answer; start it there" in done.said

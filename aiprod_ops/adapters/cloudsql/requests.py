@@ -27,6 +27,7 @@ class Settings:
     maintenance: tuple[int, int] | None = None
     private_network: str | None = None
     public_address: bool | None = None
+    activation: str | None = None  #: NEVER stops it, ALWAYS starts it
 
     def body(self) -> dict[str, Any]:
         """The Settings resource, without what was not named."""
@@ -34,6 +35,7 @@ class Settings:
         retained = self.retained_backups
         window = None if self.maintenance is None else {"day": self.maintenance[0], "hour": self.maintenance[1]}
         return _without_nothing(
+            activationPolicy=self.activation,
             tier=self.tier,
             edition=self.edition,
             availabilityType=self.availability,

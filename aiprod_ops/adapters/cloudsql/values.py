@@ -115,10 +115,16 @@ class Instance:
     kms_key: str = ""
     created: datetime | None = None
     network: str = ""  #: private; empty where it has a public address only
+    activation: str = ""  #: NEVER where its owner has stopped it, which its state does not tell
 
     @property
     def is_replica(self) -> bool:
         return bool(self.primary)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it serves nobody, and does not begin to by itself."""
+        return self.state in ("SUSPENDED", "FAILED") or (self.state == "RUNNABLE" and self.activation == "NEVER")
 
     @property
     def is_regional(self) -> bool:
@@ -157,6 +163,7 @@ class Instance:
             kms_key=found.get("diskEncryptionConfiguration", {}).get("kmsKeyName", ""),
             created=moment(found.get("createTime")),
             network=settings.get("ipConfiguration", {}).get("privateNetwork", ""),
+            activation=settings.get("activationPolicy", ""),
         )
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -20,14 +20,19 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database, Rows
+from aiprod_ops.ports import Database, Place, Rows
 from aiprod_ops.units import Seconds
 
 _SIGNAL = "standby.signal"
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
 _STREAMS = """
-select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams
-/* aiprod-ops: whether a standby streams */
+select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
+       pg_walfile_name(pg_current_wal_flush_lsn()) as segment /* aiprod-ops: whether a standby streams */
+"""
+_TIMELINE = "select received_tli as timeline from pg_stat_wal_receiver /* aiprod-ops: which timeline it receives */"
+_SLEEPS = """
+select setting::int > 500 as sleeps from pg_settings where name = 'wal_retrieve_retry_interval'
+/* aiprod-ops: how long a standby waits before it looks for WAL again */
 """
 _REPLAYED = "select pg_last_wal_replay_lsn() > %(lsn)s::pg_lsn as has_it /* aiprod-ops: the shutdown checkpoint */"
 _SLOT = """
@@ -63,15 +68,12 @@ class LocalCluster:
     def names(self) -> tuple[str, ...]:
         return tuple(self._members)
 
-    @property
-    def engine(self) -> str:
-        return ""
+    def place(self, name: str) -> Place:
+        """As its admin's DSN has it."""
+        where = parse_dsn(self._members[name].admin)
+        return Place(where.get("host", ""), int(where.get("port", 5432)))
 
     # What is there
-
-    def is_settled(self, name: str) -> bool:  # noqa: ARG002
-        """Always: each step is done when it returns, and by nobody else."""
-        return True
 
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer."""
@@ -84,12 +86,53 @@ class LocalCluster:
         """Whether nothing of a member lives, or it is a standby: it cannot acknowledge a write."""
         return not self._living(name) or self.is_standby(name) is True
 
+    def against(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing: what PostgreSQL would refuse is seen on its servers."""
+        return ()
+
+    def lost(self, silent: Sequence[str]) -> str:
+        """The only one whose files are not a standby's."""
+        found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]
+        return found[0] if len(found) == 1 else ""
+
+    def written(self, name: str) -> int | None:
+        """As its files tell, which a server that is frozen or dead has left."""
+        server = self._members[name].server
+        try:
+            said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+            begins = re.search(r"^Latest checkpoint's REDO location:\s+(\S+)$", said, re.MULTILINE)
+            timeline = re.search(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", said, re.MULTILINE)
+            if begins is None or timeline is None:
+                return None
+            newest, start = self._newest_timeline(name, int(timeline[1]), begins[1])
+            place = (f"--path={server.data / 'pg_wal'}", f"--timeline={newest}", f"--start={start}")
+            server.programs.run("pg_waldump", "--quiet", *place, cwd=server.data.parent)
+        except Failed as error:  # it always ends with what it found instead of a record
+            ends = re.findall(r"at ([0-9A-F]+)/([0-9A-F]+)", error.told)
+            return max((int(high, 16) << 32) + int(low, 16) for high, low in ends) if ends else None
+        except (OpsError, OSError):
+            return None
+        return None
+
+    def _newest_timeline(self, name: str, checkpointed: int, start: str) -> tuple[int, str]:
+        """The timeline that a server wrote last, and where in it to begin: one that was promoted a moment ago has its
+        last checkpoint on the timeline before."""
+        folder = self._members[name].server.data / "pg_wal"
+        named = [each.name for each in folder.iterdir() if re.fullmatch(r"[0-9A-F]{24}", each.name)]
+        newest = max((int(each[:8], 16) for each in named), default=checkpointed)
+        if newest <= checkpointed:
+            return checkpointed, start
+        lines = (folder / f"{newest:08X}.history").read_text().split("\n")
+        forks = [line.split()[1] for line in lines if line[:1].isdigit()]
+        return newest, forks[-1] if forks else start
+
     # What is done
 
     def _prepare(self, old: str, new: str) -> None:
         """What takes time, while all can write: a checkpoint, and the other standbys behind the new primary: else one
         of them may have what the new one lacks, and diverge for good."""
         self._ask(old, "checkpoint /* aiprod-ops: before a switchover */")
+        self._hurry(new)
         for name in self._standbys():
             if name not in (old, new):
                 self.follow(name, new)
@@ -102,6 +145,8 @@ class LocalCluster:
             self.serve_again(new)  # it was fenced by one who was killed, and nobody took its place
             return
         if self.is_standby(old) is False:
+            if self.is_standby(new) is None:  # a move that is taken back before the former primary came back
+                self.rejoin(new, old, patience, report)
             self._prepare(old, new)
         with self._session(new) as standby:
             try:
@@ -116,16 +161,29 @@ class LocalCluster:
                 raise
 
     def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
-        """Promote a standby in the place of a primary that is lost: it is killed, with all its processes, first."""
-        self.kill(old)
-        report(f"{old} is fenced")
+        """Promote a standby in the place of a primary that is lost: it is killed, with all its processes, first, and so
+        is whoever else does not answer: it cannot be asked whether it takes writes."""
+        roles = {name: self.is_standby(name) for name in self._members if name not in (old, new)}
+        if writes := [name for name, is_standby in roles.items() if is_standby is False]:
+            raise Refused(f"{', '.join(writes)} takes writes: two that do are worse than none")
+        for name in (old, *(name for name, is_standby in roles.items() if is_standby is None)):
+            self.kill(name)
+            report(f"{name} is fenced")
         if self.is_standby(new) is False:
             return
         for name in self._standbys():
             if name not in (old, new):
                 self.follow(name, new)
+        self._hurry(new)
         with self._session(new) as standby:
             self._promote(standby, patience)
+
+    def _hurry(self, name: str) -> None:
+        """PostgreSQL's default lets a promotion sleep for 5 s, until the next look for WAL."""
+        if self._ask(name, _SLEEPS)[0]["sleeps"]:
+            with self._session(name) as session:
+                session.execute("alter system set wal_retrieve_retry_interval = '100ms'")
+                session.query("select pg_reload_conf() /* aiprod-ops */")
 
     def fence(self, name: str, patience: Seconds) -> None:
         """Stop a primary: its standbys get all that it wrote, and its last record. Raises Failed where it does not end
@@ -156,6 +214,9 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 raise Failed(f"processes of {name} do not end, even when killed: {', '.join(map(str, living))}")
             time.sleep(_PAUSE)
+        # Its number may be a zombie's that nobody reaps, or another process's by now: no server would start here.
+        (member.server.data / "postmaster.pid").unlink(missing_ok=True)
+        (member.server.sockets / f".s.PGSQL.{member.server.port}.lock").unlink(missing_ok=True)
 
     def serve_again(self, name: str) -> None:
         """Take the fence away from a primary that nobody has replaced."""
@@ -191,12 +252,16 @@ class LocalCluster:
         """Bring a fenced primary back as a standby: as it is, else rewound, else copied anew."""
         if self.streams(old, new):
             return
-        for way in (self._as_it_is, self._rewound, self._copied):
+        ways = (self._as_it_is, self._rewound, self._copied)
+        # One that was not shut down cleanly has what nobody else has, so it is rewound at least.
+        gentle = self.is_standby(old) is True or self._stands_still(old)
+        for way in ways if gentle else ways[1:]:
             report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
             try:
                 way(old, new)
                 self._await_streaming(old, new, patience)
-            except (Failed, TimedOut, Unreachable):
+            except (Failed, TimedOut, Unreachable) as error:
+                report(f"{old} does not follow so: {error.told}")
                 self.kill(old)
                 continue
             self._ask(old, _DROP, {"slots": list(self._members)})
@@ -204,9 +269,13 @@ class LocalCluster:
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self._members[old].server.log}")
 
     def streams(self, name: str, upstream: str) -> bool:
-        """Whether a member streams from another now."""
+        """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
+        before for a moment, and then goes no further."""
         try:
-            return self.is_standby(name) is True and bool(self._ask(upstream, _STREAMS, {"name": name})[0]["streams"])
+            if not self.is_standby(name):
+                return False
+            seen, receives = self._ask(upstream, _STREAMS, {"name": name})[0], self._ask(name, _TIMELINE)
+            return bool(seen["streams"] and receives) and receives[0]["timeline"] == int(str(seen["segment"])[:8], 16)
         except (Unreachable, Failed, TimedOut):
             return False
 
@@ -232,13 +301,18 @@ class LocalCluster:
 
     def _copied(self, old: str, new: str) -> None:
         """The old files stay beside until the new ones stream: nobody asked to throw them away."""
-        member, source = self._members[old], self._members[new]
-        conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
+        member = self._members[old]
+        conf = {each: (member.server.data / each).read_bytes() for each in _OWN if (member.server.data / each).exists()}
         aside = member.server.data.with_name(f"{member.server.data.name}.before-{new}")
         shutil.rmtree(aside, ignore_errors=True)
         member.server.data.rename(aside)
-        dsn, env = without_password(source.admin)
-        member.server.base_backup(dsn, env=env, sync=True)
+        dsn, env = without_password(self._conninfo(old, new))
+        try:
+            member.server.base_backup(dsn, env=env, sync=True)
+        except OpsError:
+            shutil.rmtree(member.server.data, ignore_errors=True)
+            aside.rename(member.server.data)
+            raise
         for each, content in conf.items():
             (member.server.data / each).write_bytes(content)
         member.server.programs.hand_over(member.server.data)
@@ -258,16 +332,29 @@ class LocalCluster:
 
     def _await_all(self, old: str, standby: Database, patience: Seconds) -> None:
         """Wait until a standby has replayed the last record of a stopped primary: then it lacks nothing."""
-        server = self._members[old].server
-        said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
-        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
-        if found is None or "shut down" not in said:
+        last = self._shut_down(old)
+        if not last:
             raise Failed(f"{old} was not shut down cleanly")
         deadline = time.monotonic() + patience
-        while not standby.query(_REPLAYED, {"lsn": found[1]})[0]["has_it"]:
+        while not standby.query(_REPLAYED, {"lsn": last})[0]["has_it"]:
             if time.monotonic() > deadline:
-                raise Failed(f"the new primary has not replayed {found[1]} after {patience:g} s")
+                raise Failed(f"the new primary has not replayed {last} after {patience:g} s")
             time.sleep(_PAUSE)
+
+    def _stands_still(self, name: str) -> bool:
+        """Whether a stopped server may have nothing that others lack: it was shut down cleanly, or is a standby."""
+        try:
+            return bool(self._shut_down(name)) or (self._members[name].server.data / _SIGNAL).exists()
+        except OpsError:  # its files are damaged, or not there
+            return False
+
+    def _shut_down(self, name: str) -> str:
+        """Where the last checkpoint of a server is that was shut down cleanly as a primary; '' for any other."""
+        server = self._members[name].server
+        said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
+        is_clean = re.search(r"^Database cluster state:\s+shut down$", said, re.MULTILINE)
+        return found[1] if found and is_clean else ""
 
     def _await_streaming(self, name: str, upstream: str, patience: Seconds) -> None:
         deadline = time.monotonic() + patience

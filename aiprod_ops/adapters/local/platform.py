@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
 MARKER = "copy.json"
+_LARGE = 1 << 20
 PORT = 5432  #: only the name of a socket in a folder of the copy's own
 
 #: Libraries whose background workers would act on the world from a copy (run jobs, apply changes).
@@ -106,6 +108,10 @@ class LocalPlatform:
                 hint="name each in its configuration: [targets.NAME.servers.primary] data_directory, admin",
             )
         return self._cluster
+
+    @property
+    def zones(self) -> None:
+        """A server on this machine has no standby but its replicas."""
 
     @property
     def database(self) -> str:
@@ -322,11 +328,33 @@ def delete(folder: Path) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
     except (OSError, ValueError):
         pass  # killed before it was marked: then there are no sockets either
+    _unlink_large(folder)
     while folder.exists():
         try:
             shutil.rmtree(folder)
         except FileNotFoundError:
             continue  # another run deletes it at the same time
+
+
+def _unlink_large(folder: Path) -> None:
+    """What takes time: the pages of a file are given back one by one, and those that are on their way to the disk are
+    waited for."""
+    large = [
+        path
+        for parent, _, names in os.walk(folder)
+        for path in (Path(parent, name) for name in names)
+        if _bytes(path) >= _LARGE
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda path: path.unlink(missing_ok=True), large):
+            pass
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0  # another run deletes it at the same time
 
 
 def _libraries(server: PostgresServer) -> str:

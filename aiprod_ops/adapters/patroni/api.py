@@ -13,7 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.exceptions import TimeoutError as Slow
 from urllib3.util import Timeout, make_headers
 
-from aiprod_ops.adapters.patroni.values import Said, Status, Timing, View
+from aiprod_ops.adapters.patroni.values import Said, Status, Timing, View, last_leader
 from aiprod_ops.errors import ConfigurationError, Failed, OpsError, PermissionMissing, TimedOut, Unreachable
 from aiprod_ops.units import Seconds, show
 
@@ -51,6 +51,10 @@ class PatroniApi:
 
     def timing(self, name: str) -> Timing:
         return Timing.of(self._read(name, "/config"))
+
+    def last_leader(self, name: str) -> str:
+        """Who was promoted last, as this member reads it; '' where nobody was."""
+        return last_leader(self._read(name, "/history"))
 
     def change(self, name: str, path: str, body: Mapping[str, Any], patience: Seconds) -> Said:
         """Ask a member to change something, once. Raises Unreachable or PermissionMissing where it was not begun."""

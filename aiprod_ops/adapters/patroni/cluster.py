@@ -7,14 +7,14 @@ Source: Patroni manual, "Patroni REST API", "Pause/Resume mode", "Watchdog suppo
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from aiprod_ops.adapters.patroni.api import PatroniApi
 from aiprod_ops.adapters.patroni.values import BROKEN, CREATING, DOWN, RUNNING, Said, Status, Timing, View
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database
+from aiprod_ops.ports import Database, Place
 from aiprod_ops.units import Seconds
 
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
@@ -66,14 +66,21 @@ class PatroniCluster:
     def names(self) -> tuple[str, ...]:
         return tuple(self._places)
 
-    @property
-    def engine(self) -> str:
-        return "Patroni"
+    def place(self, name: str) -> Place:
+        return Place(*self._places[name][1])
 
     # What is there
 
     def is_standby(self, name: str) -> bool | None:
-        """What its server says; where that does not answer, what its Patroni says of it."""
+        """What its server says; where that does not answer, what its Patroni says of it. Raises TimedOut or Unreachable
+        where it may become the primary any time, because somebody has asked for it: until then nobody can tell how that
+        ends."""
+        found = self._is_standby(name)
+        if found is not False:
+            self._refuse_unsettled()
+        return found
+
+    def _is_standby(self, name: str) -> bool | None:
         try:
             with self._session(name) as session:
                 return bool(session.query(_IS_STANDBY)[0]["is_standby"])
@@ -83,24 +90,43 @@ class PatroniCluster:
             return None
         return {"primary": False, "master": False, "replica": True, "standby_leader": True}.get(status.role)
 
-    def is_settled(self, name: str) -> bool:
+    def _refuse_unsettled(self) -> None:
         """A request waits where Patroni keeps its state until the leader reads it: so it does as long as the leader's
-        Patroni is silent (then its error is raised), and while nobody leads, unless it is paused. Of a member of which
-        nothing lives nothing comes any more."""
+        Patroni is silent. While nobody leads another is being elected, unless it is paused, or was lost. Of a member of
+        which nothing lives nothing comes any more."""
         if self._is_asked:
-            return False
-        try:
-            seen, state = self._api.view(name), self._api.status(name).state
-        except OpsError:
-            if self._is_gone(name):
-                return True
-            raise
-        return (bool(seen.leader) and state == RUNNING) or (seen.is_paused and state in DOWN)
+            raise TimedOut("Patroni was asked to move the primary, and it may still come")
+        seen = self._view()
+        if seen.leader:
+            if self._status(seen.leader) is None and not self._is_gone(seen.leader):
+                raise Unreachable(f"Patroni of {seen.leader}, which leads, does not answer: it may still move it")
+        elif not seen.is_paused and not any(self._is_gone(each) for each in self.names):
+            raise TimedOut("nobody leads this cluster now: Patroni is about to promote somebody")
+
+    def against(self, name: str) -> tuple[str, ...]:
+        """What its tags say."""
+        listed = self._view(name).members.get(name)
+        if listed is None:
+            return ("Patroni lists no such member",)
+        return () if listed.may_lead else ("its tags say that it must not lead",)
+
+    def lost(self, silent: Sequence[str]) -> str:
+        """Who holds the lock; where nobody does any more, who was promoted last, or the only one that is silent."""
+        leader = self._view().leader
+        if not leader:
+            known = [self._last_leader(each) for each in self.names if each not in silent]
+            leader = next((each for each in known if each), "")
+        if not leader and len(silent) == 1:
+            leader = silent[0]
+        return leader if leader in silent else ""
+
+    def written(self, name: str) -> None:
+        """Nobody can tell of one that does not answer: its files are on its own machine."""
 
     def is_fenced(self, name: str) -> bool:
         """It is a standby, or its Patroni keeps it down while another leads, or nothing of it lives."""
-        if (is_standby := self.is_standby(name)) is not None:
-            return is_standby
+        if (standby := self._is_standby(name)) is not None:
+            return standby
         status = self._status(name)
         if status is not None:
             return status.state in DOWN and self._view(name).leader != name
@@ -116,7 +142,7 @@ class PatroniCluster:
         return False
 
     def _is_behind(self, name: str, upstream: str) -> bool:
-        if self.is_standby(name) is not True:
+        if self._is_standby(name) is not True:
             return False
         if self._streams_from(name, upstream):
             return True
@@ -155,7 +181,7 @@ class PatroniCluster:
         longest = patience + timing.ttl + timing.loop_wait
         deadline = time.monotonic() + longest
         asked: Said | None = None
-        while (seen := self._view(new)).leader != new or self.is_standby(new) is not False:
+        while (seen := self._view(new)).leader != new or self._is_standby(new) is not False:
             if seen.leader not in ("", old, new):
                 raise Failed(
                     f"Patroni has promoted {seen.leader} by itself, and not {new}",
@@ -223,7 +249,7 @@ class PatroniCluster:
     def _await_leader(self, old: str, new: str, deadline: float, said: Said) -> None:
         while True:
             seen = self._view(new)
-            if seen.leader == new and self.is_standby(new) is False and self.is_fenced(old):
+            if seen.leader == new and self._is_standby(new) is False and self.is_fenced(old):
                 self._is_asked = False
                 return
             if seen.leader not in ("", old, new):
@@ -250,7 +276,7 @@ class PatroniCluster:
     def _await_others(self, names: list[str], new: str, patience: Seconds, report: Report) -> None:
         """Those that answer follow the new leader at their next look. One that does not is for the verification."""
         deadline = time.monotonic() + patience
-        while left := [each for each in names if self.is_standby(each) is not None and not self.streams(each, new)]:
+        while left := [each for each in names if self._is_standby(each) is not None and not self.streams(each, new)]:
             if time.monotonic() > deadline:
                 report(f"not behind {new} yet: {', '.join(left)}")
                 return
@@ -269,7 +295,7 @@ class PatroniCluster:
 
     def _cannot_write(self, old: str, seen: View) -> bool:
         """Whether a lost primary is surely one. Raises Refused where it lives; false where nobody can tell yet."""
-        if self.is_standby(old) is False:
+        if self._is_standby(old) is False:
             raise Refused(f"{old} takes writes: it is not lost")
         status = self._status(old)
         if status is not None and status.state == RUNNING and seen.leader == old:
@@ -310,6 +336,12 @@ class PatroniCluster:
             return self._api.status(name)
         except (Unreachable, TimedOut, Failed):
             return None
+
+    def _last_leader(self, name: str) -> str:
+        try:
+            return self._api.last_leader(name)
+        except (Unreachable, TimedOut, Failed):
+            return ""
 
     def _timing(self, name: str) -> Timing:
         try:

@@ -77,6 +77,12 @@ class Status:
         return cls(str(name), str(told["state"]), str(told.get("role", "")))
 
 
+def last_leader(told: Any) -> str:
+    """Who was promoted last, as `/history` tells; '' where nobody was since the cluster was made."""
+    last = told[-1] if isinstance(told, list) and told else None
+    return str(last[4]) if isinstance(last, list) and len(last) > 4 else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long the leader lock holds without being renewed, and how often each member looks. Patroni's defaults."""

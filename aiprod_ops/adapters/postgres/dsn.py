@@ -71,12 +71,16 @@ def without_password(dsn: str) -> tuple[str, dict[str, str]]:
     return make_dsn(**parts), {} if password is None else {"PGPASSWORD": password}
 
 
-#: What chooses among several servers: a DSN that leads to one must not refuse it.
-_CHOICE = ("hostaddr", "target_session_attrs", "load_balance_hosts")
-
-
 def at(dsn: str, place: str) -> str:
-    """A DSN with the host and the port of another, that leads there whatever role the server has."""
+    """A DSN with the host and the port of another: it leads there, whatever role that server has.
+
+    >>> at("host=a,b user=monitor target_session_attrs=read-write", "host=10.1.2.3")
+    'user=monitor host=10.1.2.3 port=5432'
+    """
     there = parse_dsn(place)
-    kept = {name: value for name, value in parse_dsn(dsn).items() if name not in _CHOICE}
-    return str(make_dsn(**{**kept, "host": there.get("host", ""), "port": there.get("port", "5432")}))
+    ours = {name: value for name, value in parse_dsn(dsn).items() if name not in _CHOICES}
+    return str(make_dsn(**{**ours, "host": there.get("host", ""), "port": there.get("port", "5432")}))
+
+
+#: How libpq chooses among several hosts.
+_CHOICES = ("hostaddr", "target_session_attrs", "load_balance_hosts")

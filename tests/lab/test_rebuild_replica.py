@@ -1,0 +1,69 @@
+"""A replica that does not follow any more is brought back, by the gentlest way that works."""
+
+from collections.abc import Iterator
+
+import pytest
+from command_line import Bench, lab, until
+
+from aiprod_ops.lab import faults, postgres
+
+pytestmark = pytest.mark.lab
+BOOK = "rebuild-replica"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with lab(5_000) as made:
+        yield made
+
+
+def rebuilt(bench: Bench, *options: str) -> str:
+    """Plan and run it; what was said."""
+    made = bench.run("plan", BOOK, "-o", "json", *options)
+    assert made.exit == 0, made.said
+    done = bench.run("run", BOOK, "--apply", made.json()["digest"])
+    assert done.exit == 0, done.said
+    until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
+    return done.said
+
+
+def test_one_that_was_pointed_elsewhere_is_pointed_back(bench: Bench) -> None:
+    replica = bench.fleet.replicas[0]
+    for text in ("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'", "SELECT pg_reload_conf()"):
+        postgres.rows(bench.fleet.dsn("postgres", replica), text)
+    until(lambda: bench.run("check", BOOK).exit == 2, "not seen")
+    assert "as it is" in rebuilt(bench)
+
+
+def test_one_that_is_stopped_is_started(bench: Bench) -> None:
+    faults.kill_postmaster(bench.fleet.replicas[1])
+    assert "replica2: it does not answer" in bench.run("check", BOOK).out
+    assert "copied" not in rebuilt(bench, "--replica", "replica2")
+
+
+def test_one_that_was_promoted_by_hand_takes_writes_and_is_not_touched(bench: Bench) -> None:
+    """Until it is stopped: then it is rewound."""
+    replica = bench.fleet.replicas[0]
+    dsn = bench.fleet.dsn("postgres", replica)
+    postgres.rows(dsn, "SELECT pg_promote()")
+    postgres.rows(dsn, "CREATE TABLE astray AS SELECT 1 AS n")
+    assert "it takes writes of its own" in bench.run("check", BOOK).out
+    made = bench.run("plan", BOOK, "-o", "json")
+    assert made.json()["plan"]["actions"] == []
+    replica.stop("immediate")
+    assert "rewound" in rebuilt(bench)
+    assert postgres.rows(dsn, "SELECT to_regclass('astray') IS NULL") == [(True,)]
+
+
+def test_one_whose_files_are_damaged_is_copied_and_its_files_are_kept(bench: Bench) -> None:
+    replica = bench.fleet.replicas[1]
+    replica.stop("immediate")
+    (replica.data / "global" / "pg_control").write_bytes(b"")
+    assert "copied" in rebuilt(bench)
+    aside = replica.data.with_name("replica2.before-primary")
+    assert (aside / "global" / "pg_control").stat().st_size == 0
+
+
+def test_one_that_nobody_knows_is_told(bench: Bench) -> None:
+    done = bench.run("check", BOOK, "--replica", "replica9")
+    assert "there are: primary, replica1, replica2" in done.out, done.said
