@@ -80,7 +80,7 @@ book = api.Runbook(
     risk="severe",
     owner="database",
     drill_every="30 d",
-    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin),
+    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin, api.switch_back),
     without_primary=True,
 )
 
@@ -155,7 +155,7 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     if facts.primary and not params.is_unplanned:
         there = SwitchMove(facts.primary, facts.chosen, params.patience)
         back = SwitchMove(facts.chosen, facts.primary, params.patience)
-        yield api.switch_over(there, undo=api.switch_over(back), lock="no writes for about half a second")
+        yield api.switch_over(there, undo=api.switch_back(back), lock="no writes for about half a second")
         if facts.has_endpoint:
             yield api.repoint(there, undo=api.repoint(back))
         yield api.rejoin(there, undo=api.rejoin(there))  # before it can be switched back it has to stream

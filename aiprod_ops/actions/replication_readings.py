@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import OpsError
-from aiprod_ops.ports import Database
+from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.ports import Database, Server
 from aiprod_ops.units import Bytes, Seconds
 
 _NODE = """
@@ -55,7 +55,7 @@ def topology(ctx: Context) -> Topology:
     silent: dict[str, str] = {}
     roles: dict[str, bool] = {}
     with ThreadPoolExecutor(len(nodes)) as at_once:  # one that does not answer takes the time of a time-out
-        for name, answer in {name: at_once.submit(database.server) for name, database in nodes.items()}.items():
+        for name, answer in {name: at_once.submit(_server, database) for name, database in nodes.items()}.items():
             try:
                 roles[name] = answer.result().is_standby
             except OpsError as error:
@@ -73,6 +73,14 @@ def topology(ctx: Context) -> Topology:
     senders = tuple(Sender(**row) for row in database.query(_SENDERS))
     slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in database.query(_SLOTS))
     return Topology(primary, tuple(read), senders, slots, silent, ctx.platform.free())
+
+
+def _server(database: Database) -> Server:
+    """Asked twice: a session with a server that was restarted meanwhile is lost with the first question."""
+    try:
+        return database.server()
+    except Unreachable:
+        return database.server()
 
 
 def read_node(database: Database, name: str) -> Node:

@@ -37,6 +37,7 @@ switch_over = Kind("switch-over", Move)
 fail_over = Kind("fail-over", Takeover)
 rejoin = Kind("rejoin", Move)
 repoint = Kind("repoint", Move)
+switch_back = Kind("switch-back", Move)
 
 
 @switch_over.does
@@ -63,6 +64,23 @@ def _show_switch(move: Move) -> str:
         f"let the others follow {move.new}, stop {move.old} with all its processes, wait until {move.new} has its last "
         "record, promote it"
     )
+
+
+@switch_back.does
+def _switch_back(ctx: Context, move: Move) -> None:
+    """All of it: nothing comes after an undo that could bring the other one back."""
+    _switch(ctx, move)
+    _rejoin(ctx, move)
+
+
+@switch_back.is_done
+def _is_switched_back(ctx: Context, move: Move) -> bool | None:
+    return _is_switched(ctx, move) and _is_back(ctx, move)
+
+
+@switch_back.shows
+def _show_switch_back(move: Move) -> str:
+    return f"{_show_switch(move)}; {_show_rejoin(move)}"
 
 
 @fail_over.does

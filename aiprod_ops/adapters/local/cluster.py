@@ -145,6 +145,8 @@ class LocalCluster:
             self.serve_again(new)  # it was fenced by one who was killed, and nobody took its place
             return
         if self.is_standby(old) is False:
+            if self.is_standby(new) is None:  # a move that is taken back before the former primary came back
+                self.rejoin(new, old, patience, report)
             self._prepare(old, new)
         with self._session(new) as standby:
             try:
