@@ -60,7 +60,16 @@ from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import topology
 from aiprod_ops.actions.switching import Move as SwitchMove
-from aiprod_ops.actions.switching import Takeover, barred, fail_over, fail_over_zone, rejoin, repoint, switch_over
+from aiprod_ops.actions.switching import (
+    Takeover,
+    barred,
+    fail_over,
+    fail_over_zone,
+    rejoin,
+    repoint,
+    switch_back,
+    switch_over,
+)
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -128,7 +137,7 @@ __all__ = [
     "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
     "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
     "rejoin", "remove_backup", "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last",
-    "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_over",
+    "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over",
     "switchover_candidates", "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups",
     "whole", "writable",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from aiprod_ops.ports import Place
 
 pytestmark = pytest.mark.lab
 BOOK = "fail-over-replica"
+ADMIN = 'admin = "postgresql://postgres@/aiprod?host=127.0.0.1'  #: pgbouncer has no way into the servers' sockets
 PROGRAM = shutil.which("pgbouncer")
 
 
@@ -50,25 +52,30 @@ def test_writers_behind_pgbouncer_follow(bench: Bench, tmp_path: Path) -> None:
     admin = f"user=postgres password={passwords(bench)['postgres']}"
     file.write_text(
         "# by hand\n[databases]\n"
-        f"aiprod = host={primary.sockets} port={primary.port} dbname=aiprod {admin}\n"
-        f"other = host=/nowhere port=1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
-        f"admin_users = any\nlogfile = {folder}/log\npidfile = {folder}/pid\nunix_socket_dir =\n"
-        "ignore_startup_parameters = options\nserver_login_retry = 0.2\n"
+        f"aiprod = host=127.0.0.1 port={primary.port} dbname=aiprod {admin}\n"
+        f"other = host=/nowhere port=1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\n"
+        f"auth_file = {folder}/users\nadmin_users = admin\nlogfile = {folder}/log\npidfile = {folder}/pid\n"
+        "unix_socket_dir =\nignore_startup_parameters = options\nserver_login_retry = 0.2\n"
     )
     bench.fleet.programs.hand_over(folder)  # it has to reach the servers' sockets, and is nobody's as root
     assert PROGRAM is not None
+    (folder / "users").write_text('"admin" ""\n"postgres" ""\n')
     command = unprivileged.command(bench.fleet.programs.way, [PROGRAM, str(file)])
     going = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     console = f"postgresql://admin@127.0.0.1:{port}/pgbouncer"
     try:
+        text = bench.config.read_text().replace(f'admin = "postgresql://postgres@/aiprod?host={primary.sockets}', ADMIN)
+        bench.config.write_text(text)
         with bench.config.open("a") as config:
             config.write(f'[targets.lab.writes]\npgbouncer = "{console}"\nfile = "{file}"\ndatabase = "aiprod"\n')
         bouncer = PgBouncer(console, file, "aiprod")
-        until(lambda: shown(bouncer) == f"{primary.sockets}:{primary.port}", "pgbouncer is not up")
+        until(lambda: shown(bouncer) == f"127.0.0.1:{primary.port}", "pgbouncer is not up")
         before = file.stat()
-        with writing(bench.fleet, tmp_path / "w", dsn=f"host=127.0.0.1 port={port} dbname=aiprod user=any") as writers:
+        with writing(
+            bench.fleet, tmp_path / "w", dsn=f"host=127.0.0.1 port={port} dbname=aiprod user=postgres"
+        ) as writers:
             new = moved(bench)
-        place = switching.cluster(bench.fleet).place(new)
+        place = replace(switching.cluster(bench.fleet).place(new), host="127.0.0.1")
         assert bouncer.shown() == str(place)
         text = file.read_text()
         assert (f"aiprod = host={place.host} port={place.port} dbname=aiprod user=postgres" in text) is True
@@ -118,3 +125,16 @@ def test_commands_of_the_operator_are_told_where(bench: Bench, tmp_path: Path) -
         config.write("surprise = 1\n")
     done = bench.run("plan", BOOK)
     assert (done.exit, "show and point" in done.err) == (78, True), done.said
+
+
+def test_a_way_that_cannot_be_set_takes_the_move_back(bench: Bench, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    record.write_text(f"{bench.fleet.primary.sockets}:{bench.fleet.primary.port}\n")
+    with bench.config.open("a") as config:
+        config.write(f"[targets.lab.writes]\nshow = {json.dumps(['cat', str(record)])}\npoint = ['false']\n")
+    until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
+    made = bench.run("plan", BOOK, "-o", "json")
+    done = bench.run("run", BOOK, "--apply", made.json()["digest"], "--confirm", "lab")
+    assert (done.exit, "false ended 1" in done.said) == (20, True), done.said
+    assert switching.primary(switching.cluster(bench.fleet)) == "primary"
+    until(lambda: bench.run("check", "replication").exit == 0, "not as before")
