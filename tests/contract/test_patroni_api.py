@@ -387,6 +387,6 @@ def test_one_that_is_rewound_is_not_copied_anew() -> None:
 def test_in_a_pause_nothing_is_copied_anew() -> None:
     with served(Fake(TWO, pause=True)) as fake:
         fake.states["two"] = "stopped"
-        with pytest.raises(Failed, match="does not stream from one: Patroni says stopped"):
+        with pytest.raises(TimedOut, match="Patroni says stopped, and starts nothing in a pause; end the pause"):
             cluster_of(fake, {"one": False, "two": None}).rejoin("two", "one", SOON, quiet)
         assert fake.asked == []

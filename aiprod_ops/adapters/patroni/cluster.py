@@ -284,9 +284,13 @@ class PatroniCluster:
 
     def _not_back(self, old: str, new: str, state: str) -> OpsError:
         look = f"look into Patroni's log on {old}"
-        if state in BROKEN:
+        if state in BROKEN and self._view(new).is_paused:
+            start = "end the pause: patronictl resume CLUSTER"
+            said = f"{old} does not stream from {new}: Patroni says {state}, and starts nothing in a pause; {start}"
+            self._away[old] = TimedOut(said, hint=start)
+        elif state in BROKEN:
             return Failed(f"{old} does not stream from {new}: Patroni says {state}", hint=look)
-        if state == _SILENT:
+        elif state == _SILENT:
             start = f"start it there: it brings {old} back by itself"
             self._away[old] = Unreachable(f"Patroni of {old} does not answer; {start}", hint=start)
         else:
