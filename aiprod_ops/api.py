@@ -47,6 +47,7 @@ from aiprod_ops.actions.index_readings import (
     install_amcheck,
     lacking_rows,
     read_copy,
+    trees,
     unmended,
 )
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
@@ -103,6 +104,6 @@ __all__ = [
     "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",
     "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
     "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "shown_size", "since_reset", "still_unused", "take_backup", "try_builds", "try_repairs", "unmended",
-    "verified_backups", "whole", "writable",
+    "show", "shown_size", "since_reset", "still_unused", "take_backup", "trees", "try_builds", "try_repairs",
+    "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ OURS = (
     "aiprod_ops.lab",
     "aiprod_ops.adapters.local.migrating",
     "unprivileged.py",
+    "unsynced.py",
 )  #: in the command line of a Python process that we started
 
 
