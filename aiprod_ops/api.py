@@ -47,6 +47,7 @@ from aiprod_ops.actions.index_readings import (
     install_amcheck,
     lacking_rows,
     read_copy,
+    trees,
     unmended,
 )
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
@@ -138,6 +139,6 @@ __all__ = [
     "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
     "rejoin", "remove_backup", "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last",
     "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over",
-    "switchover_candidates", "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups",
-    "whole", "writable",
+    "switchover_candidates", "take_backup", "topology", "trees", "try_builds", "try_repairs", "unmended",
+    "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -312,8 +312,9 @@ class Platform(Protocol):
         Raises Refused when there is no room for it or no way to make one, Failed when the restore is damaged.
         """
 
-    def damage(self, name: str) -> list[str]:
-        """What pg_amcheck finds wrong in all heaps and b-trees of the copy of this name, a line each."""
+    def damage(self, name: str, beside: Sequence[Name] = ...) -> list[str]:
+        """What pg_amcheck finds wrong in all heaps and b-trees of the copy of this name, a line each; but for those
+        b-trees of the database itself that somebody else looks at."""
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """Run the migrations to their head on an empty server of our own; `known` again where nothing has changed.

@@ -162,10 +162,11 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     restored, chosen, platform = copy.restored, copy.origin, copy.context.platform
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
     api.install_amcheck(copy.db)  # here, not by two at the same time
+    trees = api.trees(copy.db, params.compare)
     with (
         closing(copy.db.another()) as beside,
-        api.later(lambda: platform.damage(restored.name)) as damage,
-        api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
+        api.later(lambda: platform.damage(restored.name, trees.largest)) as damage,
+        api.later(lambda: api.lacking_rows(copy.db, params.compare, trees)) as lacking,
     ):
         ours = api.figures([copy.db, beside], params.compare, copy.context.report)
         damaged, rows = damage.wait(), lacking.wait()

@@ -40,7 +40,7 @@ def test_killed_and_started_again(short_path: Path) -> None:
         bench.make("main")
         bench.sql("main", "CREATE TABLE rows (n int); INSERT INTO rows VALUES (1)")
         backup = bench.wait(bench.admin.take_backup("main")).backup_id
-        faults.inject(bench.url, Fault("slow", seconds=0.5))
+        faults.inject(bench.url, Fault("slow", seconds=5))
         cloned = bench.admin.clone("main", "half")
         until(lambda: bench.admin.operation(cloned.name).status == "RUNNING")
         port = bench.admin.instance("main").port

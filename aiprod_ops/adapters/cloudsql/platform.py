@@ -1,7 +1,7 @@
 """The platform `cloudsql`: a copy is an instance of its own, cloned or restored through the Admin API, and deleted."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -181,9 +181,9 @@ class CloudSqlPlatform:
             self._calls.done(lambda: self._calls.admin.patch(copy, off), "UPDATE", copy, report)
         self._calls.done(lambda: self._calls.admin.delete(copy), "DELETE", copy, report)
 
-    def damage(self, name: str) -> list[str]:
+    def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
-        return amcheck(self._standing[name], self._postgres_bin)
+        return amcheck(self._standing[name], self._postgres_bin, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
+from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
@@ -212,8 +213,8 @@ class LocalPlatform:
             return None
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
-    def damage(self, name: str) -> list[str]:
-        return amcheck(self._standing[name].dsn, self._postgres_bin)
+    def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
+        return amcheck(self._standing[name].dsn, self._postgres_bin, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """A byte is flipped in the copy's largest table, and one in a spare of the backup it was restored from."""

@@ -39,6 +39,7 @@ OURS = (
     "aiprod_ops.adapters.local.migrating",
     "unprivileged.py",
     "-m patroni",
+    "unsynced.py",
 )  #: in the command line of a Python process that we started
 
 
