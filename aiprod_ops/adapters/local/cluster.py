@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from psycopg2.extensions import parse_dsn
 
 from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.adding import SIGNAL as _SIGNAL
+from aiprod_ops.adapters.local.adding import Addition, alter
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database, Place, Rows
+from aiprod_ops.ports import Database, NewReplica, Place, Rows
 from aiprod_ops.units import Seconds
 
-_SIGNAL = "standby.signal"
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
 _STREAMS = """
 select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
@@ -43,6 +44,8 @@ _DROP = """
 select pg_drop_replication_slot(slot_name) from pg_replication_slots
 where slot_type = 'physical' and not active and slot_name = any(%(slots)s) /* aiprod-ops: slots of former standbys */
 """
+_HAS_SLOT = "select 1 as n from pg_replication_slots where slot_name = %(slot)s /* aiprod-ops */"
+_BEHIND = "select application_name as name from pg_stat_replication /* aiprod-ops: who follows it */"
 _OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: pg_rewind takes the source's
 _PAUSE = 0.005  #: between two looks while nobody can write
 
@@ -91,8 +94,11 @@ class LocalCluster:
         return ()
 
     def lost(self, silent: Sequence[str]) -> str:
-        """The only one whose files are not a standby's."""
+        """The only one whose files are not a standby's. One that has no files at all was never made; where no other
+        could it be, its disk is lost with it."""
         found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]
+        made = [name for name in found if (self._members[name].server.data / "PG_VERSION").exists()]
+        found = made or found
         return found[0] if len(found) == 1 else ""
 
     def written(self, name: str) -> int | None:
@@ -268,6 +274,59 @@ class LocalCluster:
             return
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self._members[old].server.log}")
 
+    # One more, and one less
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        """What would make it fail, or belongs to somebody."""
+        if new.name not in self._members:
+            return (f"no server {new.name} is declared: [targets.TARGET.servers.{new.name}] data_directory, admin",)
+        return tuple(self._addition(new.name).hinders(new.primary))
+
+    def maker(self, name: str) -> str | None:
+        return self._addition(name).maker() if name in self._members else None
+
+    def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
+        """Its slot first, so that what is written during the base backup is kept for it."""
+        member, addition = self._members[new.name], self._addition(new.name)
+        if addition.maker() not in (None, run):
+            raise Refused(f"{new.name} was not made by this run")
+        dsn, env = without_password(self._conninfo(new.name, new.primary))
+        report(f"copying {new.primary} to {member.server.data}")
+        self._ask(new.primary, _SLOT, {"slot": new.name})
+        settings = {"primary_conninfo": self._conninfo(new.name, new.primary), "primary_slot_name": new.name}
+        addition.build(new.primary, run, dsn, env, settings)
+        if not member.server.is_running():
+            member.server.start()
+        self._await_streaming(new.name, new.primary, new.patience)
+
+    def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
+        """Stop it, drop its slots, remove its files: while these are there one sees whose it was."""
+        addition = self._addition(name)
+        if addition.maker() != run:
+            return
+        if addition.is_promoted or self.is_standby(name) is False:
+            raise Refused(f"{name} takes writes by now: it is not removed")
+        if self.is_standby(name) and (behind := self._ask(name, _BEHIND)):
+            raise Refused(f"{', '.join(row['name'] for row in behind)} follow {name}: it is not removed")
+        report(f"removing {name}")
+        if self._members[name].server.data.is_dir():
+            self.kill(name)
+        for other in self._members:
+            if other != name and self.is_standby(other) is not None:
+                self._drop_slot(other, name)
+        addition.discard(run)
+
+    def _drop_slot(self, on: str, slot: str) -> None:
+        """Its sender may still have to notice that nobody is there any more."""
+        dropped = lambda: not self._ask(on, _DROP, {"slots": [slot]}) and not self._ask(on, _HAS_SLOT, {"slot": slot})  # noqa: E731
+        if not processes.wait_until(dropped, Seconds(10)):
+            raise Failed(f"the slot {slot} of {on} is in use")
+
+    def _addition(self, name: str) -> Addition:
+        member = self._members[name]
+        has_sockets = parse_dsn(member.admin).get("host", "").startswith("/")
+        return Addition(name, member.server, has_sockets, self._ask)
+
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
         before for a moment, and then goes no further."""
@@ -366,9 +425,7 @@ class LocalCluster:
     def _configure(self, name: str, settings: Mapping[str, str]) -> None:
         """What `ALTER SYSTEM` would write, for a server that is stopped."""
         path = self._members[name].server.data / "postgresql.auto.conf"
-        kept = [line for line in path.read_text().splitlines() if line.partition("=")[0].strip() not in settings]
-        lines = [f"{setting} = '{value.replace(chr(39), chr(39) * 2)}'" for setting, value in settings.items() if value]
-        path.write_text("".join(f"{line}\n" for line in [*kept, *lines]))
+        alter(path, settings)
         self._members[name].server.programs.hand_over(path)
 
     def _conninfo(self, name: str, upstream: str) -> str:
