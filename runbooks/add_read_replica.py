@@ -113,12 +113,15 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noq
 @book.verify
 def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """It streams, its lag is under the limit, and no setting of it is lower."""
-    new, seen = api.add_replica.subject(plan.actions[0]), api.topology(ctx)
+    new = api.add_replica.subject(plan.actions[0])
+    is_known = new.name in ctx.nodes  # before all are asked: it is new
+    seen = api.topology(ctx)
     streams = ctx.platform.cluster.streams(new.name, new.primary)
     yield Finding(f"{new} does not stream from {new.primary}", float(not streams), "", crit=1)
     node = next((each for each in seen.standbys if each.name == new.name), None)
     if node is None or seen.primary is None:
-        yield Finding(f"lag of {new}", None, "s", note=seen.silent.get(new.name, "it does not answer"))
+        told = seen.silent.get(new.name, "it does not answer") if is_known else "the platform does not name it"
+        yield Finding(f"lag of {new}", None, "s", note=told)
         return
     lag = node.silent if seen.behind(node) else Seconds(0)
     yield Finding(f"lag of {new}", lag, "s", crit=params.lag)

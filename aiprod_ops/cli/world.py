@@ -179,7 +179,12 @@ class _Nodes(Mapping[str, Database]):
         return self._known
 
     def __getitem__(self, name: str) -> Database:
-        return self._all()[name]
+        """One that is not known may have been made since."""
+        known = self._all()
+        if name not in known:
+            new = {each: place for each, place in self._places().items() if each not in known}
+            known.update({each: _reach(self._target, place) for each, place in new.items()})
+        return known[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

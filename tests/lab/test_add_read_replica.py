@@ -150,7 +150,7 @@ def test_killed_while_it_is_copied(bench: Bench, end: str) -> None:
     until(lambda: list(bench.fleet.folder.glob(f"{NAME}.new-*/{NAME}/base")), "the copy has not begun")
     going.kill()
     (run,) = bench.unfinished()
-    assert f"the run {run} has begun it" in bench.run("check", "add-read-replica").out
+    assert f"the run {run} has begun it" in bench.run("check", BOOK, "--name", NAME).out
     done = bench.run(end, run)
     assert done.exit == 0, done.said
     assert leftovers(bench) == ([NAME] if end == "resume" else [])

@@ -40,7 +40,8 @@ select current_setting('max_wal_senders')::int
 """
 _FILED = """
 with filed as (
-    select name, setting, coalesce((select f.setting from pg_file_settings f where f.name = s.name and f.error is null
+    select name, setting, coalesce((select f.setting from pg_file_settings f
+                                    where f.name = s.name and f.setting ~ '^[0-9]+$'
                                     order by seqno desc limit 1), boot_val) as filed
     from pg_settings s where name = any(%(names)s))
 select name, setting, filed from filed where filed::int < setting::int

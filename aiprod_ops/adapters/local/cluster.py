@@ -94,12 +94,23 @@ class LocalCluster:
         return ()
 
     def lost(self, silent: Sequence[str]) -> str:
-        """The only one whose files are not a standby's. One that has no files at all was never made; where no other
-        could it be, its disk is lost with it."""
-        found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]
-        made = [name for name in found if (self._members[name].server.data / "PG_VERSION").exists()]
-        found = made or found
-        return found[0] if len(found) == 1 else ""
+        """The only one whose files are a primary's. The mark of a fence on one tells only which of several was fenced
+        before: a failover that went no further leaves it, too. One that has no files at all was never made; where no
+        other could it be, its disk is lost with it."""
+        found = [name for name in silent if self._was_primary(name)]
+        made = [name for name in found if (self._members[name].server.data / "PG_VERSION").exists()] or found
+        unmarked = [name for name in made if not (self._members[name].server.data / _SIGNAL).exists()]
+        return next((each[0] for each in (unmarked, made) if len(each) == 1), "") if len(unmarked) <= 1 else ""
+
+    def _was_primary(self, name: str) -> bool:
+        """As its control file says; where that cannot be read, by the mark of a standby."""
+        server = self._members[name].server
+        try:
+            said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+        except (OpsError, OSError):
+            return not (server.data / _SIGNAL).exists()
+        state = r"^Database cluster state:\s+(in production|shut down|shutting down|in crash recovery)$"
+        return re.search(state, said, re.MULTILINE) is not None
 
     def written(self, name: str) -> int | None:
         """As its files tell, which a server that is frozen or dead has left."""
@@ -403,7 +414,7 @@ class LocalCluster:
     def _stands_still(self, name: str) -> bool:
         """Whether a stopped server may have nothing that others lack: it was shut down cleanly, or is a standby."""
         try:
-            return bool(self._shut_down(name)) or (self._members[name].server.data / _SIGNAL).exists()
+            return bool(self._shut_down(name)) or not self._was_primary(name)
         except OpsError:  # its files are damaged, or not there
             return False
 
