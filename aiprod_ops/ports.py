@@ -269,6 +269,9 @@ class Cluster(Protocol):
     def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
         """Make a replica, and wait until it streams. Repeatable: what the same run has begun is gone on with."""
 
+    def needed(self, name: str) -> str:
+        """Why a replica may not be removed, in words; '' where nothing speaks against it."""
+
     def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
         """Remove a replica that a run made, and nothing else; nothing happens where another did. Raises Refused for
         one that others need by now."""

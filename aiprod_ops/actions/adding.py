@@ -29,6 +29,13 @@ def _show_add(new: NewReplica) -> str:
     return f"make {new.name} of {new.primary}{f' ({told})' if told else ''}, and wait until it streams"
 
 
+@remove_replica.needs
+def _refuse_needed(ctx: Context, new: NewReplica) -> None:
+    cluster = ctx.platform.cluster
+    if cluster.maker(new.name) == ctx.run and (needed := cluster.needed(new.name)):
+        raise Refused(f"{new.name} is not removed: {needed}")
+
+
 @remove_replica.does
 def _remove(ctx: Context, new: NewReplica) -> None:
     ctx.platform.cluster.remove(new.name, ctx.run, ctx.report)

@@ -133,17 +133,18 @@ def test_somebody_elses_is_not_touched(cloud: Cloud) -> None:
 def test_one_that_was_protected_since_is_not_removed(cloud: Cloud) -> None:
     done = cloud.run("run", BOOK, "--apply", cloud.planned())
     assert done.exit == 0, done.said
+    made = cloud.last
     cloud.api.patch(NAME, Settings(deletion_protected=True))
-    until(lambda: cloud.api.instance(NAME).deletion_protected, "not patched")
-    asked = cloud.run("rollback", cloud.last)
-    done = cloud.run("rollback", cloud.last, "--apply", asked.err.partition("--apply ")[2].split()[0])
-    assert done.exit not in (0, 12), done.said
-    assert f"somebody has protected {NAME} from deletion" in done.said
+    until(lambda: all(each.is_done for each in cloud.api.operations(NAME)), "not patched")
+    asked = cloud.run("rollback", made)
+    done = cloud.run("rollback", made, "--apply", asked.err.partition("--apply ")[2].split()[0])
+    assert done.exit == 10, done.said
+    assert "somebody has protected it from deletion" in done.said
     cloud.api.patch(NAME, Settings(deletion_protected=False))
-    until(lambda: not cloud.api.instance(NAME).deletion_protected, "not patched")
-    for run in cloud.unfinished():
-        done = cloud.run("resume", run)
-        assert done.exit == 0, done.said
+    until(lambda: all(each.is_done for each in cloud.api.operations(NAME)), "not patched")
+    asked = cloud.run("rollback", made)
+    done = cloud.run("rollback", made, "--apply", asked.err.partition("--apply ")[2].split()[0])
+    assert done.exit == 0, done.said
     assert cloud.api.find(NAME) is None
 
 

@@ -207,6 +207,9 @@ class CloudSqlCluster:
                 raise Failed(f"{new.name} is made, and does not stream after {new.patience:g} s")
             self._clock.sleep(Seconds(0.5))
 
+    def needed(self, name: str) -> str:
+        return self._replicas.needed(name)
+
     def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
         self._replicas.remove(name, run, report)
 

@@ -68,18 +68,26 @@ class Replicas:
         if found is None or found.state != "RUNNABLE":
             raise Failed(f"{new.name} is {found.state if found else 'not there any more'}")
 
+    def needed(self, name: str) -> str:
+        """What somebody has made of it."""
+        found = self.reading.find(name)
+        if found is None:
+            return ""
+        if not found.is_replica:
+            return "it is no replica any more"
+        if found.replicas:
+            return f"{', '.join(found.replicas)} follow it"
+        if (primary := self.reading.find(found.primary)) is not None and primary.dr_replica == name:
+            return f"it is the designated DR replica of {found.primary}"
+        return "somebody has protected it from deletion" if found.deletion_protected else ""
+
     def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
-        """Delete it, unless somebody has made more of it."""
+        """Delete it, unless somebody needs it by now."""
         found = self._settled(name, report)
         if found is None or found.labels.get(LABEL) != run:
             return
-        primary = self.reading.find(found.primary) if found.is_replica else None
-        if not found.is_replica:
-            raise Refused(f"{name} is no replica any more: it is not removed")
-        if found.replicas or (primary is not None and primary.dr_replica == name):
-            raise Refused(f"{', '.join(found.replicas) or found.primary} needs {name}: it is not removed")
-        if found.deletion_protected:
-            raise Refused(f"somebody has protected {name} from deletion: it is not removed")
+        if needed := self.needed(name):
+            raise Refused(f"{name} is not removed: {needed}")
         calls = self.calls()
         calls.done(lambda: calls.admin.delete(name), "DELETE", name, report)
 

@@ -310,15 +310,20 @@ class LocalCluster:
             member.server.start()
         self._await_streaming(new.name, new.primary, new.patience)
 
+    def needed(self, name: str) -> str:
+        is_standby = self.is_standby(name)
+        if is_standby is False or self._addition(name).is_promoted:
+            return "it takes writes by now"
+        behind = self._ask(name, _BEHIND) if is_standby else []
+        return f"{', '.join(row['name'] for row in behind)} follow it" if behind else ""
+
     def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
         """Stop it, drop its slots, remove its files: while these are there one sees whose it was."""
         addition = self._addition(name)
         if addition.maker() != run:
             return
-        if addition.is_promoted or self.is_standby(name) is False:
-            raise Refused(f"{name} takes writes by now: it is not removed")
-        if self.is_standby(name) and (behind := self._ask(name, _BEHIND)):
-            raise Refused(f"{', '.join(row['name'] for row in behind)} follow {name}: it is not removed")
+        if needed := self.needed(name):
+            raise Refused(f"{name} is not removed: {needed}")
         report(f"removing {name}")
         if self._members[name].server.data.is_dir():
             self.kill(name)
