@@ -79,6 +79,20 @@ def test_killed_between_fence_and_promotion_it_is_taken_back(bench: Bench, tmp_p
     until(lambda: len(roles(bench)) == 3, "not all are there")
 
 
+def test_a_finished_move_is_taken_back(bench: Bench, tmp_path: Path) -> None:
+    before, digest = primary(bench), planned(bench)
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        done = applied(bench, digest)
+        assert done.exit == 0, done.said
+        run = bench.run("runs", "list", "-o", "json").json()[-1]["run"]
+        asked = bench.run("rollback", run)
+        done = bench.run("rollback", run, "--apply", asked.err.partition("--apply ")[2].split()[0])
+        assert done.exit == 0, done.said
+    assert primary(bench) == before
+    assert len(roles(bench)) == 3
+    assert lost(bench, writers) == []
+
+
 def test_a_candidate_that_does_not_catch_up_changes_nothing(bench: Bench, tmp_path: Path) -> None:
     """Its replay is paused after the guards looked: exit 20, and the old primary serves again."""
     before, digest = primary(bench), planned(bench, "--to", other(bench), "--patience", "2s")
