@@ -13,6 +13,9 @@ not possible nothing is promoted: two that take writes are worse than none.
 A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
 that were switched to a replica that did not stream, every row was lost.
 
+Where Patroni runs the cluster it is asked to do these steps, and looked at until it has: writes stop for two to three
+seconds then. It is not asked to replace a primary before it is sure that nothing of that one takes writes.
+
 Where the platform keeps a standby in another zone that one is the first resort: it loses nothing (`fail-over-zone`).
 
 Source: PostgreSQL manual, "Failover", pg_rewind; Patroni's issues on forced switchovers.
@@ -62,13 +65,14 @@ class Params:
 @dataclass(frozen=True)
 class Facts:
     """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place: under
-    load that may be another one a moment later, and the guards look at who was."""
+    load that may be another one a moment later, and the guards look at who was. `stop` is how long nobody can write."""
 
     primary: str
     lost: str
     chosen: Moving[str]
     others: tuple[str, ...]
     has_endpoint: bool
+    stop: Moving[str]
     leads: Moving[str]
     loss: Moving[Loss | None]
     topology: Moving[Topology]
@@ -106,6 +110,7 @@ def facts(ctx: Context, params: Params) -> Facts:
         chosen,
         tuple(sorted(each.name for each in seen.standbys)),
         ctx.endpoint is not None,
+        "two to three seconds: Patroni's own steps" if ctx.target.patroni else "about half a second",
         _leads(ctx),
         loss,
         seen,
@@ -155,7 +160,7 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     if facts.primary and not params.is_unplanned:
         there = SwitchMove(facts.primary, facts.chosen, params.patience)
         back = SwitchMove(facts.chosen, facts.primary, params.patience)
-        yield api.switch_over(there, undo=api.switch_back(back), lock="no writes for about half a second")
+        yield api.switch_over(there, undo=api.switch_back(back), lock=f"no writes for {facts.stop}")
         if facts.has_endpoint:
             yield api.repoint(there, undo=api.repoint(back))
         yield api.rejoin(there, undo=api.rejoin_first(there))  # before it can be switched back it has to stream

@@ -15,8 +15,8 @@ import click
 
 from aiprod_ops import config
 from aiprod_ops.cli.options import Where, pasteable
-from aiprod_ops.cli.redaction import has_password, learn
-from aiprod_ops.config import Settings, Target
+from aiprod_ops.cli.redaction import has_password, learn, learn_secret
+from aiprod_ops.config import PatroniPlace, Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
@@ -146,6 +146,8 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     from aiprod_ops.adapters.local.programs import find
     from aiprod_ops.adapters.postgres.dsn import target as read
 
+    if target.patroni is not None:
+        return _patroni(target, target.patroni)
     if not target.servers:
         return None
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
@@ -156,6 +158,37 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
         server = PostgresServer(programs, data, Path(admin.host), int(admin.port or 5432), log)
         members[name] = Member(name, server, place.admin, place.upstream)
     return LocalCluster(members, connect)
+
+
+def _patroni(target: Target, place: PatroniPlace) -> Cluster:
+    """It reads the servers with the probe identity: what changes something is Patroni."""
+    from aiprod_ops.adapters.patroni.api import PatroniApi
+    from aiprod_ops.adapters.patroni.cluster import PatroniCluster, address
+
+    def login() -> tuple[str, str]:
+        if not place.user:
+            return "", ""
+        secret = place.secret()
+        learn_secret(secret)
+        return place.user, secret
+
+    urls = {name: member.api.rstrip("/") for name, member in place.members.items()}
+    places = {name: (address(urls[name]), address(f"//{member.postgres}")) for name, member in place.members.items()}
+    ways = _patroni_places(place)
+    return PatroniCluster(
+        places,
+        PatroniApi(urls, login, ca=place.ca),
+        lambda name: _reach(target, ways[name]),
+        watchdog=place.watchdog,
+    )
+
+
+def _patroni_places(place: PatroniPlace) -> dict[str, str]:
+    """Host and port of each member's server, as a DSN has them."""
+    from aiprod_ops.adapters.patroni.cluster import address
+
+    found = {name: address(f"//{member.postgres}") for name, member in place.members.items()}
+    return {name: f"host={host} port={port}" for name, (host, port) in found.items()}
 
 
 def _reach(target: Target, place: str) -> Database:
@@ -203,6 +236,9 @@ def _nodes(target: Target, platform: Platform) -> _Nodes:
 
         if isinstance(platform, CloudSqlPlatform):
             return _Nodes(target, platform.cluster.places)
+    if target.patroni is not None:
+        places = _patroni_places(target.patroni)
+        return _Nodes(target, lambda: places)
     return _Nodes(target, lambda: {name: place.admin for name, place in target.servers.items()})
 
 

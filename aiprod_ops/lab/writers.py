@@ -85,14 +85,14 @@ def _lines(file: Path) -> Iterator[tuple[float, int]]:
 
 
 @contextmanager
-def writing(fleet: Fleet, folder: Path, count: int = 3, dsn: str = "") -> Iterator[Writers]:
+def writing(fleet: Fleet | None, folder: Path, count: int = 3, dsn: str = "") -> Iterator[Writers]:
     """Writers that follow whoever takes writes, or whom a DSN leads to. They write to a table of their own, which has
     to be there."""
     folder.mkdir(exist_ok=True, parents=True)
     end, files = folder / "end", tuple(folder / f"writer{n}" for n in range(count))
     for each in (end, *files):
         each.unlink(missing_ok=True)
-    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", dsn or following(fleet)]
+    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", dsn or (following(fleet) if fleet else "")]
     children = tuple(subprocess.Popen([*words, str(n), str(file), str(end)]) for n, file in enumerate(files))
     writers = Writers(files, children, end)
     try:

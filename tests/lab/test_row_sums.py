@@ -95,13 +95,13 @@ def test_values_that_change_places(dsn: str, columns: str) -> None:
 
 
 def test_a_row_whose_null_was_not_looked_for_counts(dsn: str) -> None:
-    """PostgreSQL 18 calls a column NOT NULL before its rows were looked through."""
-    if int(postgres.rows(dsn, "SHOW server_version_num")[0][0]) < 180000:
-        pytest.skip("it has no such constraints")
+    """PostgreSQL 18 calls a column NOT NULL before its rows were looked through; before, there is just a null."""
+    has_such = int(postgres.rows(dsn, "SHOW server_version_num")[0][0]) >= 180000
+    unseen = "; ALTER TABLE unsure ADD CONSTRAINT a_is_there NOT NULL a NOT VALID" if has_such else ""
     sums = []
     for value in ("1", "2"):
         made = f"CREATE TABLE unsure (a int, b int); INSERT INTO unsure VALUES (null, {value})"
-        postgres.rows(dsn, f"{made}; ALTER TABLE unsure ADD CONSTRAINT a_is_there NOT NULL a NOT VALID")
+        postgres.rows(dsn, made + unseen)
         sums.append(summed(dsn)["public.unsure"].digest)
         postgres.rows(dsn, "DROP TABLE unsure")
     assert sums[0] != sums[1]

@@ -32,11 +32,13 @@ SERVERS = (
     "pg_waldump",
     "pgbackrest",
     "redis-server",
+    "etcd",
 )
 OURS = (
     "aiprod_ops.lab",
     "aiprod_ops.adapters.local.migrating",
     "unprivileged.py",
+    "-m patroni",
 )  #: in the command line of a Python process that we started
 
 
