@@ -138,8 +138,8 @@ __all__ = [
     "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later",
     "limited", "lower_settings", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered",
     "plausible", "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
-    "record_figures", "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica",
-    "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served", "show", "shown_size",
-    "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates", "take_backup", "topology",
-    "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "record_figures", "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index",
+    "remove_replica", "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served",
+    "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates",
+    "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -155,7 +155,8 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     for name, place in target.servers.items():
         admin, data = read(place.admin, f"admin of {name}"), Path(place.data_directory)
         log = Path(place.log) if place.log else data.with_name(f"{data.name}.log")
-        server = PostgresServer(programs, data, Path(admin.host), int(admin.port or 5432), log)
+        sockets = Path(admin.host) if admin.host.startswith("/") else data  # of a server that is reached by TCP: unused
+        server = PostgresServer(programs, data, sockets, int(admin.port or 5432), log)
         members[name] = Member(name, server, place.admin, place.upstream)
     return LocalCluster(members, connect)
 
