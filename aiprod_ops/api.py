@@ -1,5 +1,6 @@
 """What a runbook file imports, and all it may import."""
 
+from aiprod_ops.actions.adding import add_replica, remove_replica
 from aiprod_ops.actions.backup_checks import (
     Figures,
     Moment,
@@ -67,6 +68,7 @@ from aiprod_ops.actions.switching import (
     fail_over,
     fail_over_zone,
     rejoin,
+    rejoin_first,
     repoint,
     switch_back,
     switch_over,
@@ -95,7 +97,7 @@ from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.replication import Limits as ReplicationLimits
-from aiprod_ops.domain.replication import Topology
+from aiprod_ops.domain.replication import Topology, lower_settings
 from aiprod_ops.domain.replication import judge as judge_replication
 from aiprod_ops.domain.retention import Retention, prunable
 from aiprod_ops.domain.revisions import Declared, alembic_revision
@@ -117,7 +119,7 @@ from aiprod_ops.engine.runbook import (
     promise,
 )  # fmt: skip
 from aiprod_ops.errors import OpsError, PermissionMissing, Refused, Unreachable
-from aiprod_ops.ports import Database, Sample, Zoned
+from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
@@ -125,20 +127,21 @@ __all__ = [
     "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "FailoverCandidate",
     "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Loss",
-    "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams",
-    "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
+    "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NewReplica",
+    "NoParams", "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
     "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Statement",
     "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds", "Topology",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "advise", "alembic_revision", "around", "audit",
-    "backup_promise", "barred", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size",
-    "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
-    "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage",
-    "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "judge_replication",
-    "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated",
-    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
-    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
-    "rejoin", "remove_backup", "remove_index", "repairs", "repoint", "restore_index", "revision_of", "said_last",
-    "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over",
-    "switchover_candidates", "take_backup", "topology", "trees", "try_builds", "try_repairs", "unmended",
-    "verified_backups", "whole", "writable",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "add_replica", "advise", "alembic_revision",
+    "around", "audit", "backup_promise", "barred", "build_estimate", "build_of", "choices", "create_index", "creation",
+    "database_size", "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index",
+    "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures",
+    "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built",
+    "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later",
+    "limited", "lower_settings", "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered",
+    "plausible", "promise", "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index",
+    "record_figures", "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index",
+    "remove_replica", "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served",
+    "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates",
+    "take_backup", "topology", "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole",
+    "writable",
 ]  # fmt: skip

@@ -205,6 +205,22 @@ class Endpoint(Protocol):
         """Let it lead to another server. Repeatable."""
 
 
+@dataclass(frozen=True, slots=True)
+class NewReplica:
+    """A replica that is to be made of a primary; each wait for it to stream takes no longer than `patience`. What is
+    empty is as the platform, or the primary, has it."""
+
+    name: str
+    primary: str
+    patience: Seconds
+    tier: str = ""
+    region: str = ""
+    zone: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Cluster(Protocol):
     """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
 
@@ -243,6 +259,22 @@ class Cluster(Protocol):
 
     def against(self, name: str) -> tuple[str, ...]:
         """What the platform has against promoting a standby, in words, each with what mends it."""
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        """What speaks against making a replica, in words."""
+
+    def maker(self, name: str) -> str | None:
+        """The run that made a replica, or has begun to; '' where somebody else did, None where none is there."""
+
+    def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
+        """Make a replica, and wait until it streams. Repeatable: what the same run has begun is gone on with."""
+
+    def needed(self, name: str) -> str:
+        """Why a replica may not be removed, in words; '' where nothing speaks against it."""
+
+    def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
+        """Remove a replica that a run made, and nothing else; nothing happens where another did. Raises Refused for
+        one that others need by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ book = api.Runbook(
     risk="severe",
     owner="database",
     drill_every="30 d",
-    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin, api.switch_back),
+    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin, api.rejoin_first, api.switch_back),
     without_primary=True,
 )
 
@@ -163,7 +163,7 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
         yield api.switch_over(there, undo=api.switch_back(back), lock=f"no writes for {facts.stop}")
         if facts.has_endpoint:
             yield api.repoint(there, undo=api.repoint(back))
-        yield api.rejoin(there, undo=api.rejoin(there))  # before it can be switched back it has to stream
+        yield api.rejoin(there, undo=api.rejoin_first(there))  # before it can be switched back it has to stream
     elif facts.lost and not facts.primary and params.is_unplanned:
         there = SwitchMove(facts.lost, facts.chosen, params.patience)
         loss = facts.loss or api.Loss(None, None)

@@ -36,6 +36,7 @@ class Takeover(Move):
 switch_over = Kind("switch-over", Move)
 fail_over = Kind("fail-over", Takeover)
 rejoin = Kind("rejoin", Move)
+rejoin_first = Kind("rejoin-first", Move)
 repoint = Kind("repoint", Move)
 switch_back = Kind("switch-back", Move)
 
@@ -111,6 +112,23 @@ def _is_back(ctx: Context, move: Move) -> bool:
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
     return f"bring {move.old} back as a standby of {move.new}, rewound or copied where that is needed"
+
+
+@rejoin_first.does
+def _rejoin_first(ctx: Context, move: Move) -> None:
+    _rejoin(ctx, move)
+
+
+@rejoin_first.is_done
+def _was_back(ctx: Context, move: Move) -> bool:
+    """Also when the role went back to it: then it had come back before."""
+    cluster = ctx.platform.cluster
+    return _is_back(ctx, move) or (cluster.is_standby(move.old) is False and cluster.is_fenced(move.new))
+
+
+@rejoin_first.shows
+def _show_rejoin_first(move: Move) -> str:
+    return f"see that {move.old} follows {move.new}, before it takes its place again"
 
 
 def barred(ctx: Context, seen: Topology) -> Topology:

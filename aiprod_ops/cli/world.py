@@ -155,7 +155,8 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     for name, place in target.servers.items():
         admin, data = read(place.admin, f"admin of {name}"), Path(place.data_directory)
         log = Path(place.log) if place.log else data.with_name(f"{data.name}.log")
-        server = PostgresServer(programs, data, Path(admin.host), int(admin.port or 5432), log)
+        sockets = Path(admin.host) if admin.host.startswith("/") else data  # of a server that is reached by TCP: unused
+        server = PostgresServer(programs, data, sockets, int(admin.port or 5432), log)
         members[name] = Member(name, server, place.admin, place.upstream)
     return LocalCluster(members, connect)
 
@@ -212,7 +213,12 @@ class _Nodes(Mapping[str, Database]):
         return self._known
 
     def __getitem__(self, name: str) -> Database:
-        return self._all()[name]
+        """One that is not known may have been made since."""
+        known = self._all()
+        if name not in known:
+            new = {each: place for each, place in self._places().items() if each not in known}
+            known.update({each: _reach(self._target, place) for each, place in new.items()})
+        return known[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

@@ -15,10 +15,11 @@ from psycopg2.extensions import parse_dsn
 from aiprod_ops.adapters.cloudsql import waiting
 from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.calls import Calls
+from aiprod_ops.adapters.cloudsql.replicas import Replicas
 from aiprod_ops.adapters.cloudsql.requests import Settings
 from aiprod_ops.adapters.cloudsql.values import Instance, Operation
 from aiprod_ops.errors import Failed, Missing, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Clock, Database, Place, Rows
+from aiprod_ops.ports import Clock, Database, NewReplica, Place, Rows
 from aiprod_ops.units import Seconds
 
 MOVES = frozenset(
@@ -53,6 +54,7 @@ class CloudSqlCluster:
     ) -> None:
         self._instance, self._reading, self._calls, self._clock = instance, reading, calls, clock
         self._reach, self._ways, self._glance = reach, ways, min(longest, GLANCE)
+        self._replicas = Replicas(reading, calls)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,6 +189,29 @@ class CloudSqlCluster:
             elif self._clock.monotonic() - idle_since > max(patience, _LEAST):
                 raise Failed(self._not_back(found, new), hint=self._anew(old, new))
             self._clock.sleep(Seconds(0.5))
+
+    # One more, and one less
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        return tuple(self._replicas.hinders(new))
+
+    def maker(self, name: str) -> str | None:
+        return self._replicas.maker(name)
+
+    def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
+        """RUNNABLE is no proof that it serves: it has to be sent what its primary writes."""
+        self._replicas.add(new, run, report)
+        until = self._clock.monotonic() + new.patience
+        while not self.streams(new.name, new.primary):
+            if self._clock.monotonic() > until:
+                raise Failed(f"{new.name} is made, and does not stream after {new.patience:g} s")
+            self._clock.sleep(Seconds(0.5))
+
+    def needed(self, name: str) -> str:
+        return self._replicas.needed(name)
+
+    def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
+        self._replicas.remove(name, run, report)
 
     # Details
 

@@ -28,6 +28,7 @@ class Settings:
     private_network: str | None = None
     public_address: bool | None = None
     activation: str | None = None  #: NEVER stops it, ALWAYS starts it
+    zone: str | None = None
 
     def body(self) -> dict[str, Any]:
         """The Settings resource, without what was not named."""
@@ -53,6 +54,7 @@ class Settings:
             )
             or None,
             maintenanceWindow=window,
+            locationPreference=None if self.zone is None else {"zone": self.zone},
             ipConfiguration=_without_nothing(privateNetwork=self.private_network, ipv4Enabled=self.public_address)
             or None,
         )

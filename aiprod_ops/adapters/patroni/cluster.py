@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiprod_ops.adapters.patroni.api import PatroniApi
 from aiprod_ops.adapters.patroni.values import BROKEN, CREATING, DOWN, RUNNING, Said, Status, Timing, View
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database, Place
+from aiprod_ops.ports import Database, NewReplica, Place
 from aiprod_ops.units import Seconds
 
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
@@ -224,6 +224,24 @@ class PatroniCluster:
                 raise self._not_back(old, new, state)
             time.sleep(_PAUSE)
         self._await_others([each for each in self.names if each not in (old, new)], new, patience, report)
+
+    # One more, and one less: Patroni makes a member wherever somebody starts it
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        return (f"Patroni makes its members by itself: start it with the name {new.name} on a machine of its own",)
+
+    def maker(self, name: str) -> str | None:
+        return "" if name in self._places else None
+
+    def add(self, new: NewReplica, run: str, report: Report) -> None:  # noqa: ARG002
+        """Raises Refused."""
+        raise Refused(*self.hinders(new))
+
+    def needed(self, name: str) -> str:  # noqa: ARG002
+        return "Patroni runs it: stop that there"
+
+    def remove(self, name: str, run: str, report: Report) -> None:
+        """Nothing of it is ours."""
 
     # Details
 
