@@ -68,5 +68,8 @@ def unplanned(bench: Bench) -> dict[str, Any]:
 
 
 def in_order(bench: Bench) -> None:
-    """All three follow one."""
-    until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
+    """All follow one."""
+    try:
+        until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
+    except AssertionError as error:
+        raise AssertionError(bench.run("check", "replication").said) from error

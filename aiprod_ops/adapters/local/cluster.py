@@ -30,7 +30,11 @@ _STREAMS = """
 select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
        pg_walfile_name(pg_current_wal_flush_lsn()) as segment /* aiprod-ops: whether a standby streams */
 """
-_TIMELINE = "select received_tli as timeline from pg_stat_wal_receiver /* aiprod-ops: which timeline it receives */"
+_TIMELINE = """
+select greatest(received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+                               where name ~ '^[0-9A-F]+$' and length(name) = 24)) as timeline
+from pg_stat_wal_receiver /* aiprod-ops: which timeline it receives, or has */
+"""
 _SLEEPS = """
 select setting::int > 500 as sleeps from pg_settings where name = 'wal_retrieve_retry_interval'
 /* aiprod-ops: how long a standby waits before it looks for WAL again */
@@ -345,7 +349,7 @@ class LocalCluster:
 
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
-        before for a moment, and then goes no further."""
+        before, and goes no further: its own WAL tells."""
         try:
             if not self.is_standby(name):
                 return False
