@@ -63,7 +63,7 @@ class Keeping:
             body = {
                 "kind": "prove",
                 "runbook": "test-backup",
-                "run": f"test-{name}",
+                "run": f"test-{name}-{code}",
                 "exit": code,
                 "findings": findings,
             }
