@@ -8,6 +8,7 @@ from aiprod_ops.actions.backup_checks import (
     is_same,
     one_moment,
     plausible,
+    read_source,
     record_figures,
     recorded_figures,
     same_moment,
@@ -84,26 +85,26 @@ from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
-from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
+from aiprod_ops.errors import Failed, PermissionMissing, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
     "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
     "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
-    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Fault", "Figures",
-    "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated", "Milliseconds",
-    "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin", "PermissionMissing",
-    "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "Unreachable", "UsageSnapshot",
-    "Window", "Workload", "advise", "alembic_revision", "around", "audit", "backup_promise", "build_estimate",
-    "build_of", "choices", "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups",
-    "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage",
-    "index_faults", "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips",
-    "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes",
-    "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy",
-    "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
-    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served",
-    "show", "shown_size", "since_reset", "still_unused", "take_backup", "trees", "try_builds", "try_repairs",
-    "unmended", "verified_backups", "whole", "writable",
+    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Failed", "Fault",
+    "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated",
+    "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
+    "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled",
+    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "TimedOut",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
+    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
+    "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures",
+    "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built",
+    "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited",
+    "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise",
+    "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
+    "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of",
+    "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused", "take_backup", "trees",
+    "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -131,7 +131,7 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         except api.Unreachable:
             yield Compared(params.backup, params.until)
             return
-        source = held.enter_context(api.later(lambda: api.figures([session], params.compare)))
+        source = held.enter_context(api.later(lambda: api.read_source(session, params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
@@ -200,6 +200,12 @@ def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> 
         theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
+        return
+    except (
+        api.Failed,
+        api.TimedOut,
+    ) as error:  # of the source, such as a lock that somebody holds: no fault of the copy
+        yield Finding("rows compared", None, note=f"the source could not be read: {error.message}")
         return
     except api.Unreachable:
         theirs = None

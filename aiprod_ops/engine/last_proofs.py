@@ -77,18 +77,20 @@ def _said(context: Context, runbook: str) -> Iterator[tuple[str, bool]]:
     """Of each proof, the oldest first, the backup and whether it is in order. From sealed evidence alone, which is
     neither thinned nor ends: what was altered counts for nothing."""
     for each in reversed(Archive(context.history.store).bodies(kind="prove", runbook=runbook)):
-        if each.body["target"]["target"] == context.target.name:
-            yield str(each.body["copy"]["backup"]), each.body["exit"] == Exit.DONE or _was_only_slow(each.body)
+        if each.body["target"]["target"] == context.target.name and (is_good := _holds(each.body)) is not None:
+            yield str(each.body["copy"]["backup"]), is_good
 
 
-def _was_only_slow(body: dict[str, Any]) -> bool:
-    """Whether it was restored and found in order, and only took longer, or was older, than is promised."""
-    bad = {
-        found["id"]
-        for found in body.get("findings", ())
-        if found["status"] in (Status.CRITICAL.name, Status.UNKNOWN.name)
-    }
-    return bool(bad) and bad <= _TIMES
+def _holds(body: dict[str, Any]) -> bool | None:
+    """Whether a proof found the backup in order; None where it could not tell. That it took longer, or is older, than
+    is promised speaks against the promise."""
+    if body["exit"] == Exit.DONE:
+        return True
+    found = {each["id"]: each["status"] for each in body.get("findings", ())}
+    bad = {name for name, status in found.items() if status == Status.CRITICAL.name}
+    if not found or bad - _TIMES:
+        return False
+    return None if Status.UNKNOWN.name in found.values() else True
 
 
 def maker(context: Context, kind: str, name: str, at: datetime) -> str:

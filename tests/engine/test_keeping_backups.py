@@ -56,9 +56,11 @@ class Keeping:
         self.stored.kept.append(made)
         return made
 
-    def restored(self, *names: str, target: str = "lab", code: int = 0, bad: tuple[str, ...] = ()) -> None:
-        """Evidence of tests; `bad` are ids of critical findings."""
-        findings = [{"id": each, "status": "CRITICAL"} for each in bad]
+    def restored(
+        self, *names: str, target: str = "lab", code: int = 0, bad: tuple[str, ...] = (), status: str = "CRITICAL"
+    ) -> None:
+        """Evidence of tests; `bad` are ids of findings with a status."""
+        findings = [{"id": each, "status": status} for each in bad]
         for name in names:
             body = {
                 "kind": "prove",
@@ -504,6 +506,7 @@ def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
     keeping.restored("d", target="other")
     keeping.restored("slow", code=10, bad=("rto", "rpo"))
     keeping.restored("slow and damaged", code=10, bad=("rto", "damaged heaps and b-trees"))
+    keeping.restored("nobody could tell", code=10, bad=("rows compared",), status="UNKNOWN")
     context = keeping.world().context
     assert verified_backups(context) == ("a", "b", "slow")
     assert disproved_backups(context) == ("c", "slow and damaged")
