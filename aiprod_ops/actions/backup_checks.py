@@ -184,6 +184,24 @@ def is_same(copy: Database, moment: Moment) -> bool:
     return not row["missing"] and not row["more"]
 
 
+_ARCHIVED = """
+select last_archived_wal as name,
+       (pg_lsn '0/0' + ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296::numeric
+        + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint
+          * (select setting::numeric from pg_settings where name = 'wal_segment_size'))::text as lsn
+from pg_stat_archiver where last_archived_wal ~ '^[0-9A-F]+$' /* aiprod-ops: what the server has archived last */
+"""
+
+
+def not_kept(ctx: Context) -> str:
+    """The segment that the server says it has archived last, where the archive has neither it nor a later one: nothing
+    that is restored gets so far, and the archive alone does not tell. '' where it is kept, or nobody can tell."""
+    for row in ctx.db.query(_ARCHIVED):
+        if ctx.platform.backups.reaches(row["lsn"]) is False:
+            return str(row["name"])
+    return ""
+
+
 def read_source(session: Database, most: Bytes) -> Figures:
     """The figures of a server that others use. Its session ends with that: the locks that one holds who has read a
     table would let whoever wants to change it wait, and all others behind that one."""

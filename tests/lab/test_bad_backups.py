@@ -507,6 +507,14 @@ def test_the_locks_of_the_source_end_with_its_reading(site: Site) -> None:
         until(lambda: site.bench.sql(held) == [(0,)], "a lock is held")
 
 
+def test_the_newest_segment_that_was_archived_and_is_gone_is_told(site: Site) -> None:
+    """Nothing follows it, so the archive alone looks whole."""
+    segments(site)[-1].unlink()
+    assert "the server has archived" in site.bench.run("check", "backups").out
+    found = {each["id"]: each["status"] for each in site.prove("-o", "json").json()["findings"]}
+    assert found["gone"] == "WARNING"
+
+
 def test_what_is_needed_of_an_archive_goes_by_number_not_by_timeline(site: Site) -> None:
     """After a failover the newer timeline begins before the older one ended."""
     folder = site.folder / "timelines"
