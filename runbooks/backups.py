@@ -30,6 +30,7 @@ class Facts:
     promise: api.BackupPromise
     instance: str
     answers: Moving[bool] = True  #: the target itself
+    gone: Moving[str] = ""  #: a segment that it has archived, and that is not there
 
 
 book = api.Runbook(
@@ -48,10 +49,10 @@ def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
     its backups is what one wants to see."""
     backups = ctx.platform.backups
     try:
-        instance, answers = ctx.db.server().system_identifier, True
+        instance, answers, gone = ctx.db.server().system_identifier, True, api.not_kept(ctx)
     except api.Unreachable:
         last = api.said_last(ctx, "test-backup")
-        instance, answers = last.target.get("system_identifier", "") if last else "", False
+        instance, answers, gone = last.target.get("system_identifier", "") if last else "", False, ""
     return Facts(
         now=ctx.clock.now(),
         backups=backups.listed(),
@@ -59,6 +60,7 @@ def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
         promise=api.backup_promise(ctx.promises),
         instance=instance,
         answers=answers,
+        gone=gone,
     )
 
 
@@ -68,4 +70,7 @@ def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG
     if not facts.answers:
         note = "no contact; its backups are judged all the same"
         yield Finding("the target does not answer", 1.0, "", warn=1, note=note, id="target")
+    if facts.gone:
+        note = f"the server has archived {facts.gone}, and the archive ends before it"
+        yield Finding("WAL that is not where it was archived", 1.0, "", crit=1, note=note, id="gone")
     yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now)

@@ -23,6 +23,8 @@ from datetime import datetime
 from aiprod_ops import api
 from aiprod_ops.api import Backup, Context, Estimate, Finding, Moving, OldBackup, Plan, Retention, Seconds
 
+_DAY = 86_400
+
 
 @dataclass(frozen=True)
 class Params:
@@ -37,6 +39,10 @@ class Params:
     def __post_init__(self) -> None:
         if self.least < 1:
             raise ValueError(f"--least is {self.least}: the newest one stays, always")
+        for name in ("daily", "weekly", "monthly"):
+            if 0 < getattr(self, name) < _DAY:
+                told = api.show(getattr(self, name), "s")
+                raise ValueError(f"--{name} is {told}, expected at least a day, as in --{name} 30d, or 0 for none")
 
     @property
     def retention(self) -> Retention:

@@ -119,6 +119,7 @@ class Compared(Origin):
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
     read: datetime | None = None  #: when that moment was
+    gone: str = ""  #: a segment that the source has archived, and that is not there
 
 
 @book.origin
@@ -131,12 +132,13 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         except api.Unreachable:
             yield Compared(params.backup, params.until)
             return
-        source = held.enter_context(api.later(lambda: api.figures([session], params.compare)))
+        gone = api.not_kept(ctx)
+        source = held.enter_context(api.later(lambda: api.read_source(session, params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
         lsn = moment.lsn if is_kept else ""
-        yield Compared(params.backup, params.until, lsn, moment, waited, source, read)
+        yield Compared(params.backup, params.until, lsn, moment, waited, source, read, gone)
 
 
 def _is_there(ctx: Context, params: Params) -> bool:
@@ -174,6 +176,10 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     findings.append(Finding("damaged heaps and b-trees", float(len(damaged)), "", crit=1, note="; ".join(damaged[:3])))
     findings.append(rows)
     if isinstance(chosen, Compared):
+        if chosen.gone:
+            # The backup itself is in order; `check backups` is critical of it.
+            note = f"the source has archived {chosen.gone}, and the archive ends before it"
+            findings.append(Finding("WAL that is not where it was archived", 1.0, "", warn=1, note=note, id="gone"))
         findings += _lost(copy, chosen, params, is_same=is_same)
         findings += _beside(copy.context, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
@@ -200,6 +206,12 @@ def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> 
         theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
+        return
+    except (
+        api.Failed,
+        api.TimedOut,
+    ) as error:  # of the source, such as a lock that somebody holds: no fault of the copy
+        yield Finding("rows compared", None, note=f"the source could not be read: {error.message}")
         return
     except api.Unreachable:
         theirs = None

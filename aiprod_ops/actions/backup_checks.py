@@ -65,6 +65,13 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
+#: What a role or a database may have set, and by which a value becomes another text.
+_ALIKE = """
+select set_config(name, value, false) from (values
+  ('TimeZone', 'UTC'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('bytea_output', 'hex'),
+  ('extra_float_digits', '1'), ('lc_monetary', 'C')) alike (name, value)
+/* aiprod-ops: values as the same texts on both sides */
+"""
 _ROWS = (
     "select count(*) as rows, {digest} as digest, {newest} as newest from {table} t /* aiprod-ops: rows of a table */"
 )
@@ -177,6 +184,33 @@ def is_same(copy: Database, moment: Moment) -> bool:
     return not row["missing"] and not row["more"]
 
 
+_ARCHIVED = """
+select last_archived_wal as name,
+       (pg_lsn '0/0' + ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296::numeric
+        + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint
+          * (select setting::numeric from pg_settings where name = 'wal_segment_size'))::text as lsn
+from pg_stat_archiver where last_archived_wal ~ '^[0-9A-F]+$' /* aiprod-ops: what the server has archived last */
+"""
+
+
+def not_kept(ctx: Context) -> str:
+    """The segment that the server says it has archived last, where the archive has neither it nor a later one: nothing
+    that is restored gets so far, and the archive alone does not tell. '' where it is kept, or nobody can tell."""
+    for row in ctx.db.query(_ARCHIVED):
+        if ctx.platform.backups.reaches(row["lsn"]) is False:
+            return str(row["name"])
+    return ""
+
+
+def read_source(session: Database, most: Bytes) -> Figures:
+    """The figures of a server that others use. Its session ends with that: the locks that one holds who has read a
+    table would let whoever wants to change it wait, and all others behind that one."""
+    try:
+        return figures([session], most)
+    finally:
+        session.close()
+
+
 def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], None] = lambda _: None) -> Figures:
     """Read every table of a database, in sessions side by side; those beyond `most` bytes are counted, not added up.
 
@@ -186,6 +220,8 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
     revision, beside = first.revision(), first.query(_AROUND)[0]
     found = first.query(_TABLES)
     report(f"reading the rows of {len(found)} tables")
+    for session in sessions:
+        session.query(_ALIKE)
     free: SimpleQueue[Database] = SimpleQueue()
     for session in sessions:
         free.put(session)

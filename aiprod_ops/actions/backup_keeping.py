@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiprod_ops.domain.backups import Backup, State, of_instance, whole
-from aiprod_ops.engine.last_proofs import maker, verified_backups
+from aiprod_ops.engine.last_proofs import maker, restored_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Refused
 from aiprod_ops.ports import Database
@@ -78,7 +78,7 @@ def _ours(ctx: Context, new: NewBackup) -> list[Backup]:
 @discard_backup.needs
 def _refuse_needed(ctx: Context, new: NewBackup) -> None:
     """Raises Refused for one that is still being taken, that others rest on, or that a test has restored."""
-    known = set(verified_backups(ctx))
+    known = set(restored_backups(ctx))
     listed = ctx.platform.backups.listed()
     for each in _ours(ctx, new):
         if each.state is State.RUNNING:
@@ -103,7 +103,10 @@ def _is_discarded(ctx: Context, new: NewBackup) -> bool:
 
 @discard_backup.shows
 def _show_discarding(new: NewBackup) -> str:
-    return f"remove the backup labelled {new.label}, unless a test has restored it or others rest on it"
+    return (
+        f"remove the backup labelled {new.label}, unless a test has ever restored it or others rest on it; and of an "
+        "archive that is ours the WAL that no other backup needs"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,8 @@ def _is_removed(ctx: Context, old: OldBackup) -> bool:
 @remove_backup.shows
 def _show_removing(old: OldBackup) -> str:
     rests = f", which rests on {', '.join(old.rests_on)}" if old.rests_on else ""
-    return f"remove the {old.state} {old.kind} backup of {old.started:%Y-%m-%d %H:%M} UTC{rests}"
+    what = f"remove the {old.state} {old.kind} backup of {old.started:%Y-%m-%d %H:%M} UTC{rests}"
+    return f"{what}; and of an archive that is ours the WAL that no other backup needs"
 
 
 def newest_backup(backups: tuple[Backup, ...], instance: str) -> Backup | None:

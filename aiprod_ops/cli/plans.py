@@ -52,6 +52,10 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
         keep(world.store, made)
         render.plan(entry, made, output, _following(entry, made, where), where)
         _name_unfinished(world, made, where)
+        if made.plan.actions and not world.context.target.actor and "prove" not in entry.book.phases:
+            click.echo(
+                f"{world.context.target.name} has no actor identity yet, which whoever runs this plan needs", err=True
+            )
     return int(exit_code and bool(made.plan.actions))
 
 

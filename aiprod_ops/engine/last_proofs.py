@@ -1,6 +1,7 @@
 """What the last proofs from stored backups said: kept for a runbook's own checks, and for the day when the target is
 lost."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import msgspec
 
 from aiprod_ops.domain.evidence import Sealed
+from aiprod_ops.domain.findings import Status
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.errors import Exit
 
+_TIMES = {"rto", "rpo"}  #: findings that tell nothing of the backup itself
 _SECOND = timedelta(seconds=1)  #: what a repository tells of a time may be cut to the second
 
 
@@ -50,22 +53,44 @@ def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[st
     return tuple(name for name, is_good in _said_of_each(context, runbook).items() if is_good)
 
 
+def restored_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
+    """Ids of the stored backups of this target that any proof found in order, whatever a later one said."""
+    good = (name for name, is_good in _said(context, runbook) if is_good)
+    return tuple(dict.fromkeys(good))
+
+
 def disproved_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
     """Ids of the stored backups of this target whose last proof failed, the oldest proof first."""
     return tuple(name for name, is_good in _said_of_each(context, runbook).items() if name and not is_good)
 
 
 def _said_of_each(context: Context, runbook: str) -> dict[str, bool]:
-    """Whether the last proof of each backup held. From sealed evidence alone, which is neither thinned nor ends: what
-    was altered counts for nothing."""
-    found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
-    ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
+    """Whether the last proof of each backup held."""
     last: dict[str, bool] = {}
-    for each in ours:
-        name = str(each["copy"]["backup"])
+    for name, is_good in _said(context, runbook):
         last.pop(name, None)
-        last[name] = each["exit"] == Exit.DONE
+        last[name] = is_good
     return last
+
+
+def _said(context: Context, runbook: str) -> Iterator[tuple[str, bool]]:
+    """Of each proof, the oldest first, the backup and whether it is in order. From sealed evidence alone, which is
+    neither thinned nor ends: what was altered counts for nothing."""
+    for each in reversed(Archive(context.history.store).bodies(kind="prove", runbook=runbook)):
+        if each.body["target"]["target"] == context.target.name and (is_good := _holds(each.body)) is not None:
+            yield str(each.body["copy"]["backup"]), is_good
+
+
+def _holds(body: dict[str, Any]) -> bool | None:
+    """Whether a proof found the backup in order; None where it could not tell. That it took longer, or is older, than
+    is promised speaks against the promise."""
+    if body["exit"] == Exit.DONE:
+        return True
+    found = {each["id"]: each["status"] for each in body.get("findings", ())}
+    bad = {name for name, status in found.items() if status == Status.CRITICAL.name}
+    if not found or bad - _TIMES:
+        return False
+    return None if Status.UNKNOWN.name in found.values() else True
 
 
 def maker(context: Context, kind: str, name: str, at: datetime) -> str:

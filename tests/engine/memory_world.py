@@ -102,7 +102,7 @@ class MemoryDatabase:
     def query(self, sql: str, *_: Any, **__: Any) -> list[dict[str, Any]]:
         if "pg_database_size" in sql:
             return [{"size": 1000}]
-        if "pg_stat_progress_basebackup" in sql:
+        if "pg_stat_progress_basebackup" in sql or "pg_stat_archiver" in sql:
             return []
         if self.light.lost > 0:
             self.light.lost -= 1

@@ -15,11 +15,11 @@ from aiprod_ops.domain.plans import Draft
 from aiprod_ops.engine import planning
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal, runs
-from aiprod_ops.engine.last_proofs import verified_backups
+from aiprod_ops.engine.last_proofs import disproved_backups, restored_backups, verified_backups
 from aiprod_ops.engine.operations import Outcome, apply, resume, roll_back, undo_draft
 from aiprod_ops.engine.registry import find
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Failed, OutcomeUnknown, Refused
+from aiprod_ops.errors import Exit, Failed, OutcomeUnknown, Refused, UsageError
 from aiprod_ops.units import Bytes
 
 OURS = "7000000000000000001"
@@ -56,10 +56,19 @@ class Keeping:
         self.stored.kept.append(made)
         return made
 
-    def restored(self, *names: str, target: str = "lab", code: int = 0) -> None:
-        """Evidence of tests."""
+    def restored(
+        self, *names: str, target: str = "lab", code: int = 0, bad: tuple[str, ...] = (), status: str = "CRITICAL"
+    ) -> None:
+        """Evidence of tests; `bad` are ids of findings with a status."""
+        findings = [{"id": each, "status": status} for each in bad]
         for name in names:
-            body = {"kind": "prove", "runbook": "test-backup", "run": f"test-{name}", "exit": code}
+            body = {
+                "kind": "prove",
+                "runbook": "test-backup",
+                "run": f"test-{name}-{code}",
+                "exit": code,
+                "findings": findings,
+            }
             Archive(self.bench.store).seal({**body, "target": {"target": target}, "copy": {"backup": name}})
 
     def params(self, **given: str) -> Any:
@@ -341,13 +350,15 @@ def test_a_run_can_be_taken_back(taking: Keeping) -> None:
     assert taking.ids() == ["a"]
 
 
-@pytest.mark.parametrize("reason", ["known to restore", "rests on"])
-def test_what_others_need_is_not_taken_back(taking: Keeping, reason: str) -> None:
-    name = taken(taking)
+@pytest.mark.parametrize("case", ["known to restore", "known to restore, and a later test failed", "rests on"])
+def test_what_others_need_is_not_taken_back(taking: Keeping, case: str) -> None:
+    name, reason = taken(taking), case.partition(",")[0]
     if reason == "rests on":
         taking.store("increment", 0, rests_on=(name,))
     else:
         taking.restored(name)
+    if "later" in case:
+        taking.restored(name, code=10)
     there = taking.ids()
     outcome = roll(taking)
     assert outcome.exit is Exit.REFUSED
@@ -493,4 +504,18 @@ def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
     keeping.restored("a", "b")
     keeping.restored("c", code=10)
     keeping.restored("d", target="other")
-    assert verified_backups(keeping.world().context) == ("a", "b")
+    keeping.restored("slow", code=10, bad=("rto", "rpo"))
+    keeping.restored("slow and damaged", code=10, bad=("rto", "damaged heaps and b-trees"))
+    keeping.restored("nobody could tell", code=10, bad=("rows compared",), status="UNKNOWN")
+    context = keeping.world().context
+    assert verified_backups(context) == ("a", "b", "slow")
+    assert disproved_backups(context) == ("c", "slow and damaged")
+    keeping.restored("a", code=10)
+    assert verified_backups(context) == ("b", "slow")
+    assert restored_backups(context) == ("a", "b", "slow")
+
+
+@pytest.mark.parametrize("given", [{"daily": "30"}, {"weekly": "90 s"}, {"monthly": "23 h"}])
+def test_a_retention_of_less_than_a_day_is_a_forgotten_unit(bench: Bench, given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"--{next(iter(given))} is .*, expected at least a day"):
+        Keeping(bench, "prune-backups").params(**given)

@@ -16,10 +16,15 @@ from typing import Any
 import pytest
 from command_line import Bench, Done, configured, lone_server, short_folder, until
 
+from aiprod_ops.actions import backup_checks
+from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.platform import delete, flip
 from aiprod_ops.adapters.local.programs import find, reachable
+from aiprod_ops.adapters.postgres.database import PostgresDatabase
+from aiprod_ops.lab import postgres
+from aiprod_ops.units import Bytes
 
 pytestmark = pytest.mark.lab
 BOOK = "test-backup"
@@ -464,6 +469,61 @@ def test_a_backup_from_before_the_data_is_valid_and_empty(site: Site) -> None:
     done = site.prove("-o", "json")
     assert done.exit == 10, done.said
     assert done.json()["refused"]["a backup without rows"].startswith("1 the source has 20,")
+
+
+def test_what_a_role_has_set_makes_no_other_rows(site: Site) -> None:
+    for text in (
+        "CREATE TABLE spans AS SELECT tstzrange('2026-01-01', '2026-02-01') AS span, 1.5::float4 AS n",
+        "ALTER ROLE probe SET timezone = 'Asia/Tokyo'",
+        "ALTER ROLE probe SET extra_float_digits = 0",
+        "ALTER DATABASE app SET datestyle = 'German'",
+    ):
+        site.bench.sql(text)
+    site.switch()
+    done = site.prove("-o", "json")
+    assert done.exit == 0, done.said
+
+
+def test_a_lock_in_the_source_is_no_fault_of_the_backup(site: Site) -> None:
+    with postgres.session(site.bench.admin) as session, session.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE jobs")
+        done = site.prove("-o", "json")
+        cursor.execute("ROLLBACK")
+    found = {each["metric"]: each for each in done.json()["findings"]}
+    assert found["rows compared"]["status"] == "UNKNOWN", done.said
+    assert "the source could not be read" in found["rows compared"]["note"]
+    assert site.bench.run("check", "take-backup", "--every", "1d").exit == 0, "no other one is needed for that"
+
+
+def test_the_locks_of_the_source_end_with_its_reading(site: Site) -> None:
+    held = "SELECT count(*) FROM pg_locks WHERE relation = 'jobs'::regclass AND pid <> pg_backend_pid()"
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        backup_checks.one_moment(database) as (_, session),
+    ):
+        session.query("SELECT count(*) FROM jobs")
+        assert site.bench.sql(held) != [(0,)]
+        assert backup_checks.read_source(session, Bytes(0)).rows >= 20_000
+        until(lambda: site.bench.sql(held) == [(0,)], "a lock is held")
+
+
+def test_the_newest_segment_that_was_archived_and_is_gone_is_told(site: Site) -> None:
+    """Nothing follows it, so the archive alone looks whole."""
+    segments(site)[-1].unlink()
+    assert "the server has archived" in site.bench.run("check", "backups").out
+    found = {each["id"]: each["status"] for each in site.prove("-o", "json").json()["findings"]}
+    assert found["gone"] == "WARNING"
+
+
+def test_what_is_needed_of_an_archive_goes_by_number_not_by_timeline(site: Site) -> None:
+    """After a failover the newer timeline begins before the older one ended."""
+    folder = site.folder / "timelines"
+    folder.mkdir()
+    for name in ("000000010000000000000024", "00000001000000000000002B", "000000020000000000000025",
+                 "00000002000000000000002C"):  # fmt: skip
+        (folder / name).write_bytes(b"x" * 16)
+    Archive(folder, site.server.programs).clean(["00000001000000000000002B", "000000020000000000000025"])
+    assert sorted(path.name[-2:] for path in folder.iterdir()) == ["25", "2B", "2C"]
 
 
 def test_one_row_that_differs_is_seen(site: Site) -> None:

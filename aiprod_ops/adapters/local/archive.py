@@ -138,8 +138,10 @@ class Archive:
             raise Failed(f"the WAL cannot be copied to {folder}: {error.strerror}") from error
         return Archive(folder, self._programs)
 
-    def clean(self, first: str) -> None:
-        """Remove what lies before the first segment that is still needed."""
+    def clean(self, needed: Iterable[str]) -> None:
+        """Remove what lies before the first of the segments that are still needed. By number: pg_archivecleanup looks
+        at nothing else, and after a failover a newer timeline begins before an older one has ended."""
+        first = min(needed, key=self._number)
         self._programs.run("pg_archivecleanup", str(self._folder), first, cwd=self._folder, timeout=LONGEST)
 
     def _size(self) -> int:

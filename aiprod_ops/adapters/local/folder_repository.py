@@ -167,7 +167,7 @@ class FolderRepository:
         self._discard(backup)
         left = successful(self.listed())
         if self._archive is not None and left:
-            self._archive.clean(min(_first_segment(self._folder / each.id) for each in left))
+            self._archive.clean([_first_segment(self._folder / each.id) for each in left])
 
     def _discard(self, backup: str) -> None:
         path = self._folder / backup
