@@ -24,9 +24,8 @@ def files(jobs: list[Job], where: Installation) -> dict[str, str]:
 
 def _run(job: Job, where: Installation) -> dict[str, Any]:
     """No state outlives an execution; a Pushgateway keeps the last success."""
-    args = list(where.command(job, *(("--warning-ok",) if job.wish.work == "check" else ()))[1:])
     secrets = [
-        {"name": name, "valueSource": {"secretKeyRef": {"secret": _secret(name), "version": "latest"}}}
+        {"name": name, "valueSource": {"secretKeyRef": {"secret": secret(name), "version": "latest"}}}
         for name in job.place.variables
     ]
     return {
@@ -43,7 +42,7 @@ def _run(job: Job, where: Installation) -> dict[str, Any]:
                     {
                         "image": where.image,
                         "command": [where.program],
-                        "args": args,
+                        "args": arguments(job, where),
                         "env": [{"name": "AIPROD_OPS_STATE", "value": "/tmp/aiprod-ops"}, *secrets],  # noqa: S108
                         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
                         "volumeMounts": [{"name": "config", "mountPath": HOME}],
@@ -83,10 +82,15 @@ def _scheduler(job: Job, where: Installation) -> dict[str, Any]:
     }
 
 
-def _secret(variable: str) -> str:
+def arguments(job: Job, where: Installation) -> list[str]:
+    """What follows the program: a WARNING is told by its alert, and fails no execution."""
+    return list(where.command(job, *(("--warning-ok",) if job.wish.work == "check" else ()))[1:])
+
+
+def secret(variable: str) -> str:
     """A variable's secret in Secret Manager.
 
-    >>> _secret("OPS_PROBE_DSN")
+    >>> secret("OPS_PROBE_DSN")
     'ops-probe-dsn'
     """
     return variable.lower().replace("_", "-")
