@@ -15,6 +15,7 @@ from aiprod_ops.domain.catalogue.indexes import Catalogue
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
+from aiprod_ops.domain.instances import Setups
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.units import Bytes, Seconds
@@ -241,6 +242,9 @@ class Platform(Protocol):
     @property
     def cluster(self) -> Cluster:
         """The target's primary and standbys; raises ConfigurationError where the configuration names none."""
+
+    def setups(self) -> Setups | None:
+        """How the target and its replicas are set up, as the platform reports; None where nobody does."""
 
     def copy(
         self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...

@@ -128,7 +128,7 @@ def _compared(words: str, name: str, wanted: object, told: object, *, is_grave: 
 
 
 def _untold(value: float | None) -> str:
-    return "the API does not tell" if value is None else ""
+    return "not told" if value is None else ""
 
 
 def _shown(value: object) -> str:
