@@ -1,5 +1,6 @@
 """What a runbook file imports, and all it may import."""
 
+from aiprod_ops.actions.adding import add_replica, remove_replica
 from aiprod_ops.actions.backup_checks import (
     Figures,
     Moment,
@@ -47,6 +48,7 @@ from aiprod_ops.actions.index_readings import (
     install_amcheck,
     lacking_rows,
     read_copy,
+    trees,
     unmended,
 )
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
@@ -61,7 +63,17 @@ from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import settings_of, topology
 from aiprod_ops.actions.switching import Move as SwitchMove
-from aiprod_ops.actions.switching import Takeover, fail_over, rejoin, switch_over
+from aiprod_ops.actions.switching import (
+    Takeover,
+    barred,
+    fail_over,
+    fail_over_zone,
+    rejoin,
+    rejoin_first,
+    repoint,
+    switch_back,
+    switch_over,
+)
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -89,14 +101,14 @@ from aiprod_ops.domain.instances import flags as instance_flags
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.replication import Limits as ReplicationLimits
-from aiprod_ops.domain.replication import Topology
+from aiprod_ops.domain.replication import Topology, lower_settings
 from aiprod_ops.domain.replication import judge as judge_replication
 from aiprod_ops.domain.retention import Retention, prunable
 from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
 from aiprod_ops.engine.runbook import (
     Amount,
     Context,
@@ -110,8 +122,8 @@ from aiprod_ops.engine.runbook import (
     limited,
     promise,
 )  # fmt: skip
-from aiprod_ops.errors import PermissionMissing, Refused, Unreachable
-from aiprod_ops.ports import Database, Sample
+from aiprod_ops.errors import OpsError, PermissionMissing, Refused, Unreachable
+from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
@@ -120,19 +132,20 @@ __all__ = [
     "Comparison", "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing",
     "FailoverCandidate", "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later",
     "Logged", "Loss", "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex",
-    "NoParams", "OldBackup", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
-    "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Setups", "Statement",
-    "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds", "Topology",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
-    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
-    "discard_backup", "drift", "drift_scope", "drop_index", "drop_invalid_index", "fail_over", "failover_candidates",
+    "NewReplica", "NoParams", "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio",
+    "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
+    "Setups", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover",
+    "Thresholds", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "add_replica", "advise",
+    "alembic_revision", "around", "audit", "backup_promise", "barred", "build_estimate", "build_of", "choices",
+    "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift",
+    "drift_scope", "drop_index", "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates",
     "failover_loss", "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck",
     "instance_drift", "instance_flags", "instance_promise", "invariants", "is_built", "is_same", "judge_replication",
-    "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "migrated",
-    "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable",
-    "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
-    "rejoin", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment",
-    "served", "settings_of", "show", "shown_size", "since_reset", "still_unused", "switch_over",
-    "switchover_candidates", "take_backup", "topology", "try_builds", "try_repairs", "unmended", "verified_backups",
-    "whole", "writable",
+    "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "lower_settings",
+    "migrated", "narrow_indexes", "newest_backup", "of_instance", "one_moment", "ordered", "plausible", "promise",
+    "prunable", "read_copy", "read_snapshot", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",
+    "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica", "repairs", "repoint",
+    "restore_index", "revision_of", "said_last", "same_moment", "served", "settings_of", "show", "shown_size",
+    "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates", "take_backup", "topology",
+    "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

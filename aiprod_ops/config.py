@@ -36,12 +36,63 @@ class Promises:
 @dataclass(frozen=True)
 class ServerPlace:
     """One server of a target that has several on this machine: its data directory, a superuser's DSN that leads to it
-    alone, and what a standby needs beside host and port to stream from another (user, passfile)."""
+    alone, and what a standby needs beside host and port to stream from another (user, passfile). On Cloud SQL `admin`
+    is all, and of that the host and the port: an instance that is reached through a proxy."""
 
-    data_directory: str
     admin: str
+    data_directory: str = ""
     upstream: str = ""
     log: str = ""
+
+
+@dataclass(frozen=True)
+class PatroniMember:
+    """One member: its REST API's URL, and `HOST:PORT` of its PostgreSQL. Patroni itself forgets both of one that is
+    dead, when it is needed most."""
+
+    api: str
+    postgres: str
+
+
+@dataclass(frozen=True)
+class PatroniPlace:
+    """A cluster that Patroni runs: its members by the names that Patroni knows them by.
+
+    `user` and `password` (`env:NAME` or `file:PATH`) are for calls that change something; `ca` is the file of the
+    certificates that an https API is checked with. `watchdog` says that each member has `watchdog.mode: required`: then
+    one that has lost the leader lock is fenced, although nothing of it can be reached.
+    """
+
+    members: Mapping[str, PatroniMember]
+    user: str = ""
+    password: str = ""
+    ca: str = ""
+    watchdog: bool = False
+
+    def secret(self) -> str:
+        """The password; read no earlier than it is needed. Raises ConfigurationError."""
+        kind, _, name = self.password.partition(":")
+        try:
+            found = os.environ.get(name, "") if kind == "env" else Path(name).read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the password for Patroni cannot be read from {name}: {error.strerror}"
+            ) from error
+        if not found:
+            raise ConfigurationError(f"the password for Patroni is empty: {self.password}")
+        return found
+
+
+@dataclass(frozen=True)
+class WritesPlace:
+    """How the application finds the primary: pgbouncer's admin console, its file and the entry in it; or two commands,
+    of which one shows HOST:PORT and the other sets it, with `{host}`, `{port}` and `{name}` in its words."""
+
+    pgbouncer: str = ""
+    file: str = ""
+    database: str = ""
+    show: tuple[str, ...] = ()
+    point: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +105,9 @@ class Target:
     that gets new revisions, `postgres_bin` the programs of the server's major version. `backups` is where stored
     backups are: a folder, with the folder that archive_command fills as `archive`, or `pgbackrest:STANZA`. On the
     platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
-    `servers` are primary and standbys by name, where they are on this machine and may be switched over.
+    `servers` are primary and standbys by name, where they are on this machine and may be switched over; `patroni` are
+    those that Patroni moves. `writes` is how the application finds the primary, where its own DSN does not name them
+    all.
     """
 
     name: str
@@ -75,6 +128,8 @@ class Target:
     instance: str = ""
     endpoint: str = ""
     servers: Mapping[str, ServerPlace] = field(default_factory=dict)
+    patroni: PatroniPlace | None = None
+    writes: WritesPlace | None = None
 
     @property
     def is_for_drills(self) -> bool:
@@ -84,8 +139,12 @@ class Target:
     def variables(self, *, acts: bool) -> tuple[str, ...]:
         """Environment variables that its DSNs are taken from, sorted; the actor's only where something `acts`, or where
         it has to copy for want of a backup identity."""
-        dsns = (self.probe, *self.replicas, self.backup or self.actor, self.actor if acts else "")
+        dsns = (self.probe, *self.replicas, self.backup or self.actor, *(self._to_act if acts else ()))
         return tuple(sorted({dsn.removeprefix("env:") for dsn in dsns if dsn.startswith("env:")}))
+
+    @property
+    def _to_act(self) -> tuple[str, ...]:
+        return (self.actor, self.patroni.password if self.patroni else "")
 
     def dsn(self, identity: str) -> str:
         """The DSN of `probe`, `actor` or `backup`; raises ConfigurationError when the target has none."""
@@ -221,19 +280,87 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
-    plain["servers"] = {each: _server(path, name, each, value) for each, value in plain.get("servers", {}).items()}
+    is_remote = plain.get("platform") == "cloudsql"
+    plain["servers"] = {
+        each: _server(path, name, each, value, is_remote=is_remote) for each, value in plain.get("servers", {}).items()
+    }
+    plain["writes"] = _writes(path, name, plain["writes"]) if "writes" in plain else None
+    if "patroni" in plain:
+        plain["patroni"] = _patroni(path, name, plain["patroni"])
+        if plain["servers"]:
+            raise ConfigurationError(f"{path}: target {name!r} has both `servers` and `patroni`: one moves the primary")
     return Target(name=name, **plain)
 
 
-def _server(path: Path, target: str, name: str, table: Any) -> ServerPlace:
+_PATRONI = {"user": str, "password": str, "ca": str, "watchdog": bool}
+_MEMBER = {"api": str, "postgres": str}
+_PLACE = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d+")
+
+
+def _patroni(path: Path, target: str, table: Any) -> PatroniPlace:
+    """A target's `patroni` table. What it lacks is named, with what it should look like."""
     given = table if isinstance(table, dict) else {}
-    wrong = _wrong(given, {"data_directory": str, "admin": str})
-    if wrong or set(given) - {each.name for each in fields(ServerPlace)}:
+    where, plain = f"{path}: `patroni` of target {target!r}", {key: given[key] for key in given if key != "members"}
+    if wrong := sorted(key for key, value in plain.items() if type(value) is not _PATRONI.get(key)):
+        known = ", ".join(("members", *_PATRONI))
+        raise ConfigurationError(
+            f"{where} has a wrong {', '.join(wrong)}; it may have {known} (watchdog is true or false)"
+        )
+    members = given.get("members") if isinstance(given.get("members"), dict) else {}
+    if not members:
+        raise ConfigurationError(f"{where} names no members", hint=_MEMBERS)
+    for name, member in members.items():
+        table = member if isinstance(member, dict) else {}
+        is_place = _PLACE.fullmatch(str(table.get("postgres", "")))
+        if _wrong(table, _MEMBER) or set(table) - set(_MEMBER) or not is_place:
+            raise ConfigurationError(f"{where}: the member {name!r} is not an API and a HOST:PORT", hint=_MEMBERS)
+        if not table["api"].startswith(("http://", "https://")):
+            raise ConfigurationError(f"{where}: the member {name!r} has the API {table['api']!r}", hint=_MEMBERS)
+    password = plain.get("password", "")
+    if bool(password) != bool(plain.get("user")) or (password and not password.startswith(("env:", "file:"))):
+        raise ConfigurationError(
+            f"{where}: `user` and `password` belong together, and a password is no part of this file",
+            hint='password = "env:NAME" or password = "file:/a/path"',
+        )
+    if password.startswith("file:"):
+        plain["password"] = f"file:{path.parent / password.removeprefix('file:')}"
+    if plain.get("ca"):
+        plain["ca"] = str(path.parent / plain["ca"])
+    return PatroniPlace({name: PatroniMember(**member) for name, member in members.items()}, **plain)
+
+
+_MEMBERS = 'members.NAME = { api = "http://10.0.0.1:8008", postgres = "10.0.0.1:5432" }, with the names Patroni knows'
+
+
+def _writes(path: Path, target: str, table: Any) -> WritesPlace:
+    given = dict(table) if isinstance(table, dict) else {}
+    by_bouncer = set(given) == {"pgbouncer", "file", "database"} and all(isinstance(v, str) for v in given.values())
+    by_command = set(given) == {"show", "point"} and all(
+        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in given.values()
+    )
+    if not (by_bouncer or by_command):
+        raise ConfigurationError(
+            f"{path}: [targets.{target}.writes] has {', '.join(sorted(given)) or 'nothing'}, expected either the texts "
+            "pgbouncer, file and database, or the lists of words show and point"
+        )
+    if by_bouncer:
+        return WritesPlace(**{**given, "file": str(path.parent / given["file"])})
+    return WritesPlace(show=tuple(given["show"]), point=tuple(given["point"]))
+
+
+def _server(path: Path, target: str, name: str, table: Any, *, is_remote: bool) -> ServerPlace:
+    given = table if isinstance(table, dict) else {}
+    wrong = _wrong(given, {"admin": str} if is_remote else {"data_directory": str, "admin": str})
+    known = {"admin"} if is_remote else {each.name for each in fields(ServerPlace)}
+    if wrong or set(given) - known:
+        expected = "admin, a DSN's host and port" if is_remote else "data_directory, admin, and maybe upstream, log"
         raise ConfigurationError(
             f"{path}: the server {name!r} of target {target!r} has {', '.join(sorted(given)) or 'nothing'}, expected "
-            f"data_directory, admin, and maybe upstream, log; look at {', '.join(wrong) or 'its other keys'}"
+            f"{expected}; look at {', '.join(wrong) or 'its other keys'}"
         )
-    return ServerPlace(**{**given, "data_directory": str(path.parent / given["data_directory"])})
+    return ServerPlace(
+        **{**given, **({} if is_remote else {"data_directory": str(path.parent / given["data_directory"])})}
+    )
 
 
 def _check_stanza(path: Path, name: str, table: Mapping[str, Any]) -> None:

@@ -82,6 +82,9 @@ class Database(Protocol):
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         """Normalised texts of these statements, of those that are still counted."""
 
+    def revision(self) -> str:
+        """Alembic's revision of the schema, '' where there is none."""
+
     def schema(self) -> Schema:
         """Tables, columns and indexes of this database, without the system's own."""
 
@@ -111,9 +114,8 @@ class Database(Protocol):
         """What the log tells of these statements since a time, and why it could not be read. Where none is configured,
         and this role may read none, neither."""
 
-    def moment(self, snapshot: str = ...) -> AbstractContextManager[None]:
-        """Of a session that reads: within it every query sees one moment, this one or the one that another session
-        exported (`pg_export_snapshot`)."""
+    def moment(self) -> AbstractContextManager[None]:
+        """Of a session that reads: within it every query sees this moment."""
 
     def another(self) -> "Database":
         """A second session with the same database and identity, for work side by side. It has to be closed."""
@@ -183,12 +185,52 @@ class Backups(Protocol):
         """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is reached; a host that begins with / is a folder of sockets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Endpoint(Protocol):
+    """How the application finds the server that takes writes. Every method raises OpsError."""
+
+    def shown(self) -> str:
+        """Where it leads now, as HOST:PORT."""
+
+    def lead(self, name: str, place: Place) -> None:
+        """Let it lead to another server. Repeatable."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewReplica:
+    """A replica that is to be made of a primary; each wait for it to stream takes no longer than `patience`. What is
+    empty is as the platform, or the primary, has it."""
+
+    name: str
+    primary: str
+    patience: Seconds
+    tier: str = ""
+    region: str = ""
+    zone: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Cluster(Protocol):
     """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """All members."""
+
+    def place(self, name: str) -> Place:
+        """Where a member is reached by applications."""
 
     def is_standby(self, name: str) -> bool | None:
         """Whether a member is in recovery; None where it does not answer."""
@@ -215,6 +257,53 @@ class Cluster(Protocol):
 
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby. Repeatable."""
+
+    def against(self, name: str) -> tuple[str, ...]:
+        """What the platform has against promoting a standby, in words, each with what mends it."""
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        """What speaks against making a replica, in words."""
+
+    def maker(self, name: str) -> str | None:
+        """The run that made a replica, or has begun to; '' where somebody else did, None where none is there."""
+
+    def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
+        """Make a replica, and wait until it streams. Repeatable: what the same run has begun is gone on with."""
+
+    def needed(self, name: str) -> str:
+        """Why a replica may not be removed, in words; '' where nothing speaks against it."""
+
+    def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
+        """Remove a replica that a run made, and nothing else; nothing happens where another did. Raises Refused for
+        one that others need by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zoned:
+    """An instance that runs in a `zone`, and whose platform keeps a server ready in another that takes its disk over:
+    nothing that was acknowledged is lost by that."""
+
+    instance: str
+    zone: str
+    standby: str
+
+    @property
+    def swapped(self) -> "Zoned":
+        """After the standby took over."""
+        return Zoned(self.instance, self.standby, self.zone)
+
+    def __str__(self) -> str:
+        return f"{self.instance} to {self.standby}"
+
+
+class Zones(Protocol):
+    """The standby of the target's primary in another zone. Every method raises OpsError."""
+
+    def where(self, instance: str = ...) -> Zoned | None:
+        """Where the primary runs, or another instance; None where no standby is kept for it."""
+
+    def fail_over(self, zoned: Zoned, report: Callable[[str], None]) -> None:
+        """Let the standby take over. Repeatable: it does nothing where it has."""
 
 
 class Operations(Protocol):
@@ -243,6 +332,10 @@ class Platform(Protocol):
     def cluster(self) -> Cluster:
         """The target's primary and standbys; raises ConfigurationError where the configuration names none."""
 
+    @property
+    def zones(self) -> Zones | None:
+        """The standby in another zone; None where the platform keeps none by itself."""
+
     def setups(self) -> Setups | None:
         """How the target and its replicas are set up, as the platform reports; None where nobody does."""
 
@@ -255,8 +348,9 @@ class Platform(Protocol):
         Raises Refused when there is no room for it or no way to make one, Failed when the restore is damaged.
         """
 
-    def damage(self, name: str) -> list[str]:
-        """What pg_amcheck finds wrong in all heaps and b-trees of the copy of this name, a line each."""
+    def damage(self, name: str, beside: Sequence[Name] = ...) -> list[str]:
+        """What pg_amcheck finds wrong in all heaps and b-trees of the copy of this name, a line each; but for those
+        b-trees of the database itself that somebody else looks at."""
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """Run the migrations to their head on an empty server of our own; `known` again where nothing has changed.

@@ -13,6 +13,11 @@ not possible nothing is promoted: two that take writes are worse than none.
 A candidate streams from this primary now, is on its timeline, has its settings and is not behind: measured on clusters
 that were switched to a replica that did not stream, every row was lost.
 
+Where Patroni runs the cluster it is asked to do these steps, and looked at until it has: writes stop for two to three
+seconds then. It is not asked to replace a primary before it is sure that nothing of that one takes writes.
+
+Where the platform keeps a standby in another zone that one is the first resort: it loses nothing (`fail-over-zone`).
+
 Source: PostgreSQL manual, "Failover", pg_rewind; Patroni's issues on forced switchovers.
 """
 
@@ -21,7 +26,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aiprod_ops import api
-from aiprod_ops.api import Bytes, Context, Finding, Lab, Loss, Measured, Moving, Plan, Seconds, SwitchMove, Topology
+from aiprod_ops.api import (
+    Bytes,
+    Context,
+    Finding,
+    Lab,
+    Loss,
+    Measured,
+    Moving,
+    OpsError,
+    Plan,
+    Seconds,
+    SwitchMove,
+    Topology,
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +65,15 @@ class Params:
 @dataclass(frozen=True)
 class Facts:
     """Who is what: `primary` is '' where none answers; `lost` the one that is gone, `chosen` who takes its place: under
-    load that may be another one a moment later, and the guards look at who was."""
+    load that may be another one a moment later, and the guards look at who was. `stop` is how long nobody can write."""
 
     primary: str
     lost: str
     chosen: Moving[str]
     others: tuple[str, ...]
+    has_endpoint: bool
+    stop: Moving[str]
+    leads: Moving[str]
     loss: Moving[Loss | None]
     topology: Moving[Topology]
 
@@ -63,7 +84,7 @@ book = api.Runbook(
     risk="severe",
     owner="database",
     drill_every="30 d",
-    actions=(api.switch_over, api.fail_over, api.rejoin),
+    actions=(api.switch_over, api.fail_over, api.repoint, api.rejoin, api.rejoin_first, api.switch_back),
     without_primary=True,
 )
 
@@ -71,7 +92,7 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs pg_monitor on every node."""
-    seen = api.topology(ctx)
+    seen = api.barred(ctx, api.topology(ctx))
     primary = seen.primary.name if seen.primary else ""
     known = {primary, *(each.name for each in seen.standbys)}
     silent = [name for name in ctx.platform.cluster.names if name not in known]
@@ -83,7 +104,25 @@ def facts(ctx: Context, params: Params) -> Facts:
     if lost and chosen:
         node = next(each.node for each in candidates if each.node.name == chosen)
         loss = api.failover_loss(node, ctx.platform.cluster.written(lost))
-    return Facts(primary, lost, chosen, tuple(sorted(each.name for each in seen.standbys)), loss, seen)
+    return Facts(
+        primary,
+        lost,
+        chosen,
+        tuple(sorted(each.name for each in seen.standbys)),
+        ctx.endpoint is not None,
+        "two to three seconds: Patroni's own steps" if ctx.target.patroni else "about half a second",
+        _leads(ctx),
+        loss,
+        seen,
+    )
+
+
+def _leads(ctx: Context) -> str:
+    """Where the application's way to the primary leads; that it cannot be read stops no failover."""
+    try:
+        return ctx.endpoint.shown() if ctx.endpoint else ""
+    except OpsError as error:
+        return f"unknown: {error.told}"
 
 
 @book.judge
@@ -106,6 +145,9 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding(
             f"against {each.node.name}", float(len(each.against)), "", note=note, id=f"against:{each.node.name}"
         )
+    if facts.has_endpoint:
+        unknown = facts.leads.startswith("unknown")
+        yield Finding("ways to the primary", None if unknown else 1.0, "", note=facts.leads, id="endpoint")
     if params.to and params.to not in facts.others:
         yield Finding("replicas of that name", 0.0, note=f"there is no replica {params.to}", id="to")
 
@@ -118,8 +160,10 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     if facts.primary and not params.is_unplanned:
         there = SwitchMove(facts.primary, facts.chosen, params.patience)
         back = SwitchMove(facts.chosen, facts.primary, params.patience)
-        yield api.switch_over(there, undo=api.switch_over(back), lock="no writes for about half a second")
-        yield api.rejoin(there, undo=api.rejoin(there))  # before it can be switched back it has to stream
+        yield api.switch_over(there, undo=api.switch_back(back), lock=f"no writes for {facts.stop}")
+        if facts.has_endpoint:
+            yield api.repoint(there, undo=api.repoint(back))
+        yield api.rejoin(there, undo=api.rejoin_first(there))  # before it can be switched back it has to stream
     elif facts.lost and not facts.primary and params.is_unplanned:
         there = SwitchMove(facts.lost, facts.chosen, params.patience)
         loss = facts.loss or api.Loss(None, None)
@@ -127,6 +171,8 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
             api.Takeover(facts.lost, facts.chosen, params.patience, loss),
             irreversible=f"what {facts.lost} had acknowledged and {facts.chosen} has not is lost: {loss}",
         )
+        if facts.has_endpoint:
+            yield api.repoint(there, irreversible=f"nobody takes writes but {facts.chosen}")
         yield api.rejoin(there, irreversible=f"a standby of {facts.chosen} is all that {facts.lost} can be now")
 
 
@@ -146,6 +192,8 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
         approved = api.fail_over.subject(plan.actions[0]).loss
         more = now.loss is not None and now.chosen == move.new and now.loss.exceeds(approved)
         yield Finding("more is lost than was told", float(more), "", crit=1, note=str(now.loss), id="more")
+    elif now.leads.startswith("unknown"):
+        yield Finding("the way to the primary cannot be read", 1.0, "", crit=1, note=now.leads, id="endpoint")
     elif now.primary != move.old:
         yield Finding("another primary than planned", 1.0, "", crit=1, note=now.primary or "none", id="moved")
     against = {each.node.name: each.against for each in _candidates(now, params)}

@@ -60,6 +60,7 @@ book = api.Runbook(
     check_every="7 d",
     alerts=("BackupsToPrune",),
     actions=(api.remove_backup,),
+    on_evidence=True,
 )
 
 

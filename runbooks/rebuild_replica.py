@@ -5,6 +5,8 @@ WAL that it needs is gone (its slot is `lost`, or it never had one), or when its
 the gentlest on, and nothing is tried twice: pointed at the primary; `pg_rewind`; a new base backup, with the old files
 kept beside as `NAME.before-PRIMARY` for whoever wants to look at them.
 
+One that is declared and was never made is left to `add-read-replica`.
+
 Production loses no more than the reads that this replica served, and a base backup reads the primary once.
 
 Source: PostgreSQL manual, pg_rewind, pg_basebackup, "Replication Slots".
@@ -52,7 +54,8 @@ def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     if seen.primary is None:
         return Facts("", {}, cluster.names, seen)
     primary = seen.primary
-    left = {name: "it does not answer" for name in cluster.names if name in seen.silent}
+    silent = [name for name in cluster.names if name in seen.silent]
+    left = {name: "it does not answer" for name in silent if cluster.maker(name) is not None}
     for each in seen.others:
         if not each.is_standby:
             left[each.name] = "it takes writes of its own"

@@ -1,11 +1,11 @@
 """Take a full backup when the newest one is older than promised, and look at what was stored.
 
 `aiprod-ops plan take-backup` says whether one is due, how long the last one took and how large it was. A backup is due
-when the newest that could be restored began nearly as long ago as [backups] `every` in `service.toml` says; `--now`
-takes one in any case. It carries a label that follows from the one before it (`after-20261127T031500Z`), so that
-whoever begins again, after a crash or on the next day, finds what was begun: what is done is not done twice, and what
-was left half-done is cleared away first. Nothing is begun while another backup is being taken, or where there is no
-room for it.
+when the newest that could be restored began nearly as long ago as [backups] `every` in `service.toml` says, or when the
+last test of it failed; `--now` takes one in any case. It carries a label that follows from the one before it
+(`after-20261127T031500Z`), so that whoever begins again, after a crash or on the next day, finds what was begun: what
+is done is not done twice, and what was left half-done is cleared away first. Nothing is begun while another backup is
+being taken, or where there is no room for it.
 
 Afterwards it has to be listed as successful, be of this instance, and have about the size of the one before. What fails
 that is bad, and is taken back: left in its place it would be the newest, and the next run would find nothing to do. The
@@ -23,7 +23,7 @@ Source: PostgreSQL manual, pg_basebackup, pg_verifybackup, "Base Backup Progress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiprod_ops import api
 from aiprod_ops.api import (
@@ -56,10 +56,12 @@ class Params:
 
 @dataclass(frozen=True)
 class Facts:
-    """When the newest backup began; the rest is for people, and for the guard to read again."""
+    """When the newest backup began, and whether its last test failed; the rest is for people, and for the guard to read
+    again."""
 
     instance: str
     newest: datetime | None
+    is_disproved: bool
     now: Moving[datetime]
     before: Moving[Backup | None]
     room: Moving[Bytes | None]
@@ -78,13 +80,14 @@ book = api.Runbook(
 
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
-    """Needs to read the repository; the database is asked who it is, and how large."""
+    """Needs to read the repository and the evidence; the database is asked who it is, and how large."""
     backups, instance = ctx.platform.backups, ctx.db.server().system_identifier
     newest = api.newest_backup(backups.listed(), instance)
     size = newest.size if newest is not None else None
     return Facts(
         instance=instance,
         newest=newest.started if newest is not None else None,
+        is_disproved=newest is not None and newest.id in api.disproved_backups(ctx),
         now=ctx.clock.now(),
         before=newest,
         room=backups.arrangement().room,
@@ -98,7 +101,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     if facts.newest is None:
         yield Finding("a backup is due", 1.0, "", warn=1, note="there is none yet", id="due")
     else:
-        note = f"the newest began {api.show(_age(facts, facts.newest), 's')} ago"
+        note = f"the newest began {api.show(_age(facts, facts.newest), 's')} ago{_why(facts, params)}"
         yield Finding("a backup is due", float(_is_due(facts, params)), "", warn=1, note=note, id="due")
     if facts.room is not None:
         yield _room(facts.room, facts.needs)
@@ -116,6 +119,14 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
             estimate=Estimate(Seconds(took), facts.needs) if took is not None else None,
             timeout=api.LONGEST,
         )
+
+
+@book.omits
+def omits(facts: Facts, params: Params) -> dict[str, str]:
+    """When the next one is due."""
+    if facts.newest is None or _is_due(facts, params):
+        return {}
+    return {"a backup": f"the newest began {api.show(_age(facts, facts.newest), 's')} ago{_why(facts, params)}"}
 
 
 @book.guard
@@ -157,10 +168,24 @@ def _age(facts: Facts, newest: datetime) -> float:
 
 
 def _is_due(facts: Facts, params: Params) -> bool:
-    if facts.newest is None or params.now:
+    if facts.newest is None or facts.is_disproved or params.now:
         return True
-    # A repository may tell the second of its beginning and no more: one that began just now did not begin before.
-    return _age(facts, facts.newest) >= max(1.0, DUE * params.every)
+    return _age(facts, facts.newest) >= _due_after(params)
+
+
+def _due_after(params: Params) -> float:
+    """A repository may tell the second of its beginning and no more: one that began just now did not begin before."""
+    return max(1.0, DUE * params.every)
+
+
+def _why(facts: Facts, params: Params) -> str:
+    """Why one is due by more than the age, or when the next one is."""
+    if facts.is_disproved:
+        return f"; {facts.before.id if facts.before else 'it'} was tested, and the last test of it failed"
+    if facts.newest is None or _is_due(facts, params):
+        return ""
+    due = facts.newest + timedelta(seconds=_due_after(params))
+    return f"; the next is due at {due:%Y-%m-%d %H:%M} UTC, `aiprod-ops plan take-backup --now` takes one at once"
 
 
 def _room(room: Bytes, needs: Bytes) -> Finding:

@@ -82,8 +82,9 @@ book = api.Runbook(
     check_every="1 h",
     prove_every="1 d",
     drill_every="30 d",
-    alerts=("BackupNotVerified",),
+    alerts=("RestoreTestOverdueOrFailed",),
     drill_with={"control": "true"},
+    on_evidence=True,
     exports=("time to the first answer", "what would have been lost", "age of the newest row", "age of the last test"),
 )
 
@@ -102,9 +103,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("age of the last test", None, "s", note=never, id="tested")
         return
     age = (facts.now - facts.last.ended).total_seconds()
-    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'it could not be restored'}"
+    note = f"evidence {facts.last.n}: {facts.last.copy['backup'] or 'an unknown backup'}"
     yield Finding("age of the last test", age, "s", params.verified, 2 * params.verified, note, id="tested")
     against = "; ".join(f"{name}: {why}" for name, why in facts.last.refused.items())
+    if against:
+        against += "; take another, and test it: `aiprod-ops plan take-backup --now`"
     yield Finding("the last test failed", float(bool(against)), "", crit=1, note=against, id="failed-test")
 
 
@@ -124,11 +127,11 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
     """Which backup, and how far. The source is read meanwhile, as it is at one moment, if it still lives."""
     with ExitStack() as held:
         try:
-            moment, sessions = held.enter_context(api.one_moment(ctx.db))
+            moment, session = held.enter_context(api.one_moment(ctx.db))
         except api.Unreachable:
             yield Compared(params.backup, params.until)
             return
-        source = held.enter_context(api.later(lambda: api.figures(sessions, params.compare)))
+        source = held.enter_context(api.later(lambda: api.figures([session], params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
         is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
@@ -143,12 +146,13 @@ def _is_there(ctx: Context, params: Params) -> bool:
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
-    until = ctx.clock.monotonic() + params.wait
+    until, pause = ctx.clock.monotonic() + params.wait, Seconds(0.01)
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
     while not (reaches := ctx.platform.backups.reaches(lsn)):
         if reaches is None or ctx.clock.monotonic() > until:
             return False
-        ctx.clock.sleep(Seconds(0.25))
+        ctx.clock.sleep(pause)
+        pause = Seconds(min(1.5 * pause, 0.25))
     return True
 
 
@@ -158,10 +162,11 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     restored, chosen, platform = copy.restored, copy.origin, copy.context.platform
     is_same = isinstance(chosen, Compared) and chosen.moment is not None and api.is_same(copy.db, chosen.moment)
     api.install_amcheck(copy.db)  # here, not by two at the same time
+    trees = api.trees(copy.db, params.compare)
     with (
         closing(copy.db.another()) as beside,
-        api.later(lambda: platform.damage(restored.name)) as damage,
-        api.later(lambda: api.lacking_rows(copy.db, params.compare)) as lacking,
+        api.later(lambda: platform.damage(restored.name, trees.largest)) as damage,
+        api.later(lambda: api.lacking_rows(copy.db, params.compare, trees)) as lacking,
     ):
         ours = api.figures([copy.db, beside], params.compare, copy.context.report)
         damaged, rows = damage.wait(), lacking.wait()

@@ -18,7 +18,6 @@ from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
 _RECORDED = "figures"
-JOBS = 2  #: sessions that read tables side by side
 _LONGEST = Seconds(3600)  #: of one table
 
 _TABLES = """
@@ -29,22 +28,43 @@ select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oi
         order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1)
          as written,
        array(
-         select 't.' || quote_ident(a.attname) || case when hashed.able then '' else '::text' end
+         select case when hashed.within then '&t.' || quote_ident(a.attname)
+                else case when a.attnotnull and not exists (
+                            select from pg_constraint i
+                            where i.conrelid = a.attrelid and i.conkey = array[a.attnum] and i.contype = 'n'
+                              and not i.convalidated) then '=' else '?' end
+                     || coalesce(hashed.by || '(t.' || quote_ident(a.attname),
+                                 'pg_catalog.hashtextextended(t.' || quote_ident(a.attname) || '::text collate "C"')
+                end
          from pg_attribute a join pg_type t on t.oid = a.atttypid
-         left join pg_type e on e.oid = case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem
-                                             else coalesce(nullif(t.typbasetype, 0), t.oid) end
+         join pg_type b on b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+         left join pg_type e on e.oid = case when b.typsubscript = 'array_subscript_handler'::regproc then b.typelem
+                                             else b.oid end
          cross join lateral (
-           select e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or exists (
-             select from pg_opclass o join pg_am m on m.oid = o.opcmethod
-             where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid)) as able) hashed
+           select case when texts then null
+                       when e.oid = b.oid and e.typtype = 'b' then proc
+                       when e.oid = b.oid and e.typtype = 'e' then 'pg_catalog.hashenumextended'
+                       when e.typtype = 'e' or e.typtype = 'b' and (e.typcategory = 'S' or able)
+                       then 'pg_catalog.hash_array_extended' end as by,
+                  not texts and able and proc is null and e.oid = b.oid and e.typtype = 'b' as within
+           from (select b.oid = 'text'::regtype or exists (
+                          select from pg_cast where castsource = b.oid and casttarget = 'text'::regtype
+                                                and castmethod = 'b') as texts,
+                        count(*) > 0 as able,
+                        max(format('%I.%I', s.nspname, f.proname)) filter (
+                          where f.proargtypes[0] = e.oid or exists (
+                            select from pg_cast where castsource = e.oid and casttarget = f.proargtypes[0]
+                                                  and castmethod = 'b' and castcontext = 'i')) as proc
+                 from pg_opclass o join pg_am m on m.oid = o.opcmethod
+                 join pg_amproc x on x.amprocfamily = o.opcfamily and x.amprocnum = 2
+                                     and x.amproclefttype = e.oid and x.amprocrighttype = e.oid
+                 join pg_proc f on f.oid = x.amproc join pg_namespace s on s.oid = f.pronamespace
+                 where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid) own) hashed
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
-#: A column without a hash function is told by its text. The hash of a record is linear in those of its columns, and so
-#: is a sum: hashed once more it tells which values stand in one row. PostgreSQL adds up bigint beyond its range.
-_ADDED_UP = "sum(hashint8extended(hash_record_extended(row({columns}), 0), 0))::text"
 _ROWS = (
     "select count(*) as rows, {digest} as digest, {newest} as newest from {table} t /* aiprod-ops: rows of a table */"
 )
@@ -85,11 +105,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment of a server: the snapshot that sessions can share, what it sees (as pg_current_snapshot prints it),
-    which of the last LATEST transactions it sees committed, and its LSN, '' where it is not told (by a standby).
+    """A moment of a server: what its snapshot sees (as pg_current_snapshot prints it), which of the last LATEST
+    transactions it sees committed, and its LSN, '' where it is not told (by a standby).
     """
 
-    snapshot: str
     seen: str
     committed: tuple[int, ...]
     lsn: str
@@ -103,7 +122,7 @@ class Moment:
 
 LATEST = 10_000
 _MOMENT = """
-select pg_export_snapshot() as snapshot, pg_current_snapshot()::text as seen,
+select pg_current_snapshot()::text as seen,
        array(select x from generate_series(
                  greatest(3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %(latest)s),
                  pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) as x
@@ -114,17 +133,14 @@ select pg_export_snapshot() as snapshot, pg_current_snapshot()::text as seen,
 
 
 @contextmanager
-def one_moment(database: Database, tries: int = 50) -> Iterator[tuple[Moment, list[Database]]]:
-    """JOBS sessions that see the same moment. One in which nobody was writing is best: its LSN is exactly what it
-    sees; of `tries` none may be."""
-    with ExitStack() as stack:
-        with closing(database.another()) as first:
-            moment, held = _quiet_moment(first, tries)
-            with held:
-                sessions = [stack.enter_context(closing(database.another())) for _ in range(JOBS)]
-                for session in sessions:
-                    stack.enter_context(session.moment(moment.snapshot))
-        yield moment, sessions
+def one_moment(database: Database, tries: int = 50) -> Iterator[tuple[Moment, Database]]:
+    """A session that sees one moment. One in which nobody was writing is best: its LSN is exactly what it sees; of
+    `tries` none may be. It is one alone: a server that others use is read while the copy is made and looked at, which
+    takes longer."""
+    with closing(database.another()) as session:
+        moment, held = _quiet_moment(session, tries)
+        with held:
+            yield moment, session
 
 
 def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
@@ -132,7 +148,7 @@ def _quiet_moment(session: Database, tries: int) -> tuple[Moment, ExitStack]:
         held = ExitStack()
         held.enter_context(session.moment())
         row = session.query(_MOMENT, {"latest": LATEST})[0]
-        moment = Moment(row["snapshot"], row["seen"], tuple(row["committed"]), row["lsn"])
+        moment = Moment(row["seen"], tuple(row["committed"]), row["lsn"])
         if not moment.unseen[1] or attempt == tries - 1:
             break
         held.close()
@@ -167,7 +183,7 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
     The sum does not depend on the order of the rows.
     """
     first = sessions[0]
-    schema, beside = first.schema(), first.query(_AROUND)[0]
+    revision, beside = first.revision(), first.query(_AROUND)[0]
     found = first.query(_TABLES)
     report(f"reading the rows of {len(found)} tables")
     free: SimpleQueue[Database] = SimpleQueue()
@@ -183,7 +199,7 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
 
     with ThreadPoolExecutor(len(sessions)) as pool:  # the largest first: the last ones are short
         rows = dict(pool.map(read, sorted(found, key=lambda table: -table["size"])))
-    return Figures(dict(sorted(rows.items())), schema.revision, tuple(beside["extensions"]), tuple(beside["roles"]))
+    return Figures(dict(sorted(rows.items())), revision, tuple(beside["extensions"]), tuple(beside["roles"]))
 
 
 def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:
@@ -191,11 +207,28 @@ def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> Rows:
     newest = "null::timestamptz"
     if table["written"]:
         newest, names["written"] = "max(t.{written})::timestamptz", table["written"]
-    columns = ", ".join(table["columns"]).replace("{", "{{").replace("}", "}}")
-    digest = _ADDED_UP.replace("{columns}", columns) if table["size"] <= most else "null::text"
+    digest = f"sum({_hashed(table['columns'])})::text" if table["size"] <= most else "null::text"
     text = _ROWS.replace("{digest}", digest).replace("{newest}", newest)
     row = database.query(text, names=names, timeout=_LONGEST)[0]
     return Rows(int(row["rows"]), row["digest"], row["newest"])
+
+
+def _hashed(columns: Sequence[str]) -> str:
+    """A hash of a row, of the calls that hash its columns, without their end: after `=` of one that is never null,
+    after `?` of one that may be. After `&` stands a column whose function takes no value of its type: a record has to.
+
+    Each value is hashed with what became of those before it, so that it matters which values stand in one row, and
+    where: a sum of hashes that are only added up would not tell. PostgreSQL adds up bigint beyond its range.
+    """
+    calls = [call.replace("{", "{{").replace("}", "}}") for call in columns]
+    loose = [f"coalesce({call[1:]}, {n}), -{n})" for n, call in enumerate(calls, 1) if call.startswith("?")]
+    if within := [call[1:] for call in calls if call.startswith("&")]:
+        loose.append(f"pg_catalog.hash_record_extended(row({', '.join(within)}), 0)")
+    hashed = f"pg_catalog.hashint4extended(0, {' # '.join(loose) or 0})"
+    for call in calls:
+        if call.startswith("="):
+            hashed = f"{call[1:]}, {hashed})"
+    return hashed
 
 
 def record_figures(ctx: Context, source: Figures) -> None:
@@ -214,6 +247,8 @@ def same_moment(source: Figures, copy: Figures) -> Iterator[Finding]:
     different = [name for name, rows in source.tables.items() if not _equal(rows, copy.tables.get(name))]
     more = sorted(copy.tables.keys() - source.tables.keys())
     note = _few([*different, *more]) if different or more else f"{copy.rows:,} rows of {len(copy.tables)} tables"
+    counted = [name for name, rows in source.tables.items() if rows.digest is None]
+    note += f"; only counted: {_few(counted)}" if counted else ""
     yield Finding("tables that differ at the same moment", float(len(different) + len(more)), "", crit=1, note=note)
 
 

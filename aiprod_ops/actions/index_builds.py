@@ -6,9 +6,8 @@ Source: PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently".
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
-
-from pglast import keywords
 
 from aiprod_ops.domain.advice.coverage import NewIndex, has_predicate, shown
 from aiprod_ops.domain.findings import Finding
@@ -132,7 +131,7 @@ def plain(name: Name | str, is_expression: bool = False) -> str:
         return f"{plain(name.schema)}.{plain(name.name)}"
     if is_expression:
         return f"({name})"
-    if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) and name not in _QUOTED:
+    if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) and name not in _keywords():
         return name
     return quoted(name)
 
@@ -142,8 +141,12 @@ def quoted(*parts: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
-#: Words that are no bare identifiers everywhere. Source: PostgreSQL manual, appendix C "SQL Key Words".
-_QUOTED = keywords.RESERVED_KEYWORDS | keywords.TYPE_FUNC_NAME_KEYWORDS | keywords.COL_NAME_KEYWORDS
+@cache
+def _keywords() -> frozenset[str]:
+    """Words that are no bare identifiers everywhere. Source: PostgreSQL manual, appendix C "SQL Key Words"."""
+    from pglast import keywords  # on first use: it takes longer than all of this here
+
+    return frozenset(keywords.RESERVED_KEYWORDS | keywords.TYPE_FUNC_NAME_KEYWORDS | keywords.COL_NAME_KEYWORDS)
 
 
 @create_index.is_done

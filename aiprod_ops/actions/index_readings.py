@@ -2,8 +2,9 @@
 tables as many as the budget has room for."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import msgspec
@@ -12,7 +13,7 @@ from aiprod_ops.actions.index_builds import LONGEST, index_size
 from aiprod_ops.domain.catalogue import bloat, damage
 from aiprod_ops.domain.catalogue.faults import Existing, Fault
 from aiprod_ops.domain.catalogue.indexes import Catalogue
-from aiprod_ops.domain.catalogue.inspections import Inspection, readable, with_copy, within
+from aiprod_ops.domain.catalogue.inspections import Inspection, Trouble, with_copy, within
 from aiprod_ops.domain.catalogue.usage import NodeUsage, UsageSnapshot
 from aiprod_ops.domain.findings import Finding, waived
 from aiprod_ops.domain.plans import Plan
@@ -27,6 +28,16 @@ _BLOAT, _DAMAGE = "bloat-on-copy", "damage-on-copy"
 _ALL = Bytes(1 << 62)
 #: As pg_amcheck installs what is missing: in no schema of the users.
 _AMCHECK = "create extension if not exists amcheck with schema pg_catalog"
+_INDEXES = """
+select s.nspname::text as schema, x.relname::text as name, m.amname = 'btree' as is_tree,
+       m.amname = 'btree' and x.relkind = 'i' and i.indisvalid and i.indisready and i.indislive as is_readable,
+       coalesce(pg_relation_size(c.oid), 0) as table_size
+from pg_index i
+join pg_class x on x.oid = i.indexrelid join pg_namespace s on s.oid = x.relnamespace join pg_am m on m.oid = x.relam
+join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' /* aiprod-ops: indexes to compare with their tables */
+"""
+_NAMED = 20
 _BATCH = Seconds(60)  #: reading so many indexes as are sent at once, on a server that others use
 
 
@@ -106,27 +117,72 @@ def install_amcheck(copy: Database) -> None:
     copy.execute(_AMCHECK)
 
 
-def lacking_rows(copy: Database, most: Bytes) -> Finding:
-    """Whether each b-tree of a copy has every row of its table, where that has no more than `most` bytes.
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """The b-trees of a copy that are compared with their tables, largest table first, each with its size; how many of
+    larger tables are not; and how many indexes are none."""
+
+    compared: tuple[tuple[Name, int], ...]
+    larger: int
+    others: int
+
+    @property
+    def largest(self) -> list[Name]:
+        """Whose structure nobody else has to look at, too: what is won with the small ones is less than naming them."""
+        return [name for name, _ in self.compared[:_NAMED]]
+
+
+def trees(copy: Database, most: Bytes) -> Trees:
+    """Compared are those of tables of no more than `most` bytes."""
+    found = copy.query(_INDEXES)
+    able = sorted((each for each in found if each["is_readable"]), key=lambda each: -each["table_size"])
+    compared = [(Name(each["schema"], each["name"]), each["table_size"]) for each in able if each["table_size"] <= most]
+    return Trees(tuple(compared), len(able) - len(compared), sum(not each["is_tree"] for each in found))
+
+
+def lacking_rows(copy: Database, most: Bytes, known: Trees | None = None) -> Finding:
+    """Whether each b-tree of a copy is in order and has every row of its table, where that has no more than `most`
+    bytes.
 
     pg_amcheck's own look for it counts an expression that fails, of a function that rests on a search_path, as damage.
+    Such a b-tree is looked at without its rows, and nothing may fail then.
     """
-    with closing(copy.another()) as session:
-        found = session.catalogue().indexes
-        trees = damage.order_with_tables(readable(found))
-        others = sum(index.method != "btree" for index in found)
-        compared = [index.name for index in trees if index.table_size <= most]
-        read = session.damage(compared, rows=True, timeout=LONGEST)
-    lacking = [each for each in read.troubles if each.is_damage]
-    failed = [each for each in read.troubles if not each.is_damage]
-    notes = [f"{each.index}: {each.said}" for each in lacking[:3]] or [f"{read.checked} b-trees have each row"]
+    known = known or trees(copy, most)
+
+    with closing(copy.another()) as first, closing(copy.another()) as second:
+
+        def read(session: Database, share: Sequence[Name]) -> tuple[list[Trouble], list[Trouble]]:
+            full = session.damage(share, rows=True, timeout=LONGEST).troubles
+            failed = [each for each in full if not each.is_damage]
+            alone = session.damage([each.index for each in failed], timeout=LONGEST).troubles if failed else ()
+            broken = {each.index for each in alone}
+            lacking = [*(each for each in full if each.is_damage), *alone]
+            return lacking, [each for each in failed if each.index not in broken]
+
+        with ThreadPoolExecutor(2) as pool:
+            parts = list(pool.map(read, (first, second), _halves(known.compared)))
+    lacking = sorted((each for part, _ in parts for each in part), key=lambda each: each.index)
+    failed = sorted((each for _, part in parts for each in part), key=lambda each: each.index)
+    checked = len(known.compared) - len(lacking) - len(failed)
+    notes = [f"{each.index}: {each.said}" for each in lacking[:3]] or [f"{checked} b-trees have each row"]
     if failed:
         notes.append(f"{len(failed)} cannot be compared ({failed[0].index}: {failed[0].said})")
-    if larger := len(trees) - len(compared):
-        notes.append(f"{larger} of tables beyond {show(most, 'B')} are not compared")
-    if others:
-        notes.append(f"{others} that are no b-trees are not compared: nothing can look into them")
+    if known.larger:
+        notes.append(f"{known.larger} of tables beyond {show(most, 'B')} are not compared")
+    if known.others:
+        notes.append(f"{known.others} that are no b-trees are not compared: nothing can look into them")
     return Finding("indexes that lack rows", float(len(lacking)), "", crit=1, note="; ".join(notes))
+
+
+def _halves(indexes: Sequence[tuple[Name, int]]) -> tuple[list[Name], list[Name]]:
+    """Two shares in which there is about as much to read."""
+    shares: tuple[list[Name], list[Name]] = ([], [])
+    sizes = [0, 0]
+    for name, size in indexes:
+        less = sizes.index(min(sizes))
+        shares[less].append(name)
+        sizes[less] += size
+    return shares
 
 
 def unmended(copy: Copy, plan: Plan, damaged: Sequence[Fault]) -> tuple[Finding, ...]:

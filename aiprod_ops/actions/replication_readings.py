@@ -5,14 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import OpsError
-from aiprod_ops.ports import Database
+from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.ports import Database, Server
 from aiprod_ops.units import Bytes, Seconds
 
 _NODE = """
 select pg_is_in_recovery() as is_standby,
        (select system_identifier::text from pg_control_system()) as system_identifier,
-       coalesce((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()))
+       greatest((select received_tli from pg_stat_wal_receiver), (select timeline_id from pg_control_checkpoint()),
+                (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+                 where name ~ '^[0-9A-F]+$' and length(name) = 24))
          as timeline,
        case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_flush_lsn()) end as segment,
        case when pg_is_in_recovery() then 0 else pg_current_wal_flush_lsn() - '0/0'::pg_lsn end::bigint as written,
@@ -54,7 +56,7 @@ def topology(ctx: Context) -> Topology:
     silent: dict[str, str] = {}
     roles: dict[str, bool] = {}
     with ThreadPoolExecutor(len(nodes)) as at_once:  # one that does not answer takes the time of a time-out
-        for name, answer in {name: at_once.submit(database.server) for name, database in nodes.items()}.items():
+        for name, answer in {name: at_once.submit(_server, database) for name, database in nodes.items()}.items():
             try:
                 roles[name] = answer.result().is_standby
             except OpsError as error:
@@ -77,6 +79,14 @@ def topology(ctx: Context) -> Topology:
 def settings_of(database: Database, names: Sequence[str]) -> dict[str, str]:
     """These settings of one server, of those that it knows, in their base units."""
     return {str(row["name"]): str(row["setting"]) for row in database.query(_SETTINGS, {"names": list(names)})}
+
+
+def _server(database: Database) -> Server:
+    """Asked twice: a session with a server that was restarted meanwhile is lost with the first question."""
+    try:
+        return database.server()
+    except Unreachable:
+        return database.server()
 
 
 def read_node(database: Database, name: str) -> Node:

@@ -1,9 +1,13 @@
-"""Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back."""
+"""Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back; or to a standby
+in another zone that the platform keeps by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiprod_ops.domain.failover import Loss
+from aiprod_ops.domain.replication import Topology
 from aiprod_ops.engine.runbook import Context, Kind
+from aiprod_ops.errors import ConfigurationError, Refused
+from aiprod_ops.ports import Endpoint, Zoned, Zones
 from aiprod_ops.units import Seconds
 
 
@@ -32,6 +36,9 @@ class Takeover(Move):
 switch_over = Kind("switch-over", Move)
 fail_over = Kind("fail-over", Takeover)
 rejoin = Kind("rejoin", Move)
+rejoin_first = Kind("rejoin-first", Move)
+repoint = Kind("repoint", Move)
+switch_back = Kind("switch-back", Move)
 
 
 @switch_over.does
@@ -55,9 +62,26 @@ def _is_switched(ctx: Context, move: Move) -> bool | None:
 @switch_over.shows
 def _show_switch(move: Move) -> str:
     return (
-        f"checkpoint {move.old}, let the others follow {move.new}, stop {move.old} with all its processes, wait until "
-        f"{move.new} has its last record, promote it"
+        f"let the others follow {move.new}, stop {move.old} with all its processes, wait until {move.new} has its last "
+        "record, promote it"
     )
+
+
+@switch_back.does
+def _switch_back(ctx: Context, move: Move) -> None:
+    """All of it: nothing comes after an undo that could bring the other one back."""
+    _switch(ctx, move)
+    _rejoin(ctx, move)
+
+
+@switch_back.is_done
+def _is_switched_back(ctx: Context, move: Move) -> bool | None:
+    return _is_switched(ctx, move) and _is_back(ctx, move)
+
+
+@switch_back.shows
+def _show_switch_back(move: Move) -> str:
+    return f"{_show_switch(move)}; {_show_rejoin(move)}"
 
 
 @fail_over.does
@@ -72,7 +96,7 @@ def _is_failed(ctx: Context, move: Takeover) -> bool | None:
 
 @fail_over.shows
 def _show_fail(move: Takeover) -> str:
-    return f"kill {move.old} with all its processes, promote {move.new}; lost: {move.loss}"
+    return f"make sure that nothing of {move.old} is alive, promote {move.new}; lost: {move.loss}"
 
 
 @rejoin.does
@@ -87,4 +111,77 @@ def _is_back(ctx: Context, move: Move) -> bool:
 
 @rejoin.shows
 def _show_rejoin(move: Move) -> str:
-    return f"start {move.old} as a standby of {move.new}, rewound or copied where that is needed"
+    return f"bring {move.old} back as a standby of {move.new}, rewound or copied where that is needed"
+
+
+@rejoin_first.does
+def _rejoin_first(ctx: Context, move: Move) -> None:
+    _rejoin(ctx, move)
+
+
+@rejoin_first.is_done
+def _was_back(ctx: Context, move: Move) -> bool:
+    """Also when the role went back to it: then it had come back before."""
+    cluster = ctx.platform.cluster
+    return _is_back(ctx, move) or (cluster.is_standby(move.old) is False and cluster.is_fenced(move.new))
+
+
+@rejoin_first.shows
+def _show_rejoin_first(move: Move) -> str:
+    return f"see that {move.old} follows {move.new}, before it takes its place again"
+
+
+def barred(ctx: Context, seen: Topology) -> Topology:
+    """With what the platform has against promoting each standby. Where none can be moved at all nothing is known
+    against one: it is refused later, with what the configuration lacks."""
+    try:
+        cluster = ctx.platform.cluster
+    except ConfigurationError:
+        return seen
+    return replace(seen, barred={each.name: cluster.against(each.name) for each in seen.standbys})
+
+
+def _zones(ctx: Context) -> Zones:
+    if ctx.platform.zones is None:
+        raise Refused("the platform keeps no standby in another zone")
+    return ctx.platform.zones
+
+
+fail_over_zone = Kind("fail-over-zone", Zoned)
+
+
+@fail_over_zone.does
+def _fail_zone(ctx: Context, zoned: Zoned) -> None:
+    _zones(ctx).fail_over(zoned, ctx.report)
+
+
+@fail_over_zone.is_done
+def _is_in_zone(ctx: Context, zoned: Zoned) -> bool | None:
+    """None where it is in neither zone."""
+    return {zoned: False, zoned.swapped: True}.get(_zones(ctx).where(zoned.instance) or Zoned("", "", ""))
+
+
+@fail_over_zone.shows
+def _show_zone(zoned: Zoned) -> str:
+    return f"end all sessions of {zoned.instance} in {zoned.zone}, and start it in {zoned.standby} on the same disk"
+
+
+def _endpoint(ctx: Context) -> Endpoint:
+    if ctx.endpoint is None:
+        raise Refused("the configuration names no write endpoint any more", hint="[targets.NAME.writes]")
+    return ctx.endpoint
+
+
+@repoint.does
+def _repoint(ctx: Context, move: Move) -> None:
+    _endpoint(ctx).lead(move.new, ctx.platform.cluster.place(move.new))
+
+
+@repoint.is_done
+def _is_repointed(ctx: Context, move: Move) -> bool:
+    return _endpoint(ctx).shown() == str(ctx.platform.cluster.place(move.new))
+
+
+@repoint.shows
+def _show_repoint(move: Move) -> str:
+    return f"let the application's way to the primary lead to {move.new}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from aiprod_ops.cli import options
 from aiprod_ops.cli.deliveries import Deliveries, deliver, deliveries
 from aiprod_ops.cli.options import Where
+from aiprod_ops.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiprod_ops.domain.findings import Waiver
@@ -57,6 +59,7 @@ def check_command(
         if failure is not None:
             raise failure
         idle = unused(world.context.waivers, target, seen) if all_of_them else ()
+        seen = [_pasteable(checked, where) for checked in seen]
         code = verdicts.tell(seen, target, output, ids=ids, idle=idle)
     if output == "text" and code in (1, 2):
         worst = max(seen, key=lambda result: result.status.severity)
@@ -64,6 +67,12 @@ def check_command(
         step = "plan" if "plan" in book.phases else "explain"
         render.say(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
     return 0 if code == 1 and warning_ok else code
+
+
+def _pasteable(checked: "Checked", where: Where) -> "Checked":
+    """Its findings, with commands that lead to the same instance."""
+    findings = tuple(replace(each, note=options.pasteable(each.note, where)) for each in checked.findings)
+    return replace(checked, findings=findings)
 
 
 def _look(
@@ -109,6 +118,14 @@ def unused(waivers: "Iterable[Waiver]", target: str, results: "Iterable[Checked]
 
 def known(entry: Any, given: dict[str, str]) -> dict[str, str]:
     """The given options, checked against the runbook's own; raises a usage error naming those it has."""
+    context = click.get_current_context(silent=True)
+    taken = {option for each in (context.command.params if context else ()) for option in each.opts}
+    needed = {"prove": "prove", "plan": "plan", "run": "plan"}.get(str(context.info_name) if context else "", "facts")
+    if (hidden := [p.option for p in entry.params if p.option in taken]) and needed in entry.book.phases:
+        raise ConfigurationError(
+            f"{entry.path}: its option {hidden[0]} cannot be given, for the command itself has one of that name",
+            hint="give the parameter another name",
+        )
     names = {param.name for param in entry.params}
     if unknown := sorted(set(given) - names):
         have = ", ".join(param.option for param in entry.params) or "none"

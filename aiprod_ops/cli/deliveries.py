@@ -49,6 +49,8 @@ def _readable(_ctx: click.Context, _param: click.Parameter, value: Path | None) 
 
 def deliver(to: Deliveries, results: Iterable["Result"]) -> None:
     """Write and push; what could not be delivered is said on stderr, one line each."""
+    if to.file is None and not to.push:
+        return
     from aiprod_ops.adapters import prometheus
     from aiprod_ops.adapters.files import replace_file
     from aiprod_ops.cli.redaction import learn, redact

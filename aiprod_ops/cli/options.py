@@ -1,6 +1,7 @@
 """Options that several commands share, and how a command line finds its runbook, target and world."""
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class Where:
     log: str = ""
     postgres_bin: str = ""
     runbooks: tuple[Path, ...] = ()
+
+
+NOWHERE = Where()
 
 
 def where(function: F) -> F:
@@ -169,3 +173,23 @@ def repeated(where: Where) -> str:
     return "".join(
         f" --{name} {shlex.quote(value)}" for name, value in pairs if value and value not in from_environment
     )
+
+
+_COMMAND = re.compile(
+    r"""(?<![\w./])aiprod-ops\ (?:
+      (?:list|runs\ list|evidence\ (?:list|verify))(?![\w-])
+    | (?:check|plan|prove|run|drill|explain|resume|rollback|runs\ show|evidence\ show)\ (?:[a-z0-9][a-z0-9-]*|[A-Z]+)
+    )(?:\ --[a-z-]+(?:[\ =][^\s`;,)-][^\s`;,)]*)?)*""",
+    re.VERBOSE,
+)
+
+
+def pasteable(text: str, where: Where) -> str:
+    """Text of a runbook or of the engine, which do not know where they work: each command in it gets the options that
+    lead there. What follows a command has to be no word that looks like the value of its last option.
+
+    >>> pasteable("a hope: `aiprod-ops plan take-backup --now` takes one; or aiprod-ops runs list", Where(target="a"))
+    'a hope: `aiprod-ops plan take-backup --now --target a` takes one; or aiprod-ops runs list --target a'
+    """
+    options = repeated(where)
+    return text if not options or options in text else _COMMAND.sub(lambda found: found[0] + options, text)

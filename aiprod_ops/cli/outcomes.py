@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from aiprod_ops.cli.options import Where, pasteable
 from aiprod_ops.errors import Exit
 
 
-def tell_outcome(world: Any, outcome: Any, output: str) -> int:
+def tell_outcome(world: Any, outcome: Any, output: str, where: Where) -> int:
     """Print how a run ended, what is changed, and the next command; answers the exit code."""
     from aiprod_ops.cli import render
 
@@ -19,13 +20,14 @@ def tell_outcome(world: Any, outcome: Any, output: str) -> int:
     if outcome.exit is Exit.DONE and not outcome.run:
         render.say(f"Nothing was changed: {outcome.reason}.")
         return code
-    render.say(f"{words}{f': {outcome.reason}' if outcome.reason else ''}")
+    reason = pasteable(outcome.reason, where)
+    render.say(f"{words}{f': {reason}' if reason else ''}")
     for line in _summary(world, outcome.run):
         render.say(f"  {line}")
     follow = f"aiprod-ops runs show {outcome.run}"
     if outcome.exit is Exit.PARTLY:  # what is sealed so nothing can take back: another run has to go on from there
         follow = f"page the owner; {follow}"
-    render.say(f"next: {follow}")
+    render.say(f"next: {pasteable(follow, where)}")
     return code
 
 

@@ -50,7 +50,7 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
         params = entry.read_params(given, world.context.promises)
         made = draft(entry, world.context, params, by=world.by, without=without)
         keep(world.store, made)
-        render.plan(entry, made, output, _following(entry, made, where))
+        render.plan(entry, made, output, _following(entry, made, where), where)
         _name_unfinished(world, made, where)
     return int(exit_code and bool(made.plan.actions))
 
@@ -103,7 +103,7 @@ def prove_command(
                 keep(world.store, made)
             if not made.plan.actions and not entry.book.examines:
                 click.echo(f"Nothing to prove: {entry.id} plans no change.")
-                render.left_out(made)
+                render.left_out(made, where)
                 return 0
             proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
     return tell_proof(entry, proven, output, where, every=every)
@@ -178,14 +178,14 @@ def run_command(
                 wanted = is_wanted(world, entry, typed_params(entry, made.plan.parameters), made)
                 left = made if wanted else replace(made, plan=replace(made.plan, actions=()))
                 again = f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}"
-                render.plan(entry, left, output, again)
+                render.plan(entry, left, output, again, where)
                 return 0
         else:
             params = entry.read_params(given, world.context.promises)
             made = draft(entry, world.context, params, by=world.by, without=without)
             keep(world.store, made)
             if output == "text" or dry_run or not made.plan.actions:
-                render.plan(entry, made, output, _following(entry, made, where))
+                render.plan(entry, made, output, _following(entry, made, where), where)
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():
@@ -196,7 +196,7 @@ def run_command(
         confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):
             outcome = apply(world, entry, made, f"--apply {digest}" if digest else "typed on the terminal")
-        return tell_outcome(world, outcome, output)
+        return tell_outcome(world, outcome, output, where)
 
 
 def _run_standing(entry: Any, why: str, output: str, where: Where) -> int:
@@ -221,13 +221,13 @@ def _run_standing(entry: Any, why: str, output: str, where: Where) -> int:
             made = draft(entry, world.context, entry.read_params({}, world.context.promises), by=world.by)
             if not made.plan.actions:
                 code = Exit.DONE
-                render.plan(entry, made, output, _following(entry, made, where))
+                render.plan(entry, made, output, _following(entry, made, where), where)
                 return int(code)
             keep(world.store, made)
             with signals(world.stop):
                 outcome = apply(world, entry, made, str(approval))
             code = outcome.exit
-            return tell_outcome(world, outcome, output)
+            return tell_outcome(world, outcome, output, where)
         except OpsError as error:
             code = error.exit_code
             raise
@@ -298,4 +298,4 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
             lost, all_of_them = (f"{drilled.figures[name] or 0:,.0f}" for name in _WRITES)
             click.echo(f"writes stopped for {show(stop, 'ms')} (median of the writers {show(median, 'ms')})")
             click.echo(f"lost {lost} of {all_of_them} acknowledged writes")
-        return tell_outcome(world, drilled.outcome, output)
+        return tell_outcome(world, drilled.outcome, output, where)

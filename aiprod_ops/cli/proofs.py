@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aiprod_ops.cli.options import Where, repeated
+from aiprod_ops.cli.options import Where, pasteable, repeated
 
 
 def tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
@@ -25,13 +25,13 @@ def tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: boo
     for line in render.table(proven.proof.worth):
         render.say(f"  {line}")
     for finding in proven.proof.findings:
-        render.say(f"  {verdicts.line(finding)}")
+        render.say(f"  {pasteable(verdicts.line(finding), where)}")
     if proven.proof.worth or proven.proof.findings:
         render.say()
     for note in proven.proof.notes:
-        render.say(f"  note: {note}")
+        render.say(f"  note: {pasteable(note, where)}")
     for name, reason in sorted(proven.proof.refused.items()):
-        render.say(f"  REFUSED {name}: {reason}")
+        render.say(f"  REFUSED {name}: {pasteable(reason, where)}")
     render.say(verdict(proven))
     if not proven.draft:
         step = "plan" if "plan" in entry.book.phases else "prove"

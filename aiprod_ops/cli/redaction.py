@@ -16,6 +16,12 @@ def learn(dsn: str) -> None:
             _known.update(s for s in (secret, urllib.parse.unquote(secret)) if len(s) > 2)
 
 
+def learn_secret(secret: str) -> None:
+    """Remember a secret that stands alone."""
+    if len(secret) > 2:
+        _known.add(secret)
+
+
 def has_password(dsn: str) -> bool:
     """Whether a DSN carries a password in its text."""
     return bool(_IN_URL.search(dsn) or _IN_KEYWORDS.search(dsn))

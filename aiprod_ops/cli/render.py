@@ -12,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from aiprod_ops.cli.options import NOWHERE, Where, pasteable
 from aiprod_ops.cli.redaction import redact
 from aiprod_ops.domain.plans import Action, Draft
 from aiprod_ops.domain.proofs import Comparison, Sampled
@@ -76,7 +77,7 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
+def plan(entry: Entry, draft: Draft, output: str, following: str = "", where: Where = NOWHERE) -> None:
     """Print a plan: what would be done, the SQL, the lock, the size, the estimate, the undo, the digest.
 
     `following` is the next command, that the last line names; none where the question that comes next names it.
@@ -84,32 +85,32 @@ def plan(entry: Entry, draft: Draft, output: str, following: str = "") -> None:
     if output == "json":
         as_json({**msgspec.to_builtins(draft), "moving": None, "next": following})
         return
-    where = f"{draft.plan.identity.target}/{draft.plan.identity.database}"
+    instance = f"{draft.plan.identity.target}/{draft.plan.identity.database}"
     if not draft.plan.actions:
-        say(f"Nothing to do: {entry.id} plans no change for {where}.")
-        left_out(draft)
+        say(f"Nothing to do: {entry.id} plans no change for {instance}.")
+        left_out(draft, where)
         return
-    say(f"Plan of {entry.id} for {where}: {counted(len(draft.plan.actions), 'action')}, risk {entry.book.risk}")
+    say(f"Plan of {entry.id} for {instance}: {counted(len(draft.plan.actions), 'action')}, risk {entry.book.risk}")
     for number, action in enumerate(draft.plan.actions, start=1):
         say()
         say(f"  {number}. {action.kind} {action.name}")
         for line in _action_lines(entry, action):
             say(f"     {line}")
     say()
-    left_out(draft)
+    left_out(draft, where)
     say(f"  digest    {draft.digest}")
     say(f"  good      until {draft.expires:%Y-%m-%d %H:%M} UTC")
     if following:
         say(f"next: {following}")
 
 
-def left_out(draft: Draft) -> None:
+def left_out(draft: Draft, where: Where = NOWHERE) -> None:
     """Print what is not in a plan though something speaks for it, and why."""
     names = [f"{name} (waived)" if name in draft.accepted else name for name in draft.plan.without]
     if names:
         say(f"  left out  {', '.join(names)}")
     for name, reason in sorted(draft.omitted.items()):
-        say(f"  left out  {name}: {reason}")
+        say(f"  left out  {name}: {pasteable(reason, where)}")
 
 
 def _action_lines(entry: Entry, action: Action) -> Iterable[str]:

@@ -28,7 +28,7 @@ def resume_command(run: str, output: str, where: Where) -> int:
         entry = registry.pick(entries_of(where), journal.opening["runbook"])
         with signals(world.stop):
             outcome = resume(world, entry, journal)
-        return tell_outcome(world, outcome, output)
+        return tell_outcome(world, outcome, output, where)
 
 
 @click.command("rollback")
@@ -66,7 +66,7 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
                 ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}{repeated(where)}")
         with signals(world.stop):
             outcome = roll_back(world, entry, journal, draft, digest or "typed on the terminal")
-        return tell_outcome(world, outcome, output)
+        return tell_outcome(world, outcome, output, where)
 
 
 def _target_of_run(run: str, where: Where) -> Where:
@@ -120,6 +120,8 @@ def runs_list(output: str, where: Where) -> int:
     else:
         for line in render.table(rows, widest=100) or ["no runs yet"]:
             render.say(line)
+        if repeated(where) and (waiting := [row["run"] for row in rows if row["state"].startswith("unfinished")]):
+            render.say(f"next: aiprod-ops resume {waiting[0]}{repeated(where)}")
     return 0
 
 

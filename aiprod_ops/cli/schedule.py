@@ -129,6 +129,9 @@ def _targets(settings: "Settings", name: str) -> "list[Target]":
 @click.option("--project", default="", help="Google Cloud project.")
 @click.option("--location", default="", help="Google Cloud location.")
 @click.option("--service-account", default="", metavar="EMAIL", help="Who executes the Cloud Run jobs.")
+@click.option("--state-nfs", default="", metavar="SERVER:/PATH", help="Cloud Run: the share that keeps the state;"
+              " without it nothing that leaves or judges evidence is scheduled.")  # fmt: skip
+@click.option("--subnetwork", default="", metavar="NAME", help="Cloud Run: the VPC subnetwork of that share.")
 @click.option("--pages", default="", metavar="URL", help="Where the site is; else as service.toml says.")
 @_where
 def schedule_render(
@@ -154,13 +157,20 @@ def schedule_render(
     further = [word for each in runbooks for word in ("--runbooks", str(each.absolute()))]
     without = no_drills or is_contained  # a lab runs beside its drills, and no container has one
     left_out = {"drill"} if without else set()
-    left_out |= {"run"} if FORMATS[form].forgets else set()
+    forgets = FORMATS[form].forgets
+    left_out |= {"run"} if forgets else set()
     wanted = [wish for wish in wishes(entries_of(where).values()) if wish.work not in left_out]
+    if forgets and not named["state_nfs"]:
+        lost = ", ".join(f"{wish.work} {wish.runbook}" for wish in wanted if wish.on_evidence)
+        wanted = [wish for wish in wanted if not wish.on_evidence]
+        if lost:
+            click.echo(f"left out, for no evidence would outlive a job: {lost}\n"
+                       "  next: add --state-nfs SERVER:/PATH --subnetwork NAME", err=True)  # fmt: skip
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
     targets = _targets(settings, target)
     jobs = planned(targets, wanted, settings.promises, ending, approvals)
     if "run" in left_out and approvals:
-        click.echo(f"nothing that acts is scheduled for {form}: no journal would outlive the job", err=True)
+        click.echo(f"nothing that acts is scheduled for {form}: no lease holds from one job to another", err=True)
     if not jobs:
         raise UsageError(_NOTHING, hint="aiprod-ops list")
     if FORMATS[form].makes:
@@ -189,6 +199,7 @@ def _of_instance(targets: "list[Target]", named: dict[str, Any], settings: "Sett
         "promised": promised,
         "project": named["project"] or target.project,
         "location": named["location"] or promised.setups.main.region,
+        "subnetwork": named["subnetwork"] or promised.subnetwork,
     }
 
 

@@ -92,7 +92,7 @@ def _compared(result: Checked) -> str:
     """What is new or gone since the last check; nothing where there is nothing to tell."""
     if result.since is None or (result.status is Status.OK and not result.new and not result.gone):
         return ""
-    about = {finding.id: _about(finding) for finding in result.findings}
+    about = {**result.were, **{finding.id: _about(finding) or finding.metric for finding in result.findings}}
     parts = [
         f"{word}: {', '.join([about.get(name) or name for name in names[:_COMPARED]])}"
         + (f" and {len(names) - _COMPARED} more" if len(names) > _COMPARED else "")

@@ -3,7 +3,7 @@
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -14,13 +14,13 @@ from urllib.parse import quote
 import click
 
 from aiprod_ops import config
-from aiprod_ops.cli.options import Where, repeated
-from aiprod_ops.cli.redaction import has_password, learn
-from aiprod_ops.config import Settings, Target
+from aiprod_ops.cli.options import Where, pasteable
+from aiprod_ops.cli.redaction import has_password, learn, learn_secret
+from aiprod_ops.config import PatroniPlace, Settings, Target
 from aiprod_ops.engine import registry
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.errors import ConfigurationError, OpsError, UsageError
-from aiprod_ops.ports import Cluster, Database, Delivery, Operations, Platform, Store
+from aiprod_ops.ports import Cluster, Database, Delivery, Endpoint, Operations, Platform, Store
 from aiprod_ops.units import Seconds, seconds
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     from aiprod_ops.adapters.local.programs import find
     from aiprod_ops.adapters.postgres.dsn import target as read
 
+    if target.patroni is not None:
+        return _patroni(target, target.patroni)
     if not target.servers:
         return None
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
@@ -153,17 +155,102 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
     for name, place in target.servers.items():
         admin, data = read(place.admin, f"admin of {name}"), Path(place.data_directory)
         log = Path(place.log) if place.log else data.with_name(f"{data.name}.log")
-        server = PostgresServer(programs, data, Path(admin.host), int(admin.port or 5432), log)
+        sockets = Path(admin.host) if admin.host.startswith("/") else data  # of a server that is reached by TCP: unused
+        server = PostgresServer(programs, data, sockets, int(admin.port or 5432), log)
         members[name] = Member(name, server, place.admin, place.upstream)
     return LocalCluster(members, connect)
 
 
-def _nodes(target: Target) -> dict[str, Database]:
-    """Each server of a target by its name, with the probe identity."""
+def _patroni(target: Target, place: PatroniPlace) -> Cluster:
+    """It reads the servers with the probe identity: what changes something is Patroni."""
+    from aiprod_ops.adapters.patroni.api import PatroniApi
+    from aiprod_ops.adapters.patroni.cluster import PatroniCluster, address
+
+    def login() -> tuple[str, str]:
+        if not place.user:
+            return "", ""
+        secret = place.secret()
+        learn_secret(secret)
+        return place.user, secret
+
+    urls = {name: member.api.rstrip("/") for name, member in place.members.items()}
+    places = {name: (address(urls[name]), address(f"//{member.postgres}")) for name, member in place.members.items()}
+    ways = _patroni_places(place)
+    return PatroniCluster(
+        places,
+        PatroniApi(urls, login, ca=place.ca),
+        lambda name: _reach(target, ways[name]),
+        watchdog=place.watchdog,
+    )
+
+
+def _patroni_places(place: PatroniPlace) -> dict[str, str]:
+    """Host and port of each member's server, as a DSN has them."""
+    from aiprod_ops.adapters.patroni.cluster import address
+
+    found = {name: address(f"//{member.postgres}") for name, member in place.members.items()}
+    return {name: f"host={host} port={port}" for name, (host, port) in found.items()}
+
+
+def _reach(target: Target, place: str) -> Database:
+    """A session with the probe identity, with the host and the port of another DSN."""
     from aiprod_ops.adapters.postgres.dsn import at
 
-    places = {name: at(target.dsn("probe"), place.admin) for name, place in target.servers.items()}
-    return {name: _connect(replace(target, probe=dsn), "probe", "aiprod-ops") for name, dsn in places.items()}
+    return _connect(replace(target, probe=at(target.dsn("probe"), place)), "probe", "aiprod-ops")
+
+
+class _Nodes(Mapping[str, Database]):
+    """Each server of a target by its name, with the probe identity. Where an API tells them it is asked when somebody
+    wants to know: most commands do not."""
+
+    def __init__(self, target: Target, places: Callable[[], Mapping[str, str]]) -> None:
+        self._target, self._places = target, places
+        self._known: dict[str, Database] | None = None
+
+    def _all(self) -> dict[str, Database]:
+        if self._known is None:
+            self._known = {name: _reach(self._target, place) for name, place in self._places().items()}
+        return self._known
+
+    def __getitem__(self, name: str) -> Database:
+        """One that is not known may have been made since."""
+        known = self._all()
+        if name not in known:
+            new = {each: place for each, place in self._places().items() if each not in known}
+            known.update({each: _reach(self._target, place) for each, place in new.items()})
+        return known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def close(self) -> None:
+        for database in (self._known or {}).values():
+            database.close()
+
+
+def _nodes(target: Target, platform: Platform) -> _Nodes:
+    if target.platform == "cloudsql":
+        from aiprod_ops.adapters.cloudsql.platform import CloudSqlPlatform
+
+        if isinstance(platform, CloudSqlPlatform):
+            return _Nodes(target, platform.cluster.places)
+    if target.patroni is not None:
+        places = _patroni_places(target.patroni)
+        return _Nodes(target, lambda: places)
+    return _Nodes(target, lambda: {name: place.admin for name, place in target.servers.items()})
+
+
+def _endpoint(target: Target) -> Endpoint | None:
+    from aiprod_ops.adapters.endpoints import Commands, PgBouncer
+
+    if target.writes is None:
+        return None
+    if target.writes.pgbouncer:
+        return PgBouncer(target.writes.pgbouncer, Path(target.writes.file), target.writes.database)
+    return Commands(target.writes.show, target.writes.point)
 
 
 def _cloudsql(
@@ -177,10 +264,12 @@ def _cloudsql(
             f"target {target.name!r} is on Cloud SQL, but names no instance there",
             hint='add project = "…" and instance = "…" to its configuration',
         )
+    ways = {name: place.admin for name, place in target.servers.items()}
     return CloudSqlPlatform(
-        Place(target.project, target.instance, target.endpoint),
+        Place(target.project, target.instance, target.endpoint, ways),
         dsn,
         connect,
+        lambda place: _reach(target, place),
         SystemClock(),
         database=_database(target),
         longest=longest,
@@ -224,13 +313,14 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
     settings = settings_of(where)
     target = target_of(settings, where)
     probe = _connect(target, "probe", "aiprod-ops")
-    replicas, nodes = _replicas(target), _nodes(target)
+    replicas = _replicas(target)
     with Progress(quiet=quiet) as report:
         store, operations = _store(settings), OperationLog()
+        platform = platform_of(settings, target, operations)
+        nodes = _nodes(target, platform)
         context = Context(
-            probe, target, platform_of(settings, target, operations), SystemClock(), settings.promises, report,
-            history_of(store, target.name, settings.promises), replicas, nodes,
-            settings.waivers,
+            probe, target, platform, SystemClock(), settings.promises, report,
+            history_of(store, target.name, settings.promises), replicas, nodes, _endpoint(target), settings.waivers,
         )  # fmt: skip
         try:
             yield World(
@@ -247,11 +337,11 @@ def open_world(where: Where, *, why: str = "", trigger: str = "command", quiet: 
             )
         except OpsError as error:
             # The next command has to find the same instance.
-            if "aiprod-ops " in error.hint and "aiprod-ops lab" not in error.hint and repeated(where) not in error.hint:
-                error.hint += repeated(where)
+            error.hint = pasteable(error.hint, where)
             raise
         finally:
-            for database in (probe, *replicas.values(), *nodes.values()):
+            nodes.close()
+            for database in (probe, *replicas.values()):
                 database.close()
 
 

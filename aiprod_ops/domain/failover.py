@@ -42,13 +42,16 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
     if (behind := seen.behind(node)) is not None and behind > most:
         yield f"it is {show(behind, 'B')} behind, more than {show(most, 'B')}"
     yield from (f"it has a lower setting: {each}" for each in lower_settings(primary, node))
+    yield from seen.barred.get(node.name, ())
 
 
 def unplanned(seen: Topology) -> list[Candidate]:
-    """All replicas for a failover, the most advanced first: what it has not received is lost."""
+    """All replicas for a failover, the most advanced first: what it has not received is lost. One that the platform
+    does not promote speaks against no other, however much it has."""
+    fit = [each for each in seen.standbys if not seen.barred.get(each.name)] or seen.standbys
     systems = {each.system_identifier for each in seen.standbys}
     newest = max((each.timeline for each in seen.standbys), default=0)
-    furthest = max((each.has for each in seen.standbys if each.timeline == newest), default=0)
+    furthest = max((each.has for each in fit if each.timeline == newest), default=0)
     found = []
     for node in seen.standbys:
         against = []
@@ -58,7 +61,8 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
         elif node.has < furthest:
             against.append(f"another has {show(Bytes(furthest - node.has), 'B')} more")
-        found.append(Candidate(node, Bytes(furthest - node.has), tuple(against)))
+        against += seen.barred.get(node.name, ())
+        found.append(Candidate(node, Bytes(max(0, furthest - node.has)), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
 
 

@@ -81,7 +81,7 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Topology:
     """What there is. `silent` are declared nodes that did not answer, by name, with the reason; `free` is the room on
-    the primary's volume, None where nobody can tell."""
+    the primary's volume, None where nobody can tell. `barred` is what the platform has against promoting a standby."""
 
     primary: Node | None
     others: tuple[Node, ...] = ()
@@ -89,6 +89,7 @@ class Topology:
     slots: tuple[Slot, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
     free: Bytes | None = None
+    barred: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def standbys(self) -> tuple[Node, ...]:

@@ -74,7 +74,7 @@ class Archive:
             found += [f"{name}: its evidence is gone" for record in sealed if record.data["seal"] not in seals]
         return list(dict.fromkeys(found))
 
-    def bodies(self, **wanted: str) -> list[Sealed]:
+    def bodies(self, **wanted: str | int) -> list[Sealed]:
         """Records that hold and whose body has these values, newest first."""
         good = [record for _, record in self.read() if record is not None and record.holds]
         return [r for r in reversed(good) if all(r.body.get(key) == value for key, value in wanted.items())]

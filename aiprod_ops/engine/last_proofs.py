@@ -46,10 +46,18 @@ def said_last(context: Context, runbook: str) -> LastProof | None:
 
 
 def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
-    """Ids of the stored backups of this target whose last proof found them in order, the oldest proof first.
+    """Ids of the stored backups of this target whose last proof found them in order, the oldest proof first."""
+    return tuple(name for name, is_good in _said_of_each(context, runbook).items() if is_good)
 
-    From sealed evidence alone, which is neither thinned nor ends: what was altered counts for nothing.
-    """
+
+def disproved_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
+    """Ids of the stored backups of this target whose last proof failed, the oldest proof first."""
+    return tuple(name for name, is_good in _said_of_each(context, runbook).items() if name and not is_good)
+
+
+def _said_of_each(context: Context, runbook: str) -> dict[str, bool]:
+    """Whether the last proof of each backup held. From sealed evidence alone, which is neither thinned nor ends: what
+    was altered counts for nothing."""
     found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
     ours = [each.body for each in reversed(found) if each.body["target"]["target"] == context.target.name]
     last: dict[str, bool] = {}
@@ -57,7 +65,7 @@ def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[st
         name = str(each["copy"]["backup"])
         last.pop(name, None)
         last[name] = each["exit"] == Exit.DONE
-    return tuple(name for name, is_good in last.items() if is_good)
+    return last
 
 
 def maker(context: Context, kind: str, name: str, at: datetime) -> str:

@@ -77,13 +77,20 @@ def is_wanted(world: World, entry: Entry, params: Any, draft: Draft) -> bool:
 
 
 def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
-    """A run of the very plan that was interrupted makes it stale: that one is to be finished, not planned again."""
+    """A run of the very plan makes it stale: one that was interrupted is to be finished, not planned again, and one
+    that is done is named."""
     said = f"the plan {draft.digest[:12]} is stale: {_difference(draft.plan, now)}"
     waiting = unfinished(world.store, world.context.clock, now.identity.system_identifier)
     mine = [each.run for each in waiting if each.opening["kind"] == "run" and each.opening["digest"] == draft.digest]
     if mine:
         return Refused(f"{said}; its run {mine[0]} was interrupted", hint=f"aiprod-ops resume {mine[0]}")
-    return Refused(said, hint=f"plan again: aiprod-ops plan {entry.id}")
+    hint = f"plan again: aiprod-ops plan {entry.id}"
+    done = Archive(world.store).bodies(kind="run", digest=draft.digest, exit=int(Exit.DONE))
+    if done:
+        ended = datetime.fromisoformat(done[0].body["ended"])
+        name = f"the plan {draft.digest[:12]} was applied already, at {ended:%Y-%m-%d %H:%M:%S} UTC by the run"
+        return Refused(f"{name} {done[0].body['run']}; by now something else would be planned", hint=hint)
+    return Refused(said, hint=hint)
 
 
 def _is_all_done(world: World, entry: Entry, plan: Plan) -> bool:

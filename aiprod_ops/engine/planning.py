@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,13 +23,14 @@ from aiprod_ops.units import seconds
 @dataclass(frozen=True)
 class Checked:
     """The result of a check. `new` and `gone` are ids of findings that were not there, or not any more, `since` the
-    last check of this target."""
+    last check of this target; `were` is what the findings that are gone measured, by id."""
 
     runbook: str
     findings: tuple[Finding, ...]
     since: datetime | None = None
     new: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    were: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -49,7 +50,8 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     alike = digest([context.target.probe, msgspec.to_builtins(params)])[:8]
     name = f"findings.{entry.id}.{alike}"
     before = context.history.last(name)
-    faults = {finding.id: finding.judged.name for finding in findings if finding.judged is not Status.OK}
+    # Of a table each row measures the same: there the id tells more.
+    faults = {each.id: "" if each.columns else each.metric for each in findings if each.judged is not Status.OK}
     try:
         for what, value in book.phases["keep"](facts, params).items() if "keep" in book.phases else ():
             context.history.keep(what, now, value)
@@ -62,7 +64,8 @@ def check(entry: Entry, context: Context, params: Any) -> Checked:
     blind = {_kind(finding.id) for finding in findings if finding.judged is Status.UNKNOWN}
     new = sorted(faults.keys() - known.keys())
     gone = sorted(each for each in known.keys() - faults.keys() if _kind(each) not in blind)
-    return Checked(entry.id, tuple(findings), before.taken, tuple(new), tuple(gone))
+    were = {each: str(known[each]) for each in gone if known[each]}
+    return Checked(entry.id, tuple(findings), before.taken, tuple(new), tuple(gone), were)
 
 
 def _kind(finding: str) -> str:

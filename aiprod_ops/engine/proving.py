@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from aiprod_ops.domain.backups import Origin
+from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.domain.evidence import Sealed
 from aiprod_ops.domain.findings import Status
 from aiprod_ops.domain.plans import Draft
@@ -73,16 +73,22 @@ def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -
     whether it was of the newest, as far as its WAL reaches."""
     clock = world.context.clock
     with entry.book.phases["origin"](world.context, params) as origin:
-        started = clock.monotonic()
+        started, label = clock.monotonic(), origin.backup
         try:
+            label = label or (_newest(world) if origin.is_newest else "")
             return *_tried(world, entry, params, draft, run, origin), origin.is_newest
         except (Failed, TimedOut, AnotherSystem) as error:
             if _NO_ROOM in error.message:
                 hint = "make room where copies are restored, then prove again"
                 raise Refused(f"the copy did not find room: {error.message}", hint=hint) from error
-            took, label = Seconds(clock.monotonic() - started), origin.backup
+            took = Seconds(clock.monotonic() - started)
             restored = Restored(run, took, Bytes(0), (), label)
             return Proof((), {f"backup {label}".strip(): error.message}), restored, origin.is_newest
+
+
+def _newest(world: World) -> str:
+    """The id of the backup that is restored where none is named, for the day when it cannot be."""
+    return next((each.id for each in reversed(successful(world.context.platform.backups.listed()))), "")
 
 
 def _tried(

@@ -15,7 +15,7 @@ from aiprod_ops.domain.plans import Action, Plan
 from aiprod_ops.domain.proofs import Proof
 from aiprod_ops.engine.history import History
 from aiprod_ops.errors import ConfigurationError
-from aiprod_ops.ports import Clock, Database, Platform, Restored
+from aiprod_ops.ports import Clock, Database, Endpoint, Platform, Restored
 from aiprod_ops.units import Seconds
 
 T = TypeVar("T")
@@ -31,8 +31,8 @@ class Context:
     """What a runbook's functions reach the world through. `db` has the probe identity everywhere but in an action.
 
     `history` holds what former checks of this target kept; `replicas` are its other nodes by name, to be read only, and
-    `nodes` all of them, where the configuration names each. `run` is the run whose effects are made or taken back, ''
-    where nothing acts.
+    `nodes` all of them, where the configuration names each; `endpoint` is how the application finds the primary.
+    `run` is the run whose effects are made or taken back, '' where nothing acts.
     Where `wants_moving` is false only the stable facts will be looked at: what is costly to count can be left empty.
     """
 
@@ -45,6 +45,7 @@ class Context:
     history: History
     replicas: Mapping[str, Database] = field(default_factory=dict)
     nodes: Mapping[str, Database] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
     waivers: tuple[Waiver, ...] = ()
     run: str = ""
     wants_moving: bool = True
@@ -189,9 +190,10 @@ class Runbook:
     verification must hold. `check_every`, `prove_every` (of one that examines), `run_every` (where a standing approval
     lets it act) and `drill_every` are schedules, `alerts` the alerts that lead here, `drill_with` the parameters of a
     drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof tells something of the copy even
-    where nothing is planned. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
-    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that has to
-    work where the target itself is lost: who it is, is then asked of its other nodes.
+    where nothing is planned. `on_evidence` says that its check judges sealed evidence: without any it tells nothing, or
+    raises a false alarm. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
+    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that
+    has to work where the target itself is lost: who it is, is then asked of its other nodes.
     """
 
     def __init__(
@@ -210,6 +212,7 @@ class Runbook:
         drill_with: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
         examines: bool = False,
+        on_evidence: bool = False,
         exports: tuple[str, ...] = (),
         without_primary: bool = False,
     ) -> None:
@@ -217,7 +220,7 @@ class Runbook:
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
-        self._examines = examines
+        self._examines, self.on_evidence = examines, on_evidence
         self.settle, self.alerts = settle, alerts
         self.check_every, self.prove_every, self.run_every, self.drill_every = (
             check_every, prove_every, run_every, drill_every,

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiprod_ops.actions.index_readings import lacking_rows
+from aiprod_ops.actions.index_readings import lacking_rows, trees
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.platform import LocalPlatform, flip
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
@@ -159,8 +159,8 @@ def _tried(fleet: Fleet, spare: Spare, what: str) -> Caught:
     started = time.monotonic()
     try:
         with platform.copy(f"spare-{os.getpid()}", origin=Origin()) as (database, restored):
-            damage = platform.damage(restored.name)
-            rows = lacking_rows(database, _ALL)
+            damage = platform.damage(restored.name, (known := trees(database, _ALL)).largest)
+            rows = lacking_rows(database, _ALL, known)
         by, said = ("pg_amcheck", damage[0]) if damage else ("", "; ".join(restored.checks))
         if not damage and rows.value:
             by, said = "bt_index_check", rows.note

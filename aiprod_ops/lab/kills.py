@@ -76,8 +76,8 @@ def two_runners_and_one_lease(bench: Bench) -> str:
         ended = [child.communicate(timeout=_PATIENCE) for child in pair]
         codes = sorted(child.returncode for child in pair)
         answers = [json.loads(out) for out, _ in ended]
-        acted = [answer["run"] for answer in answers if answer.get("run")]
-        # 0: nothing to do, 10: the plan is stale: it came when the first had ended.
+        # 0: nothing to do, 10: the plan is stale: it came when the first had ended, maybe after its journal was opened.
+        acted = [answer["run"] for answer in answers if answer.get("run") and answer["exit"] == Exit.DONE]
         fine = codes[0] == Exit.DONE and codes[1] in (Exit.DONE, Exit.REFUSED, Exit.HELD)
         require(fine and len(acted) == 1, f"they ended {codes}: {answers}")
         bench.require_done(draft, acted[0])

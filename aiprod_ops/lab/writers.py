@@ -85,13 +85,14 @@ def _lines(file: Path) -> Iterator[tuple[float, int]]:
 
 
 @contextmanager
-def writing(fleet: Fleet, folder: Path, count: int = 3) -> Iterator[Writers]:
-    """Writers that follow whoever takes writes. They write to a table of their own, which is there afterwards."""
+def writing(fleet: Fleet | None, folder: Path, count: int = 3, dsn: str = "") -> Iterator[Writers]:
+    """Writers that follow whoever takes writes, or whom a DSN leads to. They write to a table of their own, which has
+    to be there."""
     folder.mkdir(exist_ok=True, parents=True)
     end, files = folder / "end", tuple(folder / f"writer{n}" for n in range(count))
     for each in (end, *files):
         each.unlink(missing_ok=True)
-    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", _dsn(fleet)]
+    words = [sys.executable, "-P", "-m", "aiprod_ops.lab.writers", dsn or (following(fleet) if fleet else "")]
     children = tuple(subprocess.Popen([*words, str(n), str(file), str(end)]) for n, file in enumerate(files))
     writers = Writers(files, children, end)
     try:
@@ -105,11 +106,12 @@ def writing(fleet: Fleet, folder: Path, count: int = 3) -> Iterator[Writers]:
         writers.stop()
 
 
-def _dsn(fleet: Fleet) -> str:
+def following(fleet: Fleet, places: str = "") -> str:
+    """A DSN of whoever takes writes; `places` are hosts and ports as a DSN has them, else the servers' sockets."""
     servers = (fleet.primary, *fleet.replicas)
     hosts, ports = ",".join(str(each.sockets) for each in servers), ",".join(str(each.port) for each in servers)
     return (
-        f"host={hosts} port={ports} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
+        f"{places or f'host={hosts} port={ports}'} user=postgres dbname={postgres.DATABASE} passfile={fleet.passfile} "
         "target_session_attrs=read-write connect_timeout=2 application_name=aiprod-writer"
     )
 

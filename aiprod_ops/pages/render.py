@@ -111,7 +111,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
     return [
         {"What do you see?": "index.md"},
         *([{"Playbooks": playbooks}] if playbooks else []),
-        {"Runbooks": [*runbooks, {"Write your own": "write-your-own.md"}]},
+        {"Runbooks": [{"Moving the primary": "failover.md"}, *runbooks, {"Write your own": "write-your-own.md"}]},
         {"Reference": reference},
         {"Inside": [{"Architecture": "architecture.md"}, {"Decisions": ["decisions/index.md", *decisions]}]},
     ]

@@ -5,10 +5,12 @@ Source: the discovery documents of run v2 (GoogleCloudRunV2Job) and cloudschedul
 
 import base64
 import json
+import re
 from typing import Any
 
-from aiprod_ops.domain.schedules import PROGRAM, Job
-from aiprod_ops.schedules.installation import HOME, MARK, Installation
+from aiprod_ops.domain.schedules import PROGRAM, Job, name_of
+from aiprod_ops.errors import UsageError
+from aiprod_ops.schedules.installation import HOME, MARK, STATE, Installation
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -23,7 +25,16 @@ def files(jobs: list[Job], where: Installation) -> dict[str, str]:
 
 
 def _run(job: Job, where: Installation) -> dict[str, Any]:
-    """No state outlives an execution; a Pushgateway keeps the last success."""
+    """Without a share no state outlives an execution; a Pushgateway keeps the last success.
+
+    A bucket would be no state: gcsfuse has no locks, and rewrites a journal for each record. Cloud Run mounts NFS
+    without locks, too, so that each target has a folder of its own there: one job seals evidence in it.
+    """
+    server, path = share(where)
+    state = state_of(job, where)
+    mounts = [{"name": "config", "mountPath": HOME}, *([{"name": "state", "mountPath": STATE}] if server else [])]
+    mounted = [{"name": "state", "nfs": {"server": server, "path": path}}] if server else []
+    network = {"vpcAccess": {"networkInterfaces": [{"subnetwork": where.subnetwork}]}} if where.subnetwork else {}
     secrets = [
         {"name": name, "valueSource": {"secretKeyRef": {"secret": secret(name), "version": "latest"}}}
         for name in job.place.variables
@@ -38,21 +49,23 @@ def _run(job: Job, where: Installation) -> dict[str, Any]:
                 "maxRetries": 0,
                 "timeout": f"{job.deadline:.0f}s",
                 **({"serviceAccount": where.service_account} if where.service_account else {}),
+                **network,
                 "containers": [
                     {
                         "image": where.image,
                         "command": [where.program],
                         "args": arguments(job, where),
-                        "env": [{"name": "AIPROD_OPS_STATE", "value": "/tmp/aiprod-ops"}, *secrets],  # noqa: S108
+                        "env": [{"name": "AIPROD_OPS_STATE", "value": state}, *secrets],
                         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
-                        "volumeMounts": [{"name": "config", "mountPath": HOME}],
+                        "volumeMounts": mounts,
                     }
                 ],
                 "volumes": [
                     {
                         "name": "config",
                         "secret": {"secret": where.secret, "items": [{"path": "config.toml", "version": "latest"}]},
-                    }
+                    },
+                    *mounted,
                 ],
             },
         },
@@ -80,6 +93,25 @@ def _scheduler(job: Job, where: Installation) -> dict[str, Any]:
             "oauthToken": {"serviceAccountEmail": where.service_account, "scope": _SCOPE},
         },
     }
+
+
+def state_of(job: Job, where: Installation) -> str:
+    """The folder that a job keeps its state in, within its container."""
+    return f"{STATE}/{name_of(job.place.target, 52)}" if where.state_nfs else "/tmp/aiprod-ops"  # noqa: S108
+
+
+def share(where: Installation) -> tuple[str, str]:
+    """Server and path of the share that is the state; both empty without one. Raises UsageError."""
+    if not where.state_nfs:
+        return "", ""
+    if (found := re.fullmatch(r"([\w.-]+):(/(?!/)\S*)", where.state_nfs)) is None:
+        raise UsageError(f"--state-nfs is {where.state_nfs!r}, expected SERVER:/PATH", hint="as in 10.0.0.2:/ops")
+    if not where.subnetwork:
+        raise UsageError(
+            "--state-nfs needs --subnetwork: Cloud Run reaches a share only through a VPC network",
+            hint="add --subnetwork NAME, in the location of the jobs",
+        )
+    return found[1], found[2]
 
 
 def arguments(job: Job, where: Installation) -> list[str]:

@@ -12,9 +12,9 @@ from aiprod_ops.schedules.installation import Installation
 @dataclass(frozen=True, slots=True)
 class Format:
     """`files` makes them; `needs` are fields of the installation without which they would be wrong. Where `contains` is
-    true the jobs run in containers, not on this machine; where it `forgets`, no state outlives a job: nothing that acts
-    is scheduled there, for its journal would be gone when it is needed. What `makes` the instance as well has to know
-    what is promised of it."""
+    true the jobs run in containers, not on this machine; where it `forgets`, no lock holds between two of them, and no
+    state outlives one unless a share is mounted: nothing that acts is scheduled there. What `makes` the instance as
+    well has to know what is promised of it."""
 
     files: Callable[[list[Job], Installation], dict[str, str]]
     needs: tuple[str, ...] = ()

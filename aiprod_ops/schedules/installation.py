@@ -15,6 +15,7 @@ STATE = "/var/lib/aiprod-ops"
 class Installation:
     """`state` is the folder that the configuration names, or empty for /var/lib/aiprod-ops; `reads` and `writes` are
     further places that the jobs need. `environment_file` holds `NAME=value` lines with the DSNs; `passfile` is libpq's.
+    `state_nfs` (SERVER:/PATH) is the share that keeps the state of Cloud Run jobs, reached through `subnetwork`.
     """
 
     program: str = PROGRAM
@@ -33,6 +34,8 @@ class Installation:
     project: str = ""
     location: str = ""
     service_account: str = ""
+    state_nfs: str = ""
+    subnetwork: str = ""
     pages: str = ""
     target: str = ""
     promised: Installed | None = None

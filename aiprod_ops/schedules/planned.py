@@ -21,7 +21,8 @@ def wishes(entries: Iterable[Entry]) -> list[Interval]:
         )  # fmt: skip
         for work, every in wanted:
             try:
-                found += [Interval(entry.id, work, seconds(every), next(iter(book.alerts), ""))] if every else []
+                alert, on_evidence = next(iter(book.alerts), ""), work != "check" or book.on_evidence
+                found += [Interval(entry.id, work, seconds(every), alert, on_evidence)] if every else []
             except ValueError as error:
                 raise ConfigurationError(f"{entry.path}: {work}_every: {error}") from error
     return found

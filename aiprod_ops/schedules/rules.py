@@ -19,7 +19,6 @@ from aiprod_ops.units import show
 
 RULES, TESTS = f"{PROGRAM}.rules.yml", f"{PROGRAM}.rules.test.yml"
 _SEVERITY = {Status.WARNING: "warning", Status.CRITICAL: "critical", Status.UNKNOWN: "warning"}
-_DONE = {"check": "Verified", "prove": "Proven", "drill": "Drilled"}
 _STEP = 5 * MINUTE
 _LONGEST_ABSENCE = DAY + 2 * HOUR  #: a new job has a day to report for the first time
 
@@ -60,14 +59,14 @@ def rules(job: Job, where: Installation) -> Iterator[Rule]:
     late = int(job.late_after)
     # One for each job, however many machines report it. In the tests a negative value is a success before they begin.
     yield Rule(
-        f"{camel}Not{_DONE[job.wish.work]}",
+        f"{camel}{job.noun.title()}Overdue",
         f"time() - max by (runbook, target, environment) ({_series(good, job)}) > {late}", 0, _labels(job, "warning"),
         _annotations(job, where, f"{job.title} has not succeeded for {show(late, 's')}"),
         _reported(good, job), 2 * _STEP - late, -late,
     )  # fmt: skip
     lasts = min(late, _LONGEST_ABSENCE)
     yield Rule(
-        f"{_named(job, camel)}Missing", f"absent({_series(good, job)})", lasts,
+        f"{camel}{job.noun.title()}NotReporting", f"absent({_series(good, job)})", lasts,
         _labels(job, "warning"),
         _annotations(job, where, f"{job.title} reports no success for {show(lasts, 's')}, or nobody reads its metrics"),
         _reported(good, job), 0, None,

@@ -16,13 +16,13 @@ def files(jobs: list[Job], where: Installation) -> dict[str, str]:
     """`NAME.auto.tfvars.json`, which Terraform reads by itself. A key of slashes is what its JSON has for a comment."""
     if where.promised is None:
         raise UsageError("--format terraform is for one instance on Cloud SQL", hint="add --target NAME")
-    setups = where.promised.setups
+    setups, (server, path) = where.promised.setups, cloud.share(where)
     values: dict[str, Any] = {
         "//": MARK,
         "project": where.project,
         "location": where.location,
         "network": where.promised.network,
-        "subnetwork": where.promised.subnetwork,
+        "subnetwork": where.subnetwork or where.promised.subnetwork,
         "database": _database(where.promised),
         "replicas": {name: setup.region for name, setup in setups.replicas.items()},
         "dr_replica": setups.dr_replica,
@@ -30,6 +30,7 @@ def files(jobs: list[Job], where: Installation) -> dict[str, str]:
         "image": where.image,
         "program": where.program,
         "config_secret": where.secret,
+        "state_share": {"server": server, "path": path} if server else None,
         "jobs": {job.name: _job(job, where) for job in jobs},
     }
     return {f"{where.target}.auto.tfvars.json": json.dumps(values, indent=2) + "\n"}
@@ -73,5 +74,6 @@ def _job(job: Job, where: Installation) -> dict[str, Any]:
         "schedule": job.counted_by("Cloud Scheduler").cron,
         "timeout_s": round(job.deadline),
         "secrets": {name: cloud.secret(name) for name in job.place.variables},
+        "state": cloud.state_of(job, where),
         "restores": job.wish.work == "prove",
     }

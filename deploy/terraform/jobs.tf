@@ -24,7 +24,7 @@ resource "google_cloud_run_v2_job" "job" {
 
         env {
           name  = "AIPROD_OPS_STATE"
-          value = "/tmp/aiprod-ops"
+          value = each.value.state
         }
 
         dynamic "env" {
@@ -50,6 +50,15 @@ resource "google_cloud_run_v2_job" "job" {
           name       = "config"
           mount_path = "/etc/aiprod-ops"
         }
+
+        dynamic "volume_mounts" {
+          for_each = var.state_share == null ? [] : [var.state_share]
+
+          content {
+            name       = "state"
+            mount_path = "/var/lib/aiprod-ops"
+          }
+        }
       }
 
       volumes {
@@ -61,6 +70,19 @@ resource "google_cloud_run_v2_job" "job" {
           items {
             path    = "config.toml"
             version = "latest"
+          }
+        }
+      }
+
+      dynamic "volumes" {
+        for_each = var.state_share == null ? [] : [var.state_share]
+
+        content {
+          name = "state"
+
+          nfs {
+            server = volumes.value.server
+            path   = volumes.value.path
           }
         }
       }

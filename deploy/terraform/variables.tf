@@ -85,6 +85,12 @@ variable "config_secret" {
   type        = string
 }
 
+variable "state_share" {
+  description = "NFS share that keeps the jobs' state; null for none: then it ends with each."
+  type        = object({ server = string, path = string })
+  nullable    = true
+}
+
 variable "jobs" {
   description = "What runs when, by the job's name; its secrets by the variable that holds them."
   type = map(object({
@@ -93,6 +99,7 @@ variable "jobs" {
     schedule  = string
     timeout_s = number
     secrets   = map(string)
+    state     = string
     restores  = bool
   }))
 }

@@ -1,8 +1,10 @@
 """`schedule list` and `schedule render`: files that are ours, never a secret, never a drill in production."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aiprod_ops import cli
 
@@ -151,10 +153,29 @@ def test_a_run_is_scheduled_where_an_approval_stands_and_a_proof_everywhere(
     assert render(config, "kubernetes", "--image", "ops:1") == 0
     assert "OPS_ACTOR_DSN" in capsys.readouterr().out, "it acts"
     assert render(config, "cloud-scheduler", *IN_CONTAINERS, "--output", str(config.parent / "out")) == 0
-    assert "no journal would outlive the job" in capsys.readouterr().err
+    assert "no lease holds from one job to another" in capsys.readouterr().err
     written = [path.name for path in (config.parent / "out").iterdir()]
-    assert "aiprod-ops-prove-test-backup-production.run.json" in written
     assert not [name for name in written if name.startswith("aiprod-ops-run-")]
+
+
+def test_a_cloud_job_that_needs_evidence_needs_a_share(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needing = {f"aiprod-ops-{each}-production" for each in ("check-prune-backups", "check-test-backup",
+                                                            "prove-test-backup")}  # fmt: skip
+
+    def written(*more: str) -> set[str]:
+        folder = config.parent / f"out{len(more)}"
+        words = ("--target", "production", "--output", str(folder), *more)
+        assert render(config, "cloud-scheduler", *IN_CONTAINERS, *words) == 0
+        return {path.name.split(".")[0] for path in folder.iterdir()}
+
+    without = written()
+    said = capsys.readouterr().err
+    assert "no evidence would outlive a job: check prune-backups, check test-backup, prove test-backup\n" in said
+    assert "next: add --state-nfs SERVER:/PATH --subnetwork NAME" in said
+    assert "aiprod-ops-check-backups-production" in without
+    assert without & needing == set()
+    assert written("--state-nfs", "10.0.0.2:/ops", "--subnetwork", "default") == without | needing
+    assert "evidence" not in capsys.readouterr().err
 
 
 def test_an_approval_is_looked_for_before_the_database_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,3 +198,24 @@ def test_a_unit_may_write_where_backups_are_stored(config: Path, tmp_path: Path)
     told = (tmp_path / "out/aiprod-ops-check-backups-production.service").read_text()
     assert "-/srv/backups" in told
     assert "ProtectHome=read-only" in told
+
+
+def test_no_two_alerts_are_easily_confused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At night a name is read once: another letter or two are not enough."""
+    assert render(config, "prometheus-rules", "--pages", "https://x", "--output", str(config.parent / "out")) == 0
+    capsys.readouterr()
+    told = yaml.safe_load((config.parent / "out/aiprod-ops.rules.yml").read_text())
+    names = sorted({rule["alert"] for group in told["groups"] for rule in group["rules"]})
+    assert {"RestoreTestOverdueOrFailed", "BackupsCheckOverdue", "TestBackupProofNotReporting"} <= {*names}
+    assert [pair for pair in itertools.combinations(names, 2) if letters_between(*pair) < 4] == []
+    assert letters_between("BackupNotVerified", "BackupsNotVerified") == 1
+
+
+def letters_between(one: str, other: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)))
+    return row[-1]

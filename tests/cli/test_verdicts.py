@@ -258,3 +258,77 @@ def test_a_broken_runbook_hides_nothing_of_the_others(
     assert "bug in the runbook bug.py" in checks["bug"]["findings"][0]["note"]
     assert cli.call(["check", "--all", "--no-such", "1", "--runbooks", str(books), "--dsn", "host=/nowhere"]) == 3
     assert "has no option --no-such" in capsys.readouterr().err
+
+
+def test_a_command_in_a_note_leads_to_the_same_instance() -> None:
+    where = options.Where(target="db", config="/etc/my ops.toml")
+    ending = " --target db --config '/etc/my ops.toml'"
+    for said, command in (
+        ("none was ever restored: `aiprod-ops prove test-backup`", "aiprod-ops prove test-backup"),
+        ("`aiprod-ops plan take-backup --now` takes one at once", "aiprod-ops plan take-backup --now"),
+        ("that long: `aiprod-ops check slow-queries --over 60s`", "aiprod-ops check slow-queries --over 60s"),
+        ("wait for it, or look at it: aiprod-ops runs list", "aiprod-ops runs list"),
+        ("a limit is too high? aiprod-ops explain take-backup lists its options", "aiprod-ops explain take-backup"),
+        ("plan again: aiprod-ops plan ID, and approve it", "aiprod-ops plan ID"),
+    ):
+        told = options.pasteable(said, where)
+        assert told == said.replace(command, command + ending)
+        assert options.pasteable(told, where) == told, "once is enough"
+        assert options.pasteable(said, options.NOWHERE) == said
+    for other in ("aiprod-ops lab up", "/* aiprod-ops: size */", "3 calls of aiprod-ops itself left out"):
+        assert options.pasteable(other, where) == other
+
+
+def test_a_check_prints_commands_that_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIPROD_OPS_STATE", str(tmp_path / "state"))
+    config = tmp_path / "ops.toml"
+    config.write_text("[targets.db]\nprobe = 'host=/nowhere dbname=app'\n")
+    where = ["--config", str(config), "--target", "db"]
+    for output in ("text", "json", "nagios"):
+        cli.call(["check", "test-backup", "-o", output, *where])
+        assert f"`aiprod-ops prove test-backup --target db --config {config}`" in capsys.readouterr().out
+
+
+def test_what_is_gone_is_named_as_a_person_would(capsys: pytest.CaptureFixture[str]) -> None:
+    still = Finding("age of the newest backup", 60.0, "s", warn=100, id="newest")
+    were = {"newest": "age of the newest backup", "failed": "failures since the last success"}
+    text = told(capsys, "text", Checked("b", (still,), RESULT.since, (), ("newest", "failed", "unused:t.i"), were))
+    assert text.endswith("gone: age of the newest backup, failures since the last success, unused:t.i\n")
+
+
+BOOK = """from dataclasses import dataclass
+from aiprod_ops import api
+@dataclass(frozen=True)
+class Params:
+    why: str = ""
+book = api.Runbook(symptom="", owner="", params=Params)
+@book.facts
+def facts(ctx: api.Context, params: Params) -> dict:
+    return {}
+@book.judge
+def judge(facts, params):
+    return ()
+@book.prove
+def prove(copy, plan, params):
+    return api.Proof(())
+"""
+
+
+@pytest.mark.parametrize("name", ["every", "why"])
+def test_an_option_that_the_command_would_swallow_is_an_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prove --every` is the command's own: a runbook's would never be given."""
+    monkeypatch.setenv("AIPROD_OPS_STATE", str(tmp_path / "state"))
+    folder = tmp_path / "books"
+    folder.mkdir(mode=0o700)
+    (folder / "mine.py").write_text(BOOK.replace("why:", f"{name}:"))
+    (folder / "mine.py").chmod(0o600)
+    where = ["--runbooks", str(folder), "--dsn", "host=/nowhere dbname=x"]
+    assert cli.call(["prove", "mine", *where]) == 78
+    err = capsys.readouterr().err
+    assert f"mine.py: its option --{name} cannot be given, for the command itself has one of that name" in err
+    assert cli.call(["check", "mine", f"--{name}", "1", *where]) == 3
+    assert "cannot be given" not in capsys.readouterr().err, "check has none of that name"

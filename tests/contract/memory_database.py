@@ -95,6 +95,9 @@ class MemoryDatabase:
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         return {query_id: self._texts[query_id] for query_id in query_ids if query_id in self._texts}
 
+    def revision(self) -> str:
+        return self.schema().revision
+
     def schema(self) -> Schema:
         return self._schema
 
@@ -128,7 +131,7 @@ class MemoryDatabase:
         return {each: Logged(len(times), Milliseconds(max(times))) for each, times in found.items()}, self._unlogged
 
     @contextmanager
-    def moment(self, snapshot: str = "") -> Iterator[None]:
+    def moment(self) -> Iterator[None]:
         yield
 
     def another(self) -> "MemoryDatabase":

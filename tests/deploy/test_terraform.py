@@ -25,6 +25,8 @@ environment = "lab"
 probe = "host=/nowhere dbname=app password=hunter22"
 """
 
+SHARE = ("--state-nfs", "10.0.0.2:/ops", "--subnetwork", "default")
+
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -113,16 +115,19 @@ def test_the_dr_replica_is_designated_once_it_is_there(terraform: Terraform, con
 
 
 @pytest.mark.lab
-def test_the_jobs_are_those_of_the_cloud_scheduler_format(terraform: Terraform, config: Path, tmp_path: Path) -> None:
-    assert render(config, "--output", str(terraform.folder)) == 0
-    words = ["--image", "ops:1", "--project", "acme", "--location", "us-central1", "--service-account", "a@b.c"]
+@pytest.mark.parametrize("share", [(), SHARE], ids=["no share", "a share"])
+def test_the_jobs_are_those_of_the_cloud_scheduler_format(
+    share: tuple[str, ...], terraform: Terraform, config: Path, tmp_path: Path
+) -> None:
+    assert render(config, "--output", str(terraform.folder), *share) == 0
+    words = ["--image", "ops:1", "--project", "acme", "--location", "us-central1", "--service-account", "a@b.c", *share]
     form = ["schedule", "render", "--format", "cloud-scheduler", "--config", str(config), "--target", "production"]
     assert cli.call([*form, *words, "--output", str(tmp_path / "bodies")]) == 0
     plan = terraform.planned()
     bodies = {path.name: json.loads(path.read_text()) for path in (tmp_path / "bodies").iterdir()}
     names = {name.partition(".")[0] for name in bodies}
     assert {f'google_cloud_run_v2_job.job["{name}"]' for name in names} <= set(plan)
-    assert len([each for each in plan if each.startswith("google_cloud_scheduler_job.")]) == len(names) >= 8
+    assert len([each for each in plan if each.startswith("google_cloud_scheduler_job.")]) == len(names) >= 6
     for name in names:
         body = bodies[f"{name}.run.json"]["template"]["template"]
         (made,) = plan[f'google_cloud_run_v2_job.job["{name}"]']["template"][0]["template"]
@@ -132,6 +137,12 @@ def test_the_jobs_are_those_of_the_cloud_scheduler_format(terraform: Terraform, 
             wanted["resources"]["limits"],
             body["timeout"],
         )
+        assert container["env"][0]["value"] == wanted["env"][0]["value"]
+        mounts = [(each["name"], each["mount_path"]) for each in container["volume_mounts"]]
+        assert mounts == [(each["name"], each["mountPath"]) for each in wanted["volumeMounts"]]
+        assert [each["nfs"][0]["path"] for each in made["volumes"] if each["nfs"]] == [
+            each["nfs"]["path"] for each in body["volumes"] if "nfs" in each
+        ]
         assert [each["name"] for each in container["env"]] == [each["name"] for each in wanted["env"]]
         secrets = [each["value_source"][0]["secret_key_ref"][0]["secret"] for each in container["env"][1:]]
         assert secrets == [each["valueSource"]["secretKeyRef"]["secret"] for each in wanted["env"][1:]]
@@ -143,7 +154,7 @@ def test_the_jobs_are_those_of_the_cloud_scheduler_format(terraform: Terraform, 
 @pytest.mark.lab
 def test_each_identity_may_do_the_least(terraform: Terraform, config: Path) -> None:
     """No role that writes for what checks; what restores copies may change copies only."""
-    assert render(config, "--output", str(terraform.folder)) == 0
+    assert render(config, "--output", str(terraform.folder), *SHARE) == 0
     plan = terraform.planned()
     assert {plan[f'google_project_iam_member.viewer["{kind}"]']["role"] for kind in ("checks", "proofs")} == {
         "roles/cloudsql.viewer"
@@ -154,7 +165,8 @@ def test_each_identity_may_do_the_least(terraform: Terraform, config: Path) -> N
     assert roles <= {"roles/cloudsql.viewer", "roles/run.invoker", "roles/secretmanager.secretAccessor"}
     assert not [name for name in plan if "secret_version" in name], "no secret passes through Terraform's state"
     readers = {name for name in plan if name.startswith("google_secret_manager_secret_iam_member")}
-    assert 'google_secret_manager_secret_iam_member.reader["checks/ops-probe-dsn"]' in readers
+    for kind in ("checks", "proofs"):
+        assert f'google_secret_manager_secret_iam_member.reader["{kind}/ops-probe-dsn"]' in readers
 
 
 def test_a_file_of_ones_own_counts(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """A world in memory: one page for each port."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,6 +9,7 @@ from typing import Any
 
 from aiprod_ops.config import Promises, Target
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State
+from aiprod_ops.domain.schema import Name
 from aiprod_ops.engine.history import History
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
@@ -126,7 +127,7 @@ class MemoryDatabase:
         self.cancelled.set()
 
     @contextmanager
-    def moment(self, snapshot: str = "") -> Iterator[None]:
+    def moment(self) -> Iterator[None]:
         yield
 
     def another(self) -> "MemoryDatabase":
@@ -199,7 +200,7 @@ class MemoryPlatform:
         finally:
             del self.copies[name]
 
-    def damage(self, name: str) -> list[str]:
+    def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
         return []
 
     def control(self, name: str) -> dict[str, str]:

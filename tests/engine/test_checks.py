@@ -45,6 +45,7 @@ def test_the_next_check_tells_what_is_new_and_what_is_gone(bench: Bench, entry: 
     assert second.since is not None
     assert second.since < bench.clock.now()
     assert (second.new, second.gone) == (("lamp:c",), ("lamp:a",))
+    assert second.were == {}, "the rows of a table all measure the same: its id tells more"
     assert second.findings[0].value == 2, "what the runbook kept"
     third = look(bench, entry)
     assert (third.new, third.gone) == ((), ())

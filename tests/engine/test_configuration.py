@@ -85,3 +85,55 @@ def test_a_standing_approval_names_all_of_it(tmp_path: Path) -> None:
 def test_a_standing_approval_is_of_one_target_that_is_there(tmp_path: Path, target: str) -> None:
     with pytest.raises(ConfigurationError, match="standing approval"):
         load(str(with_standing(tmp_path, {**STANDING, "target": f'"{target}"'})), {})
+
+
+MEMBER = 'members.pg1 = { api = "http://10.0.0.1:8008", postgres = "10.0.0.1:5432" }'
+LOGIN = 'user = "ops"\npassword = "file:secret"'
+
+
+def with_patroni(tmp_path: Path, *lines: str) -> Path:
+    file = tmp_path / "ops.toml"
+    file.write_text("\n".join([TARGET, "[targets.here.patroni]", *lines]))
+    return file
+
+
+def test_a_cluster_of_patroni(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret\n")
+    place = load(str(with_patroni(tmp_path, LOGIN, 'ca = "ca.pem"', MEMBER)), {}).target("here").patroni
+    assert place is not None
+    assert (place.members["pg1"].api, place.members["pg1"].postgres) == ("http://10.0.0.1:8008", "10.0.0.1:5432")
+    assert (place.secret(), place.ca, place.watchdog) == ("a secret", str(tmp_path / "ca.pem"), False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ((), "names no members"),
+        (('members.pg1 = "http://10.0.0.1:8008"',), "'pg1' is not an API and a HOST:PORT"),
+        ((MEMBER.replace(":5432", ""),), "'pg1' is not an API and a HOST:PORT"),
+        ((MEMBER.replace("http://", ""),), "has the API '10.0.0.1:8008'"),
+        ((MEMBER, 'user = "ops"'), "belong together"),
+        ((MEMBER, 'user = "ops"', 'password = "plain"'), "no part of this file"),
+        ((MEMBER, 'watchdog = "yes"'), "wrong watchdog"),
+        ((MEMBER, 'token = "x"'), "wrong token"),
+    ],
+)
+def test_a_cluster_of_patroni_that_is_not_whole_is_refused(tmp_path: Path, lines: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        load(str(with_patroni(tmp_path, *lines)), {})
+
+
+def test_a_secret_of_patroni_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = load(str(with_patroni(tmp_path, LOGIN, MEMBER)), {}).target("here").patroni
+    assert place is not None
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        place.secret()
+    login = LOGIN.replace("file:secret", "env:PATRONI_PASSWORD")
+    target = load(str(with_patroni(tmp_path, login, MEMBER)), {}).target("here")
+    assert target.patroni is not None
+    assert target.variables(acts=True) == ("PATRONI_PASSWORD",)
+    assert target.variables(acts=False) == ()
+    with pytest.raises(ConfigurationError, match="is empty: env:PATRONI_PASSWORD"):
+        target.patroni.secret()
+    monkeypatch.setenv("PATRONI_PASSWORD", "word")
+    assert target.patroni.secret() == "word"

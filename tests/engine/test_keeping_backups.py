@@ -128,6 +128,43 @@ def test_one_is_due_by_when_the_last_began(taking: Keeping, age_hours: float, is
     assert len(taking.plan(now="true").plan.actions) == 1
 
 
+def test_one_is_due_where_the_last_test_of_the_newest_failed(taking: Keeping) -> None:
+    old, young = taking.store("a", 30), taking.store("b", 2)
+    taking.restored(old.id, code=10)
+    assert taking.plan().plan.actions == (), "only the newest counts"
+    taking.restored(young.id, code=10)
+    assert taking.check()["due"] is Status.WARNING
+    made = taking.plan()
+    assert [action.name for action in made.plan.actions] == [f"after-{young.started:%Y%m%dT%H%M%SZ}"]
+    assert taking.apply(made).exit is Exit.DONE
+    assert taking.plan().plan.actions == (), "the one that follows was not tested yet"
+
+
+def test_one_that_was_tested_again_and_holds_makes_the_plan_stale(taking: Keeping) -> None:
+    taking.store("a", 2)
+    taking.restored("a", code=10)
+    made = taking.plan()
+    taking.bench.clock.sleep(1)  # type: ignore[arg-type]
+    Archive(taking.bench.store).seal({
+        "kind": "prove", "runbook": "test-backup", "run": "again", "exit": 0, "target": {"target": "lab"},
+        "copy": {"backup": "a"},
+    })  # fmt: skip
+    with pytest.raises(Refused, match="stale: no longer planned"):
+        taking.apply(made)
+
+
+def test_where_none_is_due_it_says_when_the_next_one_is(taking: Keeping) -> None:
+    before = taking.store("a", 2)
+    due = before.started + timedelta(hours=0.9 * 24)
+    checked = planning.check(taking.entry, taking.world().context, taking.params())
+    (note,) = [finding.note for finding in checked.findings if finding.id == "due"]
+    said = f"the next is due at {due:%Y-%m-%d %H:%M} UTC, `aiprod-ops plan take-backup --now` takes one at once"
+    assert note.endswith(said)
+    (reason,) = taking.plan().omitted.values()
+    assert reason == note
+    assert taking.plan(now="true").omitted == {}
+
+
 def test_time_does_not_make_a_plan_another_one_and_a_new_backup_does(taking: Keeping) -> None:
     taking.store("a", 48)
     made = taking.plan()
@@ -136,6 +173,28 @@ def test_time_does_not_make_a_plan_another_one_and_a_new_backup_does(taking: Kee
     taking.store("b", 0)
     with pytest.raises(Refused, match="stale: no longer planned"):
         taking.apply(made)
+
+
+def test_what_is_no_more_is_kept_by_what_it_measured(taking: Keeping) -> None:
+    taking.check()
+    taking.store("a", 2)
+    checked = planning.check(taking.entry, taking.world().context, taking.params())
+    assert (checked.gone, checked.were) == (("due",), {"due": "a backup is due"})
+
+
+def test_a_plan_that_was_applied_is_not_called_stale(taking: Keeping) -> None:
+    taking.store("a", 2)
+    made = taking.plan(now="true")
+    first = taking.apply(made)
+    assert first.exit is Exit.DONE
+    ended = f"{taking.bench.clock.now():%Y-%m-%d %H:%M}"
+    taking.bench.clock.sleep(7200)  # type: ignore[arg-type]
+    with pytest.raises(Refused) as caught:
+        taking.apply(made)
+    assert caught.value.message.startswith(f"the plan {made.digest[:12]} was applied already, at {ended}")
+    assert f" UTC by the run {first.run}; " in caught.value.message
+    assert caught.value.hint == "plan again: aiprod-ops plan take-backup"
+    assert (caught.value.exit_code, taking.stored.taken) == (Exit.REFUSED, 1)
 
 
 def test_one_that_began_in_this_second_did_not_begin_before(taking: Keeping) -> None:

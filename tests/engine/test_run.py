@@ -11,6 +11,7 @@ import pytest
 from memory_world import Bench, Killed
 
 from aiprod_ops.cli import outcomes
+from aiprod_ops.cli.options import NOWHERE
 from aiprod_ops.domain.plans import Draft
 from aiprod_ops.engine import planning
 from aiprod_ops.engine.evidence import Archive
@@ -302,7 +303,7 @@ def test_a_full_disk_while_proving_names_resume_which_tells_what_was_proven(
     assert caught.value.hint == f"make room there, then: aiprod-ops resume {run}"
     bench.store.full, bench.platform.copy = False, copy  # type: ignore[method-assign]
     for _ in range(2):  # one that has ended tells the same
-        assert outcomes.tell_outcome(bench.world(), resumed(bench, run), "text") == Exit.DONE
+        assert outcomes.tell_outcome(bench.world(), resumed(bench, run), "text", NOWHERE) == Exit.DONE
         assert capsys.readouterr().out.startswith("PROVEN, nothing was changed")
 
 

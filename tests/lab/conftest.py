@@ -10,12 +10,15 @@ from repositories import HAS_PGBACKREST
 
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import folder as folders
+from aiprod_ops.lab import patroni
 from aiprod_ops.lab.fleet import Fleet
 
 ROWS = 30_000
 
 #: Left out where there is no pgBackRest, or no system PostgreSQL that it knows (`scripts/test-servers` installs both).
 collect_ignore = [] if HAS_PGBACKREST else ["test_pgbackrest.py"]
+#: And what needs etcd, where there is none.
+collect_ignore += ["test_patroni.py"] if patroni.lacks() else []
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,7 @@ class Site:
         check = self.bench.run("check", BOOK)
         assert check.exit == 2, check.said
         assert str(why)[:60] in check.out
+        assert "`aiprod-ops plan take-backup --now`" in check.out
         assert list((self.folder / "copies").iterdir()) == []
         return str(why)
 
@@ -229,6 +230,31 @@ def test_the_index_of_a_large_table_is_not_compared_and_that_is_told(site: Site)
     assert compared(done)["note"] == "0 b-trees have each row; 3 of tables beyond 64.0 kB are not compared"
 
 
+ORDER = (
+    "CREATE OR REPLACE FUNCTION order_of(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE"
+    " AS 'SELECT CASE WHEN a {} b THEN -1 WHEN a = b THEN 0 ELSE 1 END'"
+)
+OUT_OF_ORDER = (
+    "CREATE TABLE t (id int)",
+    "INSERT INTO t SELECT generate_series(1, 3000)",
+    ORDER.format("<"),
+    "CREATE OPERATOR CLASS turned FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=,"
+    " OPERATOR 5 >, FUNCTION 1 order_of(int, int)",
+    'CREATE INDEX "T.""id$""" ON t (id turned)',
+    ORDER.format(">"),
+)
+
+
+@pytest.mark.parametrize(("most", "by"), [("1TB", "indexes that lack rows"), ("64 kB", "damaged heaps and b-trees")])
+def test_an_index_that_is_out_of_order_is_noticed_by_one(site: Site, most: str, by: str) -> None:
+    """Its rows are compared, or pg_amcheck looks at it: one of both, whatever its name."""
+    retaken(site, *OUT_OF_ORDER)
+    done = site.prove("--compare", most, "-o", "json")
+    assert done.exit == 10, done.said
+    assert list(done.json()["refused"]) == [by]
+    assert "item order invariant violated" in done.json()["refused"][by]
+
+
 def test_an_expression_that_needs_a_search_path_gives_no_alarm(site: Site) -> None:
     """amcheck computes its keys under a search_path of its own, where `short` is not."""
     retaken(
@@ -285,6 +311,8 @@ def test_what_is_spoiled_is_refused_and_named(site: Site, case: str) -> None:
     spoil, words = SPOILED[case]
     spoil(site)
     assert words in site.disproved()
+    due = site.bench.run("check", "take-backup")
+    assert (due.exit, f"{site.newest.name} was tested" in due.out) == (1, True), due.said
 
 
 def test_a_backup_without_a_manifest_is_none(site: Site) -> None:

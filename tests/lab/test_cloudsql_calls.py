@@ -45,6 +45,21 @@ def curl(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def test_the_curl_of_the_page_makes_an_instance(short_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "site/cloudsql-emulator.md").read_text()
+    (block,) = [each.partition("```")[0] for each in page.split("```sh\n") if each.startswith("URL=")]
+    with here(short_path / "page") as (_, bench):
+        script = block.replace("http://127.0.0.1:PORT", bench.url).replace("curl ", "curl --silent --show-error ")
+        *posting, looking = script.rstrip().splitlines()
+        done = subprocess.run(["/bin/sh", "-c", "\n".join(posting)], capture_output=True, text=True, check=True)
+        operation = json.loads(done.stdout)
+        assert (operation["kind"], operation["operationType"]) == ("sql#operation", "CREATE"), operation
+        bench.wait(bench.admin.operation(operation["name"]))
+        words = ["/bin/sh", "-c", f"{posting[0]}\n{looking}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["state"] == "RUNNABLE"
+
+
 def test_curl_works(bench: Bench) -> None:
     base = f"{bench.url}/v1/projects/{PROJECT}"
     assert curl(f"{base}/instances/main")["kind"] == "sql#instance"

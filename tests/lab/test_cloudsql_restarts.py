@@ -40,7 +40,7 @@ def test_killed_and_started_again(short_path: Path) -> None:
         bench.make("main")
         bench.sql("main", "CREATE TABLE rows (n int); INSERT INTO rows VALUES (1)")
         backup = bench.wait(bench.admin.take_backup("main")).backup_id
-        faults.inject(bench.url, Fault("slow", seconds=0.5))
+        faults.inject(bench.url, Fault("slow", seconds=5))
         cloned = bench.admin.clone("main", "half")
         until(lambda: bench.admin.operation(cloned.name).status == "RUNNING")
         port = bench.admin.instance("main").port
@@ -93,6 +93,30 @@ def test_killed_while_roles_are_exchanged(short_path: Path, after_s: float) -> N
         again.sql(primaries[0], "INSERT INTO rows VALUES (2)")
         for name in names:
             until(lambda name=name: again.rows(name) == [1, 2])
+
+
+def test_what_its_owner_stopped_stays_stopped(short_path: Path) -> None:
+    """Through a restart of the emulator; and where another took its place it comes back as that one's replica."""
+    folder = short_path / "stopped"
+    with here(folder) as (_, bench):
+        bench.make("main", region="us-central1")
+        bench.make("east", region="us-east1", primary="main")
+        bench.wait(bench.admin.patch("main", Settings(), dr_replica="east"))
+        bench.sql("main", "CREATE TABLE rows (n int PRIMARY KEY)")
+        bench.wait(bench.admin.patch("main", Settings(activation="NEVER")))
+        assert (bench.admin.instance("main").is_down, bench.pid("main")) == (True, None)
+    with here(folder) as (_, bench):
+        assert bench.pid("main") is None
+        bench.wait(bench.admin.patch("main", Settings(activation="ALWAYS")))
+        bench.sql("main", "INSERT INTO rows VALUES (1)")
+        until(lambda: bench.rows("east") == [1])
+        bench.wait(bench.admin.patch("main", Settings(activation="NEVER")))
+        bench.wait(bench.admin.promote("east", failover=True))
+        assert (bench.pid("main"), bench.admin.instance("main").primary) == (None, "east")
+        bench.sql("east", "INSERT INTO rows VALUES (2)")
+        bench.wait(bench.admin.patch("main", Settings(activation="ALWAYS")))
+        assert bench.sql("main", "SELECT pg_is_in_recovery()") == [(True,)]
+        until(lambda: bench.rows("main") == [1, 2])
 
 
 def test_an_operation_is_waited_for_by_another_process(short_path: Path) -> None:

@@ -8,18 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import Bench, Done, lab, until
+from command_line import Bench, lab, until
+from moving import BOOK, applied, lost, on, other, planned, primary, roles, servers
 
 from aiprod_ops.adapters.local import processes
-from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.lab import faults, postgres
-from aiprod_ops.lab.writers import TABLE, Writers, writing
+from aiprod_ops.lab import faults
+from aiprod_ops.lab.writers import TABLE, writing
 
 pytestmark = pytest.mark.lab
-BOOK = "fail-over-replica"
 
 
 @pytest.fixture(scope="module")
@@ -27,45 +25,6 @@ def bench() -> Iterator[Bench]:
     with lab(5_000) as made:
         made.sql(f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
         yield made
-
-
-def servers(bench: Bench) -> dict[str, PostgresServer]:
-    return {each.data.name: each for each in (bench.fleet.primary, *bench.fleet.replicas)}
-
-
-def on(bench: Bench, name: str, text: str) -> list[tuple[Any, ...]]:
-    return postgres.rows(bench.fleet.dsn("postgres", servers(bench)[name]), text)
-
-
-def roles(bench: Bench) -> dict[str, bool]:
-    """Who answers, and whether it takes writes."""
-    found = {}
-    for name, server in servers(bench).items():
-        if server.is_running():
-            found[name] = not on(bench, name, "SELECT pg_is_in_recovery()")[0][0]
-    return found
-
-
-def primary(bench: Bench) -> str:
-    (name,) = [name for name, writes in roles(bench).items() if writes]
-    return name
-
-
-def planned(bench: Bench, *options: str) -> str:
-    until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")
-    made = bench.run("plan", BOOK, "-o", "json", *options)
-    assert made.exit == 0, made.said
-    assert made.json()["plan"]["actions"], made.said
-    return str(made.json()["digest"])
-
-
-def applied(bench: Bench, digest: str) -> Done:
-    return bench.run("run", BOOK, "--apply", digest, "--confirm", "lab")
-
-
-def lost(bench: Bench, writers: Writers) -> list[tuple[float, int]]:
-    """Writes that were acknowledged and are not there: when, and which."""
-    return writers.writes().lost({n for (n,) in on(bench, primary(bench), f"SELECT n FROM {TABLE}")})
 
 
 def test_planned_under_load_loses_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -120,6 +79,20 @@ def test_killed_between_fence_and_promotion_it_is_taken_back(bench: Bench, tmp_p
     until(lambda: len(roles(bench)) == 3, "not all are there")
 
 
+def test_a_finished_move_is_taken_back(bench: Bench, tmp_path: Path) -> None:
+    before, digest = primary(bench), planned(bench)
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        done = applied(bench, digest)
+        assert done.exit == 0, done.said
+        run = bench.run("runs", "list", "-o", "json").json()[-1]["run"]
+        asked = bench.run("rollback", run)
+        done = bench.run("rollback", run, "--apply", asked.err.partition("--apply ")[2].split()[0])
+        assert done.exit == 0, done.said
+    assert primary(bench) == before
+    assert len(roles(bench)) == 3
+    assert lost(bench, writers) == []
+
+
 def test_a_candidate_that_does_not_catch_up_changes_nothing(bench: Bench, tmp_path: Path) -> None:
     """Its replay is paused after the guards looked: exit 20, and the old primary serves again."""
     before, digest = primary(bench), planned(bench, "--to", other(bench), "--patience", "2s")
@@ -129,10 +102,6 @@ def test_a_candidate_that_does_not_catch_up_changes_nothing(bench: Bench, tmp_pa
     assert done.exit in (10, 20), done.said
     assert primary(bench) == before
     assert lost(bench, writers) == []
-
-
-def other(bench: Bench) -> str:
-    return min(name for name, writes in roles(bench).items() if not writes)
 
 
 @pytest.mark.parametrize("fault", ["paused", "behind another"])

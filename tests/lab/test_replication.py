@@ -90,7 +90,7 @@ def test_settings_that_stop_a_standby_one_day(bench: Bench) -> None:
         primary.start()
         found = until(lambda: (seen := bad(bench)).keys() >= {"settings", "paused"} and seen, "not seen")
         assert f"max_connections {before} < {int(before) + 20}" in found["settings"]["note"]
-        assert found.keys() == {"settings", "paused"}, "PostgreSQL pauses the replay by itself"
+        assert found.keys() - {"lag"} == {"settings", "paused"}, "PostgreSQL pauses the replay by itself"
     finally:
         bench.sql("ALTER SYSTEM RESET max_connections")
         primary.stop()

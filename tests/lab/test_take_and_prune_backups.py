@@ -84,8 +84,24 @@ def test_one_is_taken_and_listed_and_then_there_is_nothing_to_do(bench: Bench) -
     assert "stranger" not in told, "its manifest tells of which system it is"
     again = bench.run("run", "take-backup", "--apply", digest)
     assert (again.exit, "Nothing was changed" in again.out) == (0, True), again.said
-    assert "Nothing to do" in bench.run("plan", "take-backup").out
+    named = bench.config.with_name("named.toml")
+    shutil.copy(bench.config, named)
+    again = bench.run("plan", "take-backup", "--config", str(named))
+    assert again.out.startswith("Nothing to do"), again.said
+    assert f"`aiprod-ops plan take-backup --now --config {named}` takes one at once" in again.out
     assert names(bench) == [name]
+
+
+def test_a_plan_that_was_applied_is_told_with_its_run(bench: Bench) -> None:
+    digest = planned(bench, "take-backup", *NOW)
+    done = bench.run("run", "take-backup", "--apply", digest, "-o", "json")
+    assert done.exit == 0, done.said
+    again = bench.run("run", "take-backup", "--apply", digest)
+    assert again.exit == 10, again.said
+    assert f"was applied already, at {datetime.now(UTC):%Y-}" in again.err
+    assert f"by the run {done.json()['run']}; " in again.err
+    assert "plan again: aiprod-ops plan take-backup" in again.err
+    assert len(names(bench)) == 1
 
 
 def test_a_standing_approval_takes_it_and_stands_in_the_evidence(bench: Bench) -> None:

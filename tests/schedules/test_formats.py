@@ -87,6 +87,36 @@ def test_cloud_jobs_are_what_the_apis_take() -> None:
     assert list(SCHEDULER.iter_errors(wrong)), "the schema would take anything"
 
 
+def test_a_cloud_job_keeps_its_state_on_a_share_where_one_is_named() -> None:
+    def of(**changes: Any) -> dict[str, dict[str, Any]]:
+        files = cloud.files(made(), replace(WHERE, **changes))
+        bodies = {name: json.loads(text) for name, text in files.items() if name.endswith(".run.json")}
+        assert [error.message for body in bodies.values() for error in RUN.iter_errors(body)] == []
+        return {name: body["template"]["template"] for name, body in bodies.items()}
+
+    def state(task: dict[str, Any]) -> str:
+        return next(each["value"] for each in task["containers"][0]["env"] if each["name"] == "AIPROD_OPS_STATE")
+
+    for task in of().values():
+        assert [volume["name"] for volume in task["volumes"]] == ["config"]
+        assert state(task).startswith("/tmp/")
+    shared = of(state_nfs="10.0.0.2:/ops", subnetwork="default")
+    for task in shared.values():
+        assert {"name": "state", "nfs": {"server": "10.0.0.2", "path": "/ops"}} in task["volumes"]
+        (mount,) = [each for each in task["containers"][0]["volumeMounts"] if each["name"] == "state"]
+        assert state(task).startswith(f"{mount['mountPath']}/")
+        assert task["vpcAccess"] == {"networkInterfaces": [{"subnetwork": "default"}]}
+    places = {name: state(task) for name, task in shared.items()}
+    assert len(set(places.values())) == 2, "no lock holds between executions: each target has a folder of its own"
+    proof, check = (places[f"aiprod-ops-{work}-book-0-production.run.json"] for work in ("prove", "check"))
+    assert proof == check, "it reads what the proof has sealed"
+    with pytest.raises(UsageError, match="needs --subnetwork"):
+        of(state_nfs="10.0.0.2:/ops")
+    for wrong in ("10.0.0.2", "10.0.0.2:ops", "gs://ops"):
+        with pytest.raises(UsageError, match="expected SERVER:/PATH"):
+            of(state_nfs=wrong, subnetwork="default")
+
+
 def test_the_uri_is_the_one_of_the_run_method() -> None:
     described = discovery("run.v2.json")
     method = described["resources"]["projects"]["resources"]["locations"]["resources"]["jobs"]["methods"]["run"]

@@ -164,6 +164,14 @@ class CloudSqlAdmin:
             return f"gcloud sql operations describe {operation} --project={self.project}"
         return f"curl {self.endpoint.rstrip('/')}/v1/projects/{self.project}/operations/{operation}"
 
+    def designation(self, primary: str, replica: str) -> str:
+        """The command with which a person designates a DR replica."""
+        if self.endpoint == GOOGLE:
+            return f"gcloud sql instances patch {primary} --failover-dr-replica-name={replica} --project={self.project}"
+        body = f'{{"replicationCluster": {{"failoverDrReplicaName": "{replica}"}}}}'
+        url = f"{self.endpoint.rstrip('/')}/v1/projects/{self.project}/instances/{primary}"
+        return f"curl -X PATCH -H 'Content-Type: application/json' -d '{body}' {url}"
+
     def _look(self, instance: str) -> str:
         if self.endpoint == GOOGLE:
             return f"gcloud sql operations list --instance={instance} --project={self.project}"

@@ -1,9 +1,9 @@
 """The platform `cloudsql`: a copy is an instance of its own, cloned or restored through the Admin API, and deleted."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,17 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.backups import CloudSqlBackups
 from aiprod_ops.adapters.cloudsql.calls import Calls
+from aiprod_ops.adapters.cloudsql.cluster import CloudSqlCluster
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import Instance
+from aiprod_ops.adapters.cloudsql.zones import CloudSqlZones
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.domain.instances import Setup, Setups
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
-from aiprod_ops.ports import Clock, Cluster, Database, Kept, Migrations, Operations, Restored
+from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
@@ -32,21 +34,25 @@ _ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
 
 @dataclass(frozen=True)
 class Place:
-    """Where an instance is: its project, its name, and an endpoint that is Google's unless it is said."""
+    """Where an instance is: its project, its name, and an endpoint that is Google's unless it is said. `ways` are the
+    host and the port, as a DSN has them, of instances that are not reached at the address that the API tells."""
 
     project: str
     instance: str
     endpoint: str = ""
+    ways: Mapping[str, str] = field(default_factory=dict)
 
 
 class CloudSqlPlatform:
-    """`dsn` leads to the target, and with another host to its copies; `connect` opens a session with a DSN."""
+    """`dsn` leads to the target, and with another host to its copies; `connect` opens a session with a DSN, `reach` one
+    that reads, with the host and the port of a DSN."""
 
     def __init__(
         self,
         place: Place,
         dsn: str,
         connect: Callable[[str], Database],
+        reach: Callable[[str], Database],
         clock: Clock,
         *,
         database: str,
@@ -55,14 +61,21 @@ class CloudSqlPlatform:
         postgres_bin: Path | None = None,
     ) -> None:
         self._database = database
-        self._place, self._dsn, self._connect, self._clock = place, dsn, connect, clock
+        self._place, self._dsn, self._connect, self._reach, self._clock = place, dsn, connect, reach, clock
         self._longest, self._operations, self._postgres_bin = longest, operations, postgres_bin
         self._reading = CloudSqlAdmin(place.project, endpoint=place.endpoint, writes=False)
         self._standing: dict[str, str] = {}  # DSNs of copies that answer
 
-    @property
-    def cluster(self) -> Cluster:
-        raise Refused("a switchover on Cloud SQL is not there yet")
+    @cached_property
+    def cluster(self) -> CloudSqlCluster:
+        return CloudSqlCluster(
+            self._place.instance, self._reading, lambda: self._calls, self._clock, self._reach, self._place.ways,
+            self._longest,
+        )  # fmt: skip
+
+    @cached_property
+    def zones(self) -> CloudSqlZones:
+        return CloudSqlZones(lambda: self.cluster.names[0], self._reading, lambda: self._calls, self._clock)
 
     @property
     def database(self) -> str:
@@ -177,9 +190,9 @@ class CloudSqlPlatform:
             self._calls.done(lambda: self._calls.admin.patch(copy, off), "UPDATE", copy, report)
         self._calls.done(lambda: self._calls.admin.delete(copy), "DELETE", copy, report)
 
-    def damage(self, name: str) -> list[str]:
+    def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
-        return amcheck(self._standing[name], self._postgres_bin)
+        return amcheck(self._standing[name], self._postgres_bin, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""

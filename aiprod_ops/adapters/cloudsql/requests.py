@@ -27,6 +27,8 @@ class Settings:
     maintenance: tuple[int, int] | None = None
     private_network: str | None = None
     public_address: bool | None = None
+    activation: str | None = None  #: NEVER stops it, ALWAYS starts it
+    zone: str | None = None
 
     def body(self) -> dict[str, Any]:
         """The Settings resource, without what was not named."""
@@ -34,6 +36,7 @@ class Settings:
         retained = self.retained_backups
         window = None if self.maintenance is None else {"day": self.maintenance[0], "hour": self.maintenance[1]}
         return _without_nothing(
+            activationPolicy=self.activation,
             tier=self.tier,
             edition=self.edition,
             availabilityType=self.availability,
@@ -51,6 +54,7 @@ class Settings:
             )
             or None,
             maintenanceWindow=window,
+            locationPreference=None if self.zone is None else {"zone": self.zone},
             ipConfiguration=_without_nothing(privateNetwork=self.private_network, ipv4Enabled=self.public_address)
             or None,
         )

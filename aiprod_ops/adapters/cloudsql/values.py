@@ -117,10 +117,16 @@ class Instance:
     created: datetime | None = None
     network: str = ""  #: private; empty where it has a public address only
     setup: Setup = field(default_factory=Setup)  #: with None for what was left out
+    activation: str = ""  #: NEVER where its owner has stopped it, which its state does not tell
 
     @property
     def is_replica(self) -> bool:
         return bool(self.primary)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it serves nobody, and does not begin to by itself."""
+        return self.state in ("SUSPENDED", "FAILED") or (self.state == "RUNNABLE" and self.activation == "NEVER")
 
     @property
     def is_regional(self) -> bool:
@@ -160,6 +166,7 @@ class Instance:
             created=moment(found.get("createTime")),
             network=settings.get("ipConfiguration", {}).get("privateNetwork", ""),
             setup=_setup(found, settings, flags),
+            activation=settings.get("activationPolicy", ""),
         )
 
 

@@ -3,12 +3,12 @@
 An operation goes on whether anybody waits or not. Nothing here cancels one: a deadline ends the waiting, and says so.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import datetime, timedelta
 
 from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.values import Operation
-from aiprod_ops.errors import Failed, OutcomeUnknown, PermissionMissing, Throttled, TimedOut, Unreachable
+from aiprod_ops.errors import Failed, Held, OutcomeUnknown, PermissionMissing, Throttled, TimedOut, Unreachable
 from aiprod_ops.ports import Clock
 from aiprod_ops.units import Seconds
 
@@ -63,6 +63,19 @@ def _succeeded(admin: CloudSqlAdmin, operation: Operation) -> Operation:
         what = f"{operation.type} on {operation.target} (operation {operation.name})"
         raise Failed(f"{what} failed: {said}", hint=admin.look(operation.name))
     return operation
+
+
+def settled(admin: CloudSqlAdmin, instance: str, kinds: Container[str], clock: Clock, longest: Seconds) -> None:
+    """Wait until no operation of these kinds is under way on an instance: before that nobody can tell what it is.
+    Raises Held where one goes on for longer."""
+    until = clock.monotonic() + longest
+    while going := [each for each in admin.operations(instance) if not each.is_done and each.type in kinds]:
+        if clock.monotonic() > until:
+            raise Held(
+                f"{going[0].type} is under way on {instance}: operation {going[0].name}",
+                hint=f"wait for its end: {admin.look(going[0].name)}",
+            )
+        clock.sleep(Seconds(1))
 
 
 def find(

@@ -51,8 +51,8 @@ class Archive:
 
     def has(self, lsn: str) -> bool:
         """Whether the segment with this LSN is there: it comes when it is complete."""
-        names = self.segments()
-        return bool(names) and max(map(self._number, names)) >= wal.position(lsn) // self._size()
+        names, size = self.segments(), self._size()
+        return bool(names) and max(wal.number(name, size) for name in names) >= wal.position(lsn) // size
 
     def reaches(self, first: str, own: Iterable[str] = ()) -> datetime | None:
         """Until when all that was written can be restored from this segment on; None where nothing follows it."""

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from psycopg2.extensions import parse_dsn
 
 from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.adding import SIGNAL as _SIGNAL
+from aiprod_ops.adapters.local.adding import Addition, alter
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, Refused, TimedOut, Unreachable
-from aiprod_ops.ports import Database, Rows
+from aiprod_ops.ports import Database, NewReplica, Place, Rows
 from aiprod_ops.units import Seconds
 
-_SIGNAL = "standby.signal"
 _IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
 _STREAMS = """
 select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
@@ -43,6 +44,8 @@ _DROP = """
 select pg_drop_replication_slot(slot_name) from pg_replication_slots
 where slot_type = 'physical' and not active and slot_name = any(%(slots)s) /* aiprod-ops: slots of former standbys */
 """
+_HAS_SLOT = "select 1 as n from pg_replication_slots where slot_name = %(slot)s /* aiprod-ops */"
+_BEHIND = "select application_name as name from pg_stat_replication /* aiprod-ops: who follows it */"
 _OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: pg_rewind takes the source's
 _PAUSE = 0.005  #: between two looks while nobody can write
 
@@ -68,6 +71,11 @@ class LocalCluster:
     def names(self) -> tuple[str, ...]:
         return tuple(self._members)
 
+    def place(self, name: str) -> Place:
+        """As its admin's DSN has it."""
+        where = parse_dsn(self._members[name].admin)
+        return Place(where.get("host", ""), int(where.get("port", 5432)))
+
     # What is there
 
     def is_standby(self, name: str) -> bool | None:
@@ -81,10 +89,28 @@ class LocalCluster:
         """Whether nothing of a member lives, or it is a standby: it cannot acknowledge a write."""
         return not self._living(name) or self.is_standby(name) is True
 
+    def against(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing: what PostgreSQL would refuse is seen on its servers."""
+        return ()
+
     def lost(self, silent: Sequence[str]) -> str:
-        """The only one whose files are not a standby's."""
-        found = [name for name in silent if not (self._members[name].server.data / _SIGNAL).exists()]
-        return found[0] if len(found) == 1 else ""
+        """The only one whose files are a primary's. The mark of a fence on one tells only which of several was fenced
+        before: a failover that went no further leaves it, too. One that has no files at all was never made; where no
+        other could it be, its disk is lost with it."""
+        found = [name for name in silent if self._was_primary(name)]
+        made = [name for name in found if (self._members[name].server.data / "PG_VERSION").exists()] or found
+        unmarked = [name for name in made if not (self._members[name].server.data / _SIGNAL).exists()]
+        return next((each[0] for each in (unmarked, made) if len(each) == 1), "") if len(unmarked) <= 1 else ""
+
+    def _was_primary(self, name: str) -> bool:
+        """As its control file says; where that cannot be read, by the mark of a standby."""
+        server = self._members[name].server
+        try:
+            said = server.programs.run("pg_controldata", f"--pgdata={server.data}", cwd=server.data.parent)
+        except (OpsError, OSError):
+            return not (server.data / _SIGNAL).exists()
+        state = r"^Database cluster state:\s+(in production|shut down|shutting down|in crash recovery)$"
+        return re.search(state, said, re.MULTILINE) is not None
 
     def written(self, name: str) -> int | None:
         """As its files tell, which a server that is frozen or dead has left."""
@@ -136,6 +162,8 @@ class LocalCluster:
             self.serve_again(new)  # it was fenced by one who was killed, and nobody took its place
             return
         if self.is_standby(old) is False:
+            if self.is_standby(new) is None:  # a move that is taken back before the former primary came back
+                self.rejoin(new, old, patience, report)
             self._prepare(old, new)
         with self._session(new) as standby:
             try:
@@ -257,6 +285,64 @@ class LocalCluster:
             return
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self._members[old].server.log}")
 
+    # One more, and one less
+
+    def hinders(self, new: NewReplica) -> tuple[str, ...]:
+        """What would make it fail, or belongs to somebody."""
+        if new.name not in self._members:
+            return (f"no server {new.name} is declared: [targets.TARGET.servers.{new.name}] data_directory, admin",)
+        return tuple(self._addition(new.name).hinders(new.primary))
+
+    def maker(self, name: str) -> str | None:
+        return self._addition(name).maker() if name in self._members else None
+
+    def add(self, new: NewReplica, run: str, report: Callable[[str], None]) -> None:
+        """Its slot first, so that what is written during the base backup is kept for it."""
+        member, addition = self._members[new.name], self._addition(new.name)
+        if addition.maker() not in (None, run):
+            raise Refused(f"{new.name} was not made by this run")
+        dsn, env = without_password(self._conninfo(new.name, new.primary))
+        report(f"copying {new.primary} to {member.server.data}")
+        self._ask(new.primary, _SLOT, {"slot": new.name})
+        settings = {"primary_conninfo": self._conninfo(new.name, new.primary), "primary_slot_name": new.name}
+        addition.build(new.primary, run, dsn, env, settings)
+        if not member.server.is_running():
+            member.server.start()
+        self._await_streaming(new.name, new.primary, new.patience)
+
+    def needed(self, name: str) -> str:
+        is_standby = self.is_standby(name)
+        if is_standby is False or self._addition(name).is_promoted:
+            return "it takes writes by now"
+        behind = self._ask(name, _BEHIND) if is_standby else []
+        return f"{', '.join(row['name'] for row in behind)} follow it" if behind else ""
+
+    def remove(self, name: str, run: str, report: Callable[[str], None]) -> None:
+        """Stop it, drop its slots, remove its files: while these are there one sees whose it was."""
+        addition = self._addition(name)
+        if addition.maker() != run:
+            return
+        if needed := self.needed(name):
+            raise Refused(f"{name} is not removed: {needed}")
+        report(f"removing {name}")
+        if self._members[name].server.data.is_dir():
+            self.kill(name)
+        for other in self._members:
+            if other != name and self.is_standby(other) is not None:
+                self._drop_slot(other, name)
+        addition.discard(run)
+
+    def _drop_slot(self, on: str, slot: str) -> None:
+        """Its sender may still have to notice that nobody is there any more."""
+        dropped = lambda: not self._ask(on, _DROP, {"slots": [slot]}) and not self._ask(on, _HAS_SLOT, {"slot": slot})  # noqa: E731
+        if not processes.wait_until(dropped, Seconds(10)):
+            raise Failed(f"the slot {slot} of {on} is in use")
+
+    def _addition(self, name: str) -> Addition:
+        member = self._members[name]
+        has_sockets = parse_dsn(member.admin).get("host", "").startswith("/")
+        return Addition(name, member.server, has_sockets, self._ask)
+
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
         before for a moment, and then goes no further."""
@@ -333,7 +419,7 @@ class LocalCluster:
     def _stands_still(self, name: str) -> bool:
         """Whether a stopped server may have nothing that others lack: it was shut down cleanly, or is a standby."""
         try:
-            return bool(self._shut_down(name)) or (self._members[name].server.data / _SIGNAL).exists()
+            return bool(self._shut_down(name)) or not self._was_primary(name)
         except OpsError:  # its files are damaged, or not there
             return False
 
@@ -355,9 +441,7 @@ class LocalCluster:
     def _configure(self, name: str, settings: Mapping[str, str]) -> None:
         """What `ALTER SYSTEM` would write, for a server that is stopped."""
         path = self._members[name].server.data / "postgresql.auto.conf"
-        kept = [line for line in path.read_text().splitlines() if line.partition("=")[0].strip() not in settings]
-        lines = [f"{setting} = '{value.replace(chr(39), chr(39) * 2)}'" for setting, value in settings.items() if value]
-        path.write_text("".join(f"{line}\n" for line in [*kept, *lines]))
+        alter(path, settings)
         self._members[name].server.programs.hand_over(path)
 
     def _conninfo(self, name: str, upstream: str) -> str:

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
+from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
 from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
 MARKER = "copy.json"
+_LARGE = 1 << 20
 PORT = 5432  #: only the name of a socket in a folder of the copy's own
 
 #: Libraries whose background workers would act on the world from a copy (run jobs, apply changes).
@@ -106,6 +109,10 @@ class LocalPlatform:
                 hint="name each in its configuration: [targets.NAME.servers.primary] data_directory, admin",
             )
         return self._cluster
+
+    @property
+    def zones(self) -> None:
+        """A server on this machine has no standby but its replicas."""
 
     @property
     def database(self) -> str:
@@ -209,8 +216,8 @@ class LocalPlatform:
             return None
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
-    def damage(self, name: str) -> list[str]:
-        return amcheck(self._standing[name].dsn, self._postgres_bin)
+    def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
+        return amcheck(self._standing[name].dsn, self._postgres_bin, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """A byte is flipped in the copy's largest table, and one in a spare of the backup it was restored from."""
@@ -325,11 +332,33 @@ def delete(folder: Path) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
     except (OSError, ValueError):
         pass  # killed before it was marked: then there are no sockets either
+    _unlink_large(folder)
     while folder.exists():
         try:
             shutil.rmtree(folder)
         except FileNotFoundError:
             continue  # another run deletes it at the same time
+
+
+def _unlink_large(folder: Path) -> None:
+    """What takes time: the pages of a file are given back one by one, and those that are on their way to the disk are
+    waited for."""
+    large = [
+        path
+        for parent, _, names in os.walk(folder)
+        for path in (Path(parent, name) for name in names)
+        if _bytes(path) >= _LARGE
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda path: path.unlink(missing_ok=True), large):
+            pass
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0  # another run deletes it at the same time
 
 
 def _libraries(server: PostgresServer) -> str:

@@ -32,11 +32,14 @@ SERVERS = (
     "pg_waldump",
     "pgbackrest",
     "redis-server",
+    "etcd",
 )
 OURS = (
     "aiprod_ops.lab",
     "aiprod_ops.adapters.local.migrating",
     "unprivileged.py",
+    "-m patroni",
+    "unsynced.py",
 )  #: in the command line of a Python process that we started
 
 

@@ -57,7 +57,7 @@ def _tried(program: Program, kept: Kept, spare: Path) -> str:
     try:
         program.run(
             "restore", f"--set={kept.backup.id}", "--type=none", "--no-delta", *options, timeout=LONGEST, cwd=spare,
-            reads="the spare",
+            reads="the spare", lasts=False,
         )  # fmt: skip
     except Failed as error:
         return error.message

@@ -48,7 +48,7 @@ class Fetcher:
         options = [f"--set={kept.backup.id}", f"--repo={kept.repository}", f"--pg1-path={data}", _HERE, *_WHOLE]
         self.program.run(
             "restore", *options, f"--tablespace-map-all={spaces}", cwd=self._folder, timeout=LONGEST,
-            reads=f"the backup {kept.backup.id}",
+            reads=f"the backup {kept.backup.id}", lasts=False,
         )  # fmt: skip
         made = [place for place in (data, spaces) if place.is_dir()]
         if os.geteuid() == 0:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local import processes, unsynced
 from aiprod_ops.errors import ConfigurationError, Failed, Held, OpsError, PermissionMissing, Refused, TimedOut
 from aiprod_ops.errors import Unreachable as NoContact
 from aiprod_ops.units import Seconds
@@ -68,15 +68,18 @@ class Program:
 
     def run(
         self, command: str, *options: str, cwd: Path = Path("/"), timeout: Seconds | None = None, logs: bool = False,
-        reads: str = "", into: Path | None = None,
+        reads: str = "", into: Path | None = None, lasts: bool = True,
     ) -> str:  # fmt: skip
         """Run a command to its end and answer its output.
 
         `logs` lets it write its own log; `reads` names the stored thing that is read: a file that is missing then is
-        damage. `into` takes its output as it is. Raises what the exit code means, with its own words.
+        damage. `into` takes its output as it is. What it writes `lasts`, or need not survive the machine. Raises what
+        the exit code means, with its own words.
         """
         patience = timeout or self.patience
         argv = [self.path, f"--stanza={self.stanza}", *_QUIET, *([] if logs else [_NO_LOG]), command, *options]
+        if not lasts:
+            argv = unsynced.command(argv)
         if into is not None:
             argv = ["/bin/sh", "-c", 'exec "$@" >"$0"', str(into), *argv]
         try:

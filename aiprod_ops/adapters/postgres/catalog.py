@@ -33,9 +33,7 @@ def statement(name: str) -> str:
 def schema(query: Query) -> Schema:
     """The schema of the database, everything sorted by name (columns and keys in their own order)."""
     place = query("search_path")[0]
-    revision = ""
-    if place["revisions_in"]:
-        revision = query("revision", names={"versions": Name(place["revisions_in"], "alembic_version")})[0]["revision"]
+    heads = _revision(query, place)
     indexes = _indexes(query("indexes"))
     tables = tuple(
         Table(name, tuple(_column(row) for row in rows if row["column"] is not None), tuple(indexes.get(name, ())))
@@ -44,7 +42,19 @@ def schema(query: Query) -> Schema:
     others = query("names")
     taken = tuple(_table(row) for row in others)
     partitioned = tuple(_table(row) for row in others if row["is_partitioned"])
-    return Schema(tables, tuple(place["search_path"]), revision, taken, partitioned)
+    return Schema(tables, tuple(place["search_path"]), heads, taken, partitioned)
+
+
+def revision(query: Query) -> str:
+    """Alembic's heads in the database; '' where there are none."""
+    return _revision(query, query("search_path")[0])
+
+
+def _revision(query: Query, place: dict[str, Any]) -> str:
+    if not place["revisions_in"]:
+        return ""
+    found = query("revision", names={"versions": Name(place["revisions_in"], "alembic_version")})
+    return str(found[0]["revision"])
 
 
 def sizes(query: Query) -> dict[str, TableSize]:

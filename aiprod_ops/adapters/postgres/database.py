@@ -1,4 +1,4 @@
-"""PostgreSQL through SQLAlchemy and psycopg2: implements `ports.Database`."""
+"""PostgreSQL through psycopg2: implements `ports.Database`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -6,17 +6,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiprod_ops.adapters.postgres import catalog as catalog
 from aiprod_ops.adapters.postgres import indexes as indexes
-from aiprod_ops.adapters.postgres import log as log_reader
 from aiprod_ops.adapters.postgres import pages as pages
 from aiprod_ops.adapters.postgres import statements as statistics
 from aiprod_ops.adapters.postgres.dsn import target
-from aiprod_ops.adapters.postgres.failed_builds import failed_builds
-from aiprod_ops.adapters.postgres.logged import logged
-from aiprod_ops.adapters.postgres.server_log import ServerLog, local_log, server_log
 from aiprod_ops.adapters.postgres.session import Session
 from aiprod_ops.domain.catalogue.indexes import Catalogue, FailedBuild
 from aiprod_ops.domain.catalogue.inspections import Inspection
@@ -27,6 +23,9 @@ from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut
 from aiprod_ops.ports import ColumnTexts, Names, Sample, Server, Values
 from aiprod_ops.units import Seconds
+
+if TYPE_CHECKING:
+    from aiprod_ops.adapters.postgres.server_log import ServerLog
 
 T = TypeVar("T")
 _NONE: Mapping[str, Any] = {}
@@ -104,6 +103,8 @@ class PostgresDatabase:
         found = statistics.access(self._named)
         if found.is_usable:
             return statistics.workload(self._named, found, datetime.now(UTC))
+        from aiprod_ops.adapters.postgres import log as log_reader
+
         log = self._log_files()
         if log.files:
             return log_reader.workload(log_reader.calls(log.files, log.database), found.missing)
@@ -114,6 +115,9 @@ class PostgresDatabase:
 
     def texts(self, query_ids: Sequence[int]) -> dict[int, str]:
         return statistics.texts(self._named, statistics.access(self._named), query_ids)
+
+    def revision(self) -> str:
+        return catalog.revision(self._named)
 
     def schema(self) -> Schema:
         """Raises Failed, naming table and process, while somebody has a table locked against reading."""
@@ -128,11 +132,15 @@ class PostgresDatabase:
     def samples(self, query_ids: Sequence[int], most: int = 20) -> list[Sample]:
         if not query_ids or most < 1:
             return []
+        from aiprod_ops.adapters.postgres import log as log_reader
+
         log = self._log_files()
         return log_reader.samples(log_reader.calls(log.files, log.database, query_ids), query_ids, most)
 
     def logged(self, query_ids: Sequence[int], since: datetime) -> tuple[dict[int, Logged], str]:
         """A log that is rotated away while we read it is no reason to lose what the counters told."""
+        from aiprod_ops.adapters.postgres.logged import logged
+
         if not query_ids and not self._log:
             return {}, ""
         try:
@@ -157,8 +165,8 @@ class PostgresDatabase:
     def damage(self, indexes: Sequence[Name], *, rows: bool = False, timeout: Seconds = _QUICK) -> Inspection:
         return pages.damage(partial(self._named, timeout=timeout), indexes, rows=rows)
 
-    def moment(self, snapshot: str = "") -> AbstractContextManager[None]:
-        return self._session.moment(snapshot)
+    def moment(self) -> AbstractContextManager[None]:
+        return self._session.moment()
 
     def another(self) -> "PostgresDatabase":
         return PostgresDatabase(
@@ -174,14 +182,18 @@ class PostgresDatabase:
     ) -> list[dict[str, Any]]:
         return self._session.run(catalog.statement(name), values, names, timeout)
 
-    def _log_files(self) -> ServerLog:
+    def _log_files(self) -> "ServerLog":
         """The log as files where the configuration says so, else through the server."""
+        from aiprod_ops.adapters.postgres.server_log import local_log, server_log
+
         if self._log:
             database = self._named("log_access")[0]["database"]
             return local_log(Path(self._log), database)
         return server_log(self._named)
 
     def _failed_builds(self) -> tuple[tuple[FailedBuild, ...], str]:
+        from aiprod_ops.adapters.postgres.failed_builds import failed_builds
+
         log = self._log_files()
         return failed_builds(log.files, log.database), " ".join(log.missing)
 

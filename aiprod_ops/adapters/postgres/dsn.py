@@ -72,6 +72,15 @@ def without_password(dsn: str) -> tuple[str, dict[str, str]]:
 
 
 def at(dsn: str, place: str) -> str:
-    """A DSN with the host and the port of another."""
+    """A DSN with the host and the port of another: it leads there, whatever role that server has.
+
+    >>> at("host=a,b user=monitor target_session_attrs=read-write", "host=10.1.2.3")
+    'user=monitor host=10.1.2.3 port=5432'
+    """
     there = parse_dsn(place)
-    return str(make_dsn(**{**parse_dsn(dsn), "host": there.get("host", ""), "port": there.get("port", "5432")}))
+    ours = {name: value for name, value in parse_dsn(dsn).items() if name not in _CHOICES}
+    return str(make_dsn(**{**ours, "host": there.get("host", ""), "port": there.get("port", "5432")}))
+
+
+#: How libpq chooses among several hosts.
+_CHOICES = ("hostaddr", "target_session_attrs", "load_balance_hosts")

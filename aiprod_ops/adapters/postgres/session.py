@@ -11,16 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, cast
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg2
-import sqlalchemy
 from psycopg2 import sql
 from psycopg2.extensions import connection as RawConnection  # noqa: N812 - psycopg2 names its class in lower case
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import make_dsn
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from psycopg2.extras import register_uuid
 
 from aiprod_ops.adapters.postgres.dsn import EXAMPLE, Target
 from aiprod_ops.adapters.postgres.errors import Ending, connection_error, malformed, statement_error
@@ -35,6 +34,8 @@ _SILENCE = Seconds(1)  #: a server that did not answer for longer is not asked a
 _HOLD = "SELECT /* aiprod-ops */ pg_try_advisory_lock(hashtextextended(%(key)s, 0)) AS is_held"
 #: What a role's own settings may limit, and since which version: an actor's build is bounded by the watch alone.
 _UNLIMITED = {"lock_timeout": 0, "idle_session_timeout": 140000, "transaction_timeout": 170000}
+#: What a server says last. Source: appendix A: *_shutdown, database_dropped, the timeouts of idle or long sessions.
+_ENDED = ("57P01", "57P02", "57P04", "57P05", "25P03", "25P04")
 _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
 
 
@@ -49,22 +50,13 @@ class Session:
             "connect_timeout": target.parameters.get("connect_timeout") or str(max(2, round(connect_timeout))),
             **{name: target.parameters.get(name, value) for name, value in _KEEPALIVE.items()},
         }
-        self._engine = sqlalchemy.create_engine(
-            "postgresql+psycopg2://",
-            creator=self._open,
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT" if writes else "READ COMMITTED",
-            use_native_hstore=False,
-            hide_parameters=True,
-        )
-        self._connection: sqlalchemy.Connection | None = None
         self._raw: RawConnection | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._held: list[str] = []
         self._statement_timeout = -1
         self._we_cancelled = threading.Event()
         self._we_cut = threading.Event()
-        self._moment: sqlalchemy.RootTransaction | None = None
+        self._moment: RawConnection | None = None  #: the connection whose transaction is held open
         self._not_before = 0.0
         self._last_trouble: OpsError = Unreachable("")
 
@@ -75,32 +67,29 @@ class Session:
         started = time.monotonic()
         try:
             return self._awaited(lambda: self._rows(statement, values, names, timeout), timeout)
-        except DBAPIError as error:
-            raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error.orig
+        except psycopg2.Error as error:
+            raise self._translated(error, timeout, Seconds(time.monotonic() - started)) from error
 
     @contextmanager
-    def moment(self, snapshot: str) -> Iterator[None]:
-        """All that is read within sees one moment: this one, or that of a snapshot another session exported."""
-        self._awaited(lambda: self._begin(snapshot), Seconds(30))
+    def moment(self) -> Iterator[None]:
+        """All that is read within sees one moment."""
+        self._awaited(self._begin, Seconds(30))
         try:
             yield
         finally:
             moment, self._moment = self._moment, None
-            if moment is not None and moment.is_active:
+            if moment is not None and not moment.closed:
                 self._awaited(lambda: self._end(moment), Seconds(30))
 
-    def _begin(self, snapshot: str) -> list[dict[str, Any]]:
-        connection = self._connected()
-        self._moment = connection.begin()
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        if snapshot:
-            text = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)).as_string(self._driver())
-            connection.exec_driver_sql(text.replace("%", "%%"))
+    def _begin(self) -> list[dict[str, Any]]:
+        raw = self._moment = self._connected()
+        with raw.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         return []
 
     @staticmethod
-    def _end(moment: "sqlalchemy.RootTransaction") -> list[dict[str, Any]]:
-        with suppress(DBAPIError):  # the session was lost: so is its transaction
+    def _end(moment: RawConnection) -> list[dict[str, Any]]:
+        with suppress(psycopg2.Error):  # the session was lost: so is its transaction
             moment.rollback()
         return []
 
@@ -123,20 +112,16 @@ class Session:
             raise Unreachable(f"The cancel request did not reach {self.target}") from error
 
     def close(self) -> None:
-        connection, self._connection, self._raw = self._connection, None, None
         worker, self._worker = self._worker, None
         self._held.clear()
         if worker is not None:
             worker.shutdown(wait=False)
-        if connection is not None:
-            with suppress(DBAPIError):
-                connection.close()
-        self._engine.dispose()
+        self._discard()
 
     def quote(self, name: Name | str) -> str:
         """An identifier as SQL needs it."""
         identifier = sql.Identifier(name.schema, name.name) if isinstance(name, Name) else sql.Identifier(name)
-        return identifier.as_string(self._driver())
+        return identifier.as_string(self._connected())
 
     def _quoted(self, statement: str, names: Names, *, has_values: bool) -> str:
         """Fill `{name}` in. A % in an identifier is doubled where the driver looks for `%(x)s`."""
@@ -146,16 +131,13 @@ class Session:
         if has_values:
             quoted = {key: text.replace("%", "%%") for key, text in quoted.items()}
         parts = {key: sql.SQL(text) for key, text in quoted.items()}
-        return sql.SQL(statement).format(**parts).as_string(self._driver())
+        return sql.SQL(statement).format(**parts).as_string(self._connected())
 
-    def _driver(self) -> RawConnection:
-        return cast("RawConnection", self._connected().connection.driver_connection)
-
-    def _connected(self) -> sqlalchemy.Connection:
-        if self._connection is None or self._connection.invalidated or self._raw is None or self._raw.closed:
+    def _connected(self) -> RawConnection:
+        if self._raw is None or self._raw.closed:
             self._discard()
-            self._connection = self._engine.connect().execution_options(no_parameters=True)
-        return self._connection
+            return self._open()
+        return self._raw
 
     def _open(self) -> RawConnection:
         if time.monotonic() < self._not_before:
@@ -176,13 +158,14 @@ class Session:
             )
         if problem is not None:  # raised here so that it has no context: libpq's text may quote a part of the password
             raise problem
+        register_uuid(conn_or_curs=raw)  # type: ignore[no-untyped-call]  # the stubs leave it so
         self._prepare(raw)
         self._raw, self._statement_timeout = raw, -1
         return raw
 
     def _prepare(self, raw: RawConnection) -> None:
         if not self.writes:
-            raw.set_session(readonly=True)
+            raw.set_session(readonly=True, isolation_level="READ COMMITTED")
             return
         raw.autocommit = True
         with raw.cursor() as cursor:
@@ -200,27 +183,43 @@ class Session:
                         f"Contact to {self.target} was lost, and another session has the lock {key!r} now"
                     )
 
-    def _limit(self, connection: sqlalchemy.Connection, timeout: Seconds) -> None:
+    def _limit(self, cursor: Cursor, timeout: Seconds) -> None:
         milliseconds = max(1, round(timeout * 1000)) if timeout > 0 else 0
         if not self.writes:
-            connection.exec_driver_sql(
+            cursor.execute(
                 f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {_LOCK_TIMEOUT * 1000:.0f}; "
                 "SET LOCAL idle_in_transaction_session_timeout = '60s'"
             )
         elif milliseconds != self._statement_timeout:
-            connection.exec_driver_sql(f"SET statement_timeout = {milliseconds}")
+            cursor.execute(f"SET statement_timeout = {milliseconds}")
             self._statement_timeout = milliseconds
 
     def _rows(self, statement: str, values: Values, names: Names, timeout: Seconds) -> list[dict[str, Any]]:
-        if self._moment is not None and not self._moment.is_active:
+        if self._moment is not None and (self._moment.closed or self._moment is not self._raw):
             raise Unreachable(f"Contact to {self.target} was lost, and with it the moment that was being read")
-        connection = self._connected()
-        with connection.begin() if self._moment is None else nullcontext():
+        raw = self._connected()
+        with self._transaction(raw), raw.cursor() as cursor:
             if not statement.startswith("rollback"):  # a failed transaction takes no SET, only its end
-                self._limit(connection, timeout)
+                self._limit(cursor, timeout)
             text = self._quoted(statement, names, has_values=bool(values))
-            result = connection.exec_driver_sql(text, dict(values) or None)
-            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+            cursor.execute(text, dict(values) or None)
+            if cursor.description is None:
+                return []
+            columns = [column.name for column in cursor.description]
+            return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    @contextmanager
+    def _transaction(self, raw: RawConnection) -> Iterator[None]:
+        """One of its own, unless it is part of a moment; an actor is in autocommit, where both ends do nothing."""
+        try:
+            yield
+        except BaseException:
+            if self._moment is None and not raw.closed:
+                with suppress(psycopg2.Error):
+                    raw.rollback()
+            raise
+        if self._moment is None:
+            raw.commit()
 
     def _awaited(self, work: Callable[[], list[dict[str, Any]]], timeout: Seconds) -> list[dict[str, Any]]:
         """Let a thread talk to the server: libpq lets no signal handler run in the thread that waits for an answer.
@@ -250,10 +249,7 @@ class Session:
         with suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(raw.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
-    def _translated(self, error: DBAPIError, timeout: Seconds, elapsed: Seconds) -> OpsError:
-        original = error.orig
-        if not isinstance(original, psycopg2.Error):
-            raise error
+    def _translated(self, error: psycopg2.Error, timeout: Seconds, elapsed: Seconds) -> OpsError:
         ending = Ending(
             self._we_cancelled.is_set(),
             self._we_cut.is_set(),
@@ -261,13 +257,18 @@ class Session:
             timeout,
             Seconds(0) if self.writes else _LOCK_TIMEOUT,
         )
-        if self._raw is None or self._raw.closed or ending.we_cut:
+        if self._raw is None or self._raw.closed or ending.we_cut or _is_lost(error):
             self._discard()
-        return statement_error(original, self.target, ending)
+        return statement_error(error, self.target, ending)
 
     def _discard(self) -> None:
-        connection, self._connection, self._raw = self._connection, None, None
-        if connection is not None:
-            with suppress(DBAPIError):
-                connection.invalidate()
-                connection.close()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            with suppress(psycopg2.Error):
+                raw.close()
+
+
+def _is_lost(error: psycopg2.Error) -> bool:
+    """Whether the line broke, or the server ended the session, which the driver may not know yet."""
+    broke = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) and error.pgcode is None
+    return broke or error.pgcode in _ENDED

@@ -15,7 +15,7 @@ from aiprod_ops.adapters.local.instance import SOCKET_PATH_LIMIT, fits
 from aiprod_ops.adapters.local.programs import Programs, find, reachable
 from aiprod_ops.errors import ConfigurationError, Failed, Held, OpsError, Refused
 from aiprod_ops.lab import ports
-from aiprod_ops.lab.cloudsql import discovery, documents, faults, ledger
+from aiprod_ops.lab.cloudsql import discovery, documents, faults, ledger, settings
 from aiprod_ops.lab.cloudsql.backups import Backups
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request, page
 from aiprod_ops.lab.cloudsql.faults import Faults
@@ -146,6 +146,9 @@ class Emulator:
         servers = self.context.servers
         server = servers.of(instance)
         state = "RUNNABLE" if instance.state == "RUNNABLE" else "FAILED"
+        if settings.is_stopped(instance.settings):
+            server.stop("fast")
+            return
         try:
             if not server.is_running() and not (instance.adopted and not was_busy) and state == "RUNNABLE":
                 server.start(timeout=Seconds(600))

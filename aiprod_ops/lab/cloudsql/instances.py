@@ -131,10 +131,11 @@ class Instances:
             for field, is_now in fixed.items():
                 if request.body.get(field) not in (None, is_now):
                     raise invalid(f"{field} cannot be changed.")
-            made = settings.patched(instance.settings, patch)
+            made = settings.patched(instance.settings, patch, is_replica=bool(instance.primary))
             is_restart = settings.flags(made) != settings.flags(instance.settings)
             if is_restart and instance.adopted:
                 raise not_valid_here("The flags of an adopted server belong to its lab.")
+            is_restart = is_restart or settings.is_stopped(made) != settings.is_stopped(instance.settings)
             fields: dict[str, Any] = {"settings": made, "dr_replica": self._dr_replica(instance, request.body)}
             fields["zone"], fields["secondary_zone"] = settings.zones(instance.region, instance.zone, made)
             before = {name: getattr(instance, name) for name in fields}
@@ -164,11 +165,19 @@ class Instances:
         return name
 
     def _reconfigure(self, instance: Instance) -> None:
+        """Restart a server, or stop it where its owner wants that. One that was stopped while another took its place
+        comes back as that one's replica, never as it was."""
         upstream = self._context.ledger.now.instances.get(instance.primary)
-        server = self._context.servers.of(instance)
-        server.stop("fast")
-        self._context.servers.configure(instance, upstream)
-        server.start(timeout=Seconds(600))
+        servers = self._context.servers
+        servers.of(instance).stop("fast")
+        if settings.is_stopped(instance.settings):
+            return
+        if upstream is not None and not servers.follows(instance):
+            self._context.replication.rejoin(instance, upstream, is_clean=False)
+            return
+        if not instance.adopted:
+            servers.configure(instance, upstream)
+        servers.of(instance).start(timeout=Seconds(600))
 
     def _take_back(self, instance: Instance, before: dict[str, Any], *, is_restart: bool) -> None:
         restored = self._context.change(instance.name, **before)

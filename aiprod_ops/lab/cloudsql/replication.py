@@ -16,6 +16,9 @@ from aiprod_ops.units import Seconds
 
 STREAMS = "SELECT 1 FROM pg_stat_replication WHERE application_name = %(slot)s AND state = 'streaming'"
 REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), %(lsn)s::pg_lsn) > 0"
+RECEIVED = """
+    SELECT (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn)::bigint
+"""
 PATIENCE = Seconds(30)
 
 
@@ -70,12 +73,20 @@ class Replication:
         for sibling in siblings:
             self.servers.follow(sibling, primary)
 
-    def take_over(self, primary: Instance, replica: Instance, siblings: Sequence[Instance]) -> None:
-        """Promote a replica in its primary's place, which is fenced first: what the replica lacks is lost."""
+    def take_over(self, primary: Instance, replica: Instance, siblings: Sequence[Instance]) -> list[Instance]:
+        """Promote a replica in its primary's place, which is fenced first: what the replica lacks is lost. Answers the
+        siblings that have some of that, and cannot follow as they are."""
         self.servers.of(primary).stop("immediate")
+        has = self._has(replica)
+        ahead = [sibling for sibling in siblings if self._has(sibling) > has]
         for sibling in siblings:
-            self.servers.follow(sibling, replica)
+            if sibling not in ahead:
+                self.servers.follow(sibling, replica)
         self.promote(replica)
+        return ahead
+
+    def _has(self, replica: Instance) -> int:
+        return int(self.servers.ask(replica, RECEIVED)[0][0])
 
     def rejoin(self, old: Instance, new: Instance, *, is_clean: bool) -> None:
         """Make the stopped old primary a replica of the new one: as it is, else rewound, else copied again."""

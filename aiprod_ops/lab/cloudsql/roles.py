@@ -5,6 +5,8 @@ both zones. Here the server is stopped as by a crash, started again on the same 
 Nothing committed is lost, sessions end. The other two move the primary's role to another server.
 """
 
+from collections.abc import Sequence
+
 from aiprod_ops.lab.cloudsql import settings
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request
 from aiprod_ops.lab.cloudsql.ledger import Instance, Operation, replicas
@@ -61,12 +63,24 @@ class Roles:
 
     def _switch(self, primary: Instance, replica: Instance, siblings: list[Instance], timeout: Seconds) -> None:
         self._context.replication.switch(primary, replica, siblings, timeout)
-        self._exchange(primary, replica, siblings, is_clean=True)
+        self._exchange(primary, replica, siblings)
 
-    def _exchange(self, primary: Instance, replica: Instance, siblings: list[Instance], *, is_clean: bool) -> None:
-        """Write the new roles down as soon as they hold, then bring the old primary back."""
+    def _exchange(
+        self,
+        primary: Instance,
+        replica: Instance,
+        siblings: list[Instance],
+        *,
+        is_clean: bool = True,
+        ahead: Sequence[Instance] = (),
+    ) -> None:
+        """Write the new roles down as soon as they hold, then bring the others back, but for an old primary that its
+        owner has stopped: that one comes back as a replica when it is started."""
         old, new = self._write_down(primary, replica, siblings)
-        self._context.replication.rejoin(old, new, is_clean=is_clean)
+        for each in ahead:
+            self._context.replication.rejoin(each, new, is_clean=False)
+        if not settings.is_stopped(old.settings):
+            self._context.replication.rejoin(old, new, is_clean=is_clean)
 
     def _write_down(self, primary: Instance, replica: Instance, siblings: list[Instance]) -> tuple[Instance, Instance]:
         servers, change = self._context.servers, self._context.change
@@ -102,8 +116,8 @@ class Roles:
         return self._context.answer(operation)
 
     def _take_over(self, primary: Instance, replica: Instance, siblings: list[Instance]) -> None:
-        self._context.replication.take_over(primary, replica, siblings)
-        self._exchange(primary, replica, siblings, is_clean=False)
+        ahead = self._context.replication.take_over(primary, replica, siblings)
+        self._exchange(primary, replica, siblings, is_clean=False, ahead=ahead)
 
     def _set_free(self, primary: Instance, replica: Instance) -> None:
         self._context.replication.promote(replica)
@@ -139,6 +153,8 @@ class Roles:
             context.servers.reload(instance)
         for instance in (each for each in group if each.primary):
             upstream = context.ledger.now.instances[instance.primary]
+            if settings.is_stopped(instance.settings):
+                continue
             if context.servers.follows(instance):
                 context.servers.follow(instance, upstream)
             else:

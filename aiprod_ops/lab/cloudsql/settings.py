@@ -54,10 +54,10 @@ def complete(given: Mapping[str, Any], region: str, zone: str) -> dict[str, Any]
     return made
 
 
-def patched(current: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def patched(current: Mapping[str, Any], patch: Mapping[str, Any], *, is_replica: bool) -> dict[str, Any]:
     """The settings after a patch, with the next version. Raises Refusal."""
     made = merged(current, {name: value for name, value in patch.items() if name != "settingsVersion"})
-    check(made)
+    check(made, is_replica=is_replica)
     return _next(made, current)
 
 
@@ -75,7 +75,7 @@ def _next(made: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "settingsVersion": str(int(before["settingsVersion"]) + 1)}
 
 
-def check(settings: Mapping[str, Any]) -> None:
+def check(settings: Mapping[str, Any], *, is_replica: bool = False) -> None:
     """Raises Refusal for settings that Google would not take."""
     backup = settings["backupConfiguration"]
     is_plus = settings.get("edition") == "ENTERPRISE_PLUS"
@@ -88,7 +88,8 @@ def check(settings: Mapping[str, Any]) -> None:
         raise invalid(f"transactionLogRetentionDays must be from 1 to {most}.")
     if not 1 <= int(backup.get("backupRetentionSettings", {}).get("retainedBackups", 7)) <= 365:
         raise invalid("retainedBackups must be from 1 to 365.")
-    if settings.get("availabilityType") == "REGIONAL" and not backup.get("pointInTimeRecoveryEnabled"):
+    is_regional = settings.get("availabilityType") == "REGIONAL"
+    if is_regional and not is_replica and not backup.get("pointInTimeRecoveryEnabled"):
         raise invalid("a REGIONAL instance needs automated backups and point-in-time recovery.")
     for flag in settings.get("databaseFlags", []):
         if flag.get("name") in OURS or not flag.get("name"):
@@ -118,6 +119,11 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: without_nulls(each) for name, each in value.items() if each is not None}
     return value
+
+
+def is_stopped(settings: Mapping[str, Any]) -> bool:
+    """Whether its owner has stopped an instance."""
+    return settings.get("activationPolicy") == "NEVER"
 
 
 def flags(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,242 @@
+"""Bad days of a move on this machine: we are killed, the candidate dies or is not fit, the old primary comes back, two
+are at it at once. Never do two take writes, and what was begun is finished."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Bench, lab, until
+from moving import BOOK, applied, in_order, lost, on, other, planned, primary, roles, servers, unplanned
+
+from aiprod_ops.adapters.local.adding import alter
+from aiprod_ops.lab import faults, switching
+from aiprod_ops.lab.writers import TABLE, writing
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Bench]:
+    with lab(5_000) as made:
+        made.sql(f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
+        yield made
+
+
+@pytest.fixture
+def bench(running: Bench) -> Iterator[Bench]:
+    yield running
+    assert running.unfinished() == []
+    assert sum(roles(running).values()) == 1
+    in_order(running)
+
+
+def crashed(bench: Bench, death: str, digest: str) -> str:
+    """A run that was killed at a record of its journal; '' where it has no more to do."""
+    words = ["-m", "aiprod_ops.cli.crash", *death.split(), "run", BOOK, "--apply", digest, "--confirm", "lab"]
+    died = subprocess.run([sys.executable, *words], env=bench.env(), cwd="/", capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stdout + died.stderr
+    assert sum(roles(bench).values()) <= 1
+    return next(iter(bench.unfinished()), "")
+
+
+def resumed(bench: Bench, run: str) -> None:
+    done = bench.run("resume", run)
+    assert done.exit == 0, done.said
+
+
+def rebuilt(bench: Bench) -> None:
+    """Whoever does not follow is brought back."""
+    made = bench.run("plan", "rebuild-replica", "-o", "json")
+    if made.json()["plan"]["actions"]:
+        done = bench.run("run", "rebuild-replica", "--apply", made.json()["digest"])
+        assert done.exit == 0, done.said
+
+
+#: opened, leased, intended, outcome (promoted), intended, outcome (brought back), verified, sealed, ended
+DEATHS = [(when, n) for n in range(2, 10) for when in ("before", "torn", "after")]
+USUAL = {("after", 3), ("before", 4), ("after", 4), ("torn", 5), ("before", 6), ("after", 7)}
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        pytest.param(f"{when} {n}", marks=[] if (when, n) in USUAL else pytest.mark.soak, id=f"{when} {n}")
+        for when, n in DEATHS
+    ],
+)
+def test_killed_at_a_record_of_an_unplanned_one(bench: Bench, death: str, tmp_path: Path) -> None:
+    before = primary(bench)
+    with writing(bench.fleet, tmp_path / "writers"):
+        faults.kill_postmaster(servers(bench)[before])
+        if run := crashed(bench, death, unplanned(bench)["digest"]):
+            resumed(bench, run)
+    assert primary(bench) != before
+    assert len(roles(bench)) == 3
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_the_candidate_dies_while_it_is_promoted(bench: Bench, when: str, tmp_path: Path) -> None:
+    """Before its signal file is gone nobody was let in: the old one serves again. Later it alone may have
+    acknowledged something: nobody else takes writes, and who starts it lets `resume` finish."""
+    before, digest = primary(bench), planned(bench, "--to", other(bench))
+    candidate = servers(bench)[other(bench)]
+    mark = candidate.data / "standby.signal"
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        going = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
+        deadline = time.monotonic() + 30
+        while servers(bench)[before].is_running() if when == "before" else mark.exists():
+            assert time.monotonic() < deadline
+        faults.kill_postmaster(candidate)
+        done = going.done()
+        assert done.exit in (0, 20, 22), done.said
+        assert sum(roles(bench).values()) <= 1
+        if done.exit == 22:
+            candidate.start()
+            for run in bench.unfinished():
+                resumed(bench, run)
+    assert lost(bench, writers) == []
+    rebuilt(bench)
+
+
+def test_a_failover_that_went_no_further_than_the_fence_is_begun_again(bench: Bench, tmp_path: Path) -> None:
+    """The lost one is marked as a standby by then: its files tell all the same that it was the primary, and that it
+    has to be rewound."""
+    before = primary(bench)
+    with writing(bench.fleet, tmp_path / "writers"):
+        switching.cluster(bench.fleet).kill(before)
+        done = applied(bench, unplanned(bench)["digest"])
+    assert done.exit == 0, done.said
+    assert "as it is" not in done.said
+    assert primary(bench) != before
+
+
+def test_a_candidate_that_dies_is_replaced_by_the_next(bench: Bench, tmp_path: Path) -> None:
+    """Unplanned: the primary is lost, and so is the replica that was to take its place."""
+    with writing(bench.fleet, tmp_path / "writers"):
+        first = primary(bench)
+        faults.kill_postmaster(servers(bench)[first])
+        made = unplanned(bench)
+        second = made["plan"]["actions"][0]["subject"]["new"]
+        faults.kill_postmaster(servers(bench)[second])
+        refused = applied(bench, made["digest"])
+        assert refused.exit == 10, refused.said
+        done = applied(bench, unplanned(bench)["digest"])
+        assert done.exit == 0, done.said
+    assert primary(bench) not in (first, second)
+    rebuilt(bench)
+
+
+def test_the_old_one_that_is_started_by_hand_is_a_standby(bench: Bench, tmp_path: Path) -> None:
+    before = primary(bench)
+    with writing(bench.fleet, tmp_path / "writers"):
+        faults.kill_postmaster(servers(bench)[before])
+        run = crashed(bench, "after 4", unplanned(bench)["digest"])
+        servers(bench)[before].start()
+        assert not roles(bench)[before]
+        assert primary(bench) != before
+        resumed(bench, run)
+
+
+def test_the_old_one_that_is_started_by_hand_after_a_planned_move(bench: Bench, tmp_path: Path) -> None:
+    before, digest = primary(bench), planned(bench)
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        run = crashed(bench, "after 4", digest)
+        servers(bench)[before].start()
+        assert not roles(bench)[before]
+        resumed(bench, run)
+    assert lost(bench, writers) == []
+
+
+def test_two_engineers_at_once(bench: Bench, tmp_path: Path) -> None:
+    """The first one waits for a replica that does not replay; the second one is told that somebody is at it."""
+    digest, name, before = planned(bench, "--to", other(bench)), other(bench), primary(bench)
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        first = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
+        until((servers(bench)[before].data / "standby.signal").exists, "it is not fenced")
+        with faults.frozen(servers(bench)[name]):
+            second = applied(bench, digest)
+        assert second.exit == 11, second.said
+        assert first.done().exit in (0, 20)
+        assert sum(roles(bench).values()) == 1
+    assert lost(bench, writers) == []
+
+
+def test_a_lower_setting_is_named_and_refused(bench: Bench) -> None:
+    """The primary runs with more connections than the replica could have: its replay pauses as well."""
+    name, now = other(bench), primary(bench)
+    on(bench, now, "ALTER SYSTEM SET max_connections = 150")
+    for each in set(servers(bench)) - {name, now}:
+        alter(servers(bench)[each].data / "postgresql.auto.conf", {"max_connections": "150"})
+        servers(bench)[each].stop()
+        servers(bench)[each].start()
+    servers(bench)[now].stop()
+    servers(bench)[now].start()
+    try:
+        until(lambda: "max_connections 100 < 150" in bench.run("check", BOOK).out, "it is not named")
+        made = bench.run("plan", BOOK, "--to", name, "-o", "json")
+        assert not made.json()["plan"]["actions"], made.said
+    finally:
+        servers(bench)[name].stop("immediate")
+        alter(servers(bench)[name].data / "postgresql.auto.conf", {"max_connections": "150"})
+        servers(bench)[name].start()
+
+
+def test_a_candidate_on_another_timeline_is_named_and_refused(bench: Bench) -> None:
+    name = other(bench)
+    server = servers(bench)[name]
+    on(bench, name, "SELECT pg_promote()")
+    server.stop()
+    (server.data / "standby.signal").touch(mode=0o600)
+    server.programs.hand_over(server.data / "standby.signal")
+    server.start()
+    checked = bench.run("check", BOOK)
+    assert "it is on timeline" in checked.out, checked.said
+    made = bench.run("plan", BOOK, "--to", name, "-o", "json")
+    assert not made.json()["plan"]["actions"], made.said
+    rebuilt(bench)
+
+
+def test_a_candidate_whose_disk_is_full_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """It cannot write what it is sent, so it does not stream; the other one may."""
+    name = other(bench)
+    server = servers(bench)[name]
+    wal, aside = server.data / "pg_wal", tmp_path / "pg_wal"
+    server.stop()
+    shutil.copytree(wal, aside)
+    size = sum(each.stat().st_size for each in wal.rglob("*") if each.is_file()) // 1024**2 + 40
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "none", str(wal)], capture_output=True)
+    if mounted.returncode != 0:
+        server.start()
+        pytest.skip("nothing can be mounted here")
+    try:
+        shutil.copytree(aside, wal, dirs_exist_ok=True)
+        wal.chmod(0o700)
+        server.programs.hand_over(wal)
+        server.start()
+        until(lambda: bench.run("check", "replication").exit == 0, "it does not follow")
+        digest = planned(bench, "--to", name)
+        for _ in range(8):
+            on(bench, primary(bench), f"INSERT INTO {TABLE} (writer) SELECT 9 FROM generate_series(1, 100000)")
+        until(lambda: "No space left on device" in log(bench, name), "its disk is not full", timeout_s=60)
+        made = bench.run("plan", BOOK, "--to", name, "-o", "json")
+        assert not made.json()["plan"]["actions"], made.said
+        refused = applied(bench, digest)
+        assert refused.exit == 10, refused.said
+        done = applied(bench, bench.run("plan", BOOK, "-o", "json").json()["digest"])
+        assert done.exit in (0, 20), done.said
+        assert sum(roles(bench).values()) == 1
+    finally:
+        server.stop("immediate")
+        subprocess.run(["umount", str(wal)], check=True)
+    rebuilt(bench)
+
+
+def log(bench: Bench, name: str) -> str:
+    server = servers(bench)[name]
+    files = [*(server.data / "log").glob("*"), server.log]
+    return "".join(each.read_text(errors="replace") for each in files if each.exists())
