@@ -55,6 +55,7 @@ from aiprod_ops.actions.index_readings import (
 )
 from aiprod_ops.actions.index_repairs import rebuild_index, remove_index, restore_index
 from aiprod_ops.actions.index_trials import try_repairs
+from aiprod_ops.actions.instance_promise import instance_promise
 from aiprod_ops.actions.later import Later, later
 from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
@@ -62,7 +63,7 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
-from aiprod_ops.actions.replication_readings import topology
+from aiprod_ops.actions.replication_readings import settings_of, topology
 from aiprod_ops.actions.switching import Move as SwitchMove
 from aiprod_ops.actions.switching import (
     Takeover,
@@ -96,6 +97,9 @@ from aiprod_ops.domain.failover import loss as failover_loss
 from aiprod_ops.domain.failover import planned as switchover_candidates
 from aiprod_ops.domain.failover import unplanned as failover_candidates
 from aiprod_ops.domain.findings import Finding, Status
+from aiprod_ops.domain.instances import SETTINGS, Setups
+from aiprod_ops.domain.instances import drift as instance_drift
+from aiprod_ops.domain.instances import flags as instance_flags
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.replication import Limits as ReplicationLimits
@@ -125,25 +129,25 @@ from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
+    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
     "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Failed",
     "FailoverCandidate", "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later",
     "Logged", "Loss", "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex",
     "NewReplica", "NoParams", "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio",
     "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds",
+    "Setups", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds",
     "TimedOut", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "add_replica", "advise",
     "alembic_revision", "around", "audit", "backup_promise", "barred", "build_estimate", "build_of", "choices",
     "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift", "drift_scope",
     "drop_index", "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates", "failover_loss",
-    "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants",
-    "is_built", "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals", "labelled",
-    "lacking_rows", "later", "limited", "lower_settings", "migrated", "narrow_indexes", "newest_backup", "not_kept",
-    "of_instance", "one_moment", "ordered", "plausible", "promise", "prunable", "read_copy", "read_snapshot",
-    "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "rejoin",
-    "rejoin_first", "remove_backup", "remove_index", "remove_replica", "repairs", "repoint", "restore_index",
-    "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused",
-    "switch_back", "switch_over", "switchover_candidates", "take_backup", "topology", "trees", "try_builds",
-    "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "instance_drift",
+    "instance_flags", "instance_promise", "invariants", "is_built", "is_same", "judge_replication", "keep_flips",
+    "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "lower_settings", "migrated",
+    "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "plausible", "promise",
+    "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
+    "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica",
+    "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served", "settings_of", "show",
+    "shown_size", "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates", "take_backup",
+    "topology", "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from aiprod_ops.domain.catalogue.indexes import Catalogue
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
+from aiprod_ops.domain.instances import Setups
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Logged, Workload
 from aiprod_ops.units import Bytes, Seconds
@@ -334,6 +335,9 @@ class Platform(Protocol):
     @property
     def zones(self) -> Zones | None:
         """The standby in another zone; None where the platform keeps none by itself."""
+
+    def setups(self) -> Setups | None:
+        """How the target and its replicas are set up, as the platform reports; None where nobody does."""
 
     def copy(
         self, name: str, report: Callable[[str], None] = ..., origin: Origin | None = ...

@@ -1,6 +1,6 @@
 """What a primary and its standbys say of replication; a monitoring role (pg_monitor) sees all of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
@@ -46,6 +46,7 @@ select slot_name::text as name, slot_type as kind, active as is_active, coalesce
        greatest(0, coalesce(pg_current_wal_flush_lsn() - restart_lsn, 0))::bigint as retained
 from pg_replication_slots where not temporary order by 1 /* aiprod-ops: slots */
 """
+_SETTINGS = "select name, setting from pg_settings where name = any(%(names)s) order by 1 /* aiprod-ops: settings */"
 
 
 def topology(ctx: Context) -> Topology:
@@ -73,6 +74,11 @@ def topology(ctx: Context) -> Topology:
     senders = tuple(Sender(**row) for row in database.query(_SENDERS))
     slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in database.query(_SLOTS))
     return Topology(primary, tuple(read), senders, slots, silent, ctx.platform.free())
+
+
+def settings_of(database: Database, names: Sequence[str]) -> dict[str, str]:
+    """These settings of one server, of those that it knows, in their base units."""
+    return {str(row["name"]): str(row["setting"]) for row in database.query(_SETTINGS, {"names": list(names)})}
 
 
 def _server(database: Database) -> Server:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiprod_ops.schedules.installation import Installation
 
 _NOTHING = "nothing is scheduled: no runbook says check_every, prove_every, run_every or drill_every"
-_FORMATS = ("systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules")
+_FORMATS = ("systemd", "cron", "kubernetes", "cloud-scheduler", "terraform", "prometheus-rules")
 _WHERE = (
     click.option("--target", default="", metavar="NAME", help="Only this instance of the configuration; else all.",
                  shell_complete=options.complete_target),
@@ -136,7 +136,7 @@ def _targets(settings: "Settings", name: str) -> "list[Target]":
 @_where
 def schedule_render(
     form: str, folder: Path | None, force: bool, no_drills: bool, target: str, runbooks: tuple[Path, ...], config: str,
-    **named: str,
+    **named: Any,
 ) -> int:  # fmt: skip
     """Write the files for every runbook with a schedule. The same command line gives the same bytes.
 
@@ -167,17 +167,44 @@ def schedule_render(
             click.echo(f"left out, for no evidence would outlive a job: {lost}\n"
                        "  next: add --state-nfs SERVER:/PATH --subnetwork NAME", err=True)  # fmt: skip
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
-    jobs = planned(_targets(settings, target), wanted, settings.promises, ending, approvals)
+    targets = _targets(settings, target)
+    jobs = planned(targets, wanted, settings.promises, ending, approvals)
     if "run" in left_out and approvals:
         click.echo(f"nothing that acts is scheduled for {form}: no lease holds from one job to another", err=True)
     if not jobs:
         raise UsageError(_NOTHING, hint="aiprod-ops list")
+    if FORMATS[form].makes:
+        named |= _of_instance(targets, named, settings)
     installation = _installation(settings, named, is_contained=is_contained, reads=(in_place, *further))
     return _hand_over(render(form, jobs, installation), folder, force=force)
 
 
+def _of_instance(targets: "list[Target]", named: dict[str, Any], settings: "Settings") -> dict[str, Any]:
+    """What is known of the one instance that is to be made: its name is the target's, its region where the jobs run."""
+    from aiprod_ops.actions.instance_promise import installed
+    from aiprod_ops.errors import ConfigurationError, UsageError
+
+    if len(targets) > 1:
+        names = ", ".join(target.name for target in targets)
+        raise UsageError(f"these files are of one instance, and there are {names}", hint="add --target NAME")
+    target = targets[0]
+    if target.platform != "cloudsql" or not target.instance:
+        raise ConfigurationError(
+            f"target {target.name!r} is no instance on Cloud SQL",
+            hint='add platform = "cloudsql", project = "…" and instance = "…" to its configuration',
+        )
+    promised = installed(settings.promises, target.instance)
+    return {
+        "target": target.name,
+        "promised": promised,
+        "project": named["project"] or target.project,
+        "location": named["location"] or promised.setups.main.region,
+        "subnetwork": named["subnetwork"] or promised.subnetwork,
+    }
+
+
 def _installation(
-    settings: "Settings", named: dict[str, str], *, is_contained: bool, reads: tuple[str, ...]
+    settings: "Settings", named: dict[str, Any], *, is_contained: bool, reads: tuple[str, ...]
 ) -> "Installation":
     from os import environ, geteuid
 

@@ -100,6 +100,8 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Commands": "cli.md"},
         {"Digest of a log": "digest.md"},
         {"Scheduled work": "schedule.md"},
+        {"Terraform": "terraform.md"},
+        {"Reads from replicas": "reading.md"},
         {"Cloud SQL emulator": "cloudsql-emulator.md"},
         {"Configuration": "configuration.md"},
         {"Exit codes": "exit-codes.md"},

@@ -30,14 +30,13 @@ def _run(job: Job, where: Installation) -> dict[str, Any]:
     A bucket would be no state: gcsfuse has no locks, and rewrites a journal for each record. Cloud Run mounts NFS
     without locks, too, so that each target has a folder of its own there: one job seals evidence in it.
     """
-    server, path = _share(where)
-    state = f"{STATE}/{name_of(job.place.target, 52)}" if server else "/tmp/aiprod-ops"  # noqa: S108 of the container
+    server, path = share(where)
+    state = state_of(job, where)
     mounts = [{"name": "config", "mountPath": HOME}, *([{"name": "state", "mountPath": STATE}] if server else [])]
-    share = [{"name": "state", "nfs": {"server": server, "path": path}}] if server else []
+    mounted = [{"name": "state", "nfs": {"server": server, "path": path}}] if server else []
     network = {"vpcAccess": {"networkInterfaces": [{"subnetwork": where.subnetwork}]}} if where.subnetwork else {}
-    args = list(where.command(job, *(("--warning-ok",) if job.wish.work == "check" else ()))[1:])
     secrets = [
-        {"name": name, "valueSource": {"secretKeyRef": {"secret": _secret(name), "version": "latest"}}}
+        {"name": name, "valueSource": {"secretKeyRef": {"secret": secret(name), "version": "latest"}}}
         for name in job.place.variables
     ]
     return {
@@ -55,7 +54,7 @@ def _run(job: Job, where: Installation) -> dict[str, Any]:
                     {
                         "image": where.image,
                         "command": [where.program],
-                        "args": args,
+                        "args": arguments(job, where),
                         "env": [{"name": "AIPROD_OPS_STATE", "value": state}, *secrets],
                         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
                         "volumeMounts": mounts,
@@ -66,7 +65,7 @@ def _run(job: Job, where: Installation) -> dict[str, Any]:
                         "name": "config",
                         "secret": {"secret": where.secret, "items": [{"path": "config.toml", "version": "latest"}]},
                     },
-                    *share,
+                    *mounted,
                 ],
             },
         },
@@ -96,7 +95,12 @@ def _scheduler(job: Job, where: Installation) -> dict[str, Any]:
     }
 
 
-def _share(where: Installation) -> tuple[str, str]:
+def state_of(job: Job, where: Installation) -> str:
+    """The folder that a job keeps its state in, within its container."""
+    return f"{STATE}/{name_of(job.place.target, 52)}" if where.state_nfs else "/tmp/aiprod-ops"  # noqa: S108
+
+
+def share(where: Installation) -> tuple[str, str]:
     """Server and path of the share that is the state; both empty without one. Raises UsageError."""
     if not where.state_nfs:
         return "", ""
@@ -110,10 +114,15 @@ def _share(where: Installation) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _secret(variable: str) -> str:
+def arguments(job: Job, where: Installation) -> list[str]:
+    """What follows the program: a WARNING is told by its alert, and fails no execution."""
+    return list(where.command(job, *(("--warning-ok",) if job.wish.work == "check" else ()))[1:])
+
+
+def secret(variable: str) -> str:
     """A variable's secret in Secret Manager.
 
-    >>> _secret("OPS_PROBE_DSN")
+    >>> secret("OPS_PROBE_DSN")
     'ops-probe-dsn'
     """
     return variable.lower().replace("_", "-")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiprod_ops.domain.schedules import Job
 from aiprod_ops.errors import UsageError
-from aiprod_ops.schedules import cloud, cron, kubernetes, rules, systemd
+from aiprod_ops.schedules import cloud, cron, kubernetes, rules, systemd, terraform
 from aiprod_ops.schedules.installation import Installation
 
 
@@ -13,12 +13,14 @@ from aiprod_ops.schedules.installation import Installation
 class Format:
     """`files` makes them; `needs` are fields of the installation without which they would be wrong. Where `contains` is
     true the jobs run in containers, not on this machine; where it `forgets`, no lock holds between two of them, and no
-    state outlives one unless a share is mounted: nothing that acts is scheduled there."""
+    state outlives one unless a share is mounted: nothing that acts is scheduled there. What `makes` the instance as
+    well has to know what is promised of it."""
 
     files: Callable[[list[Job], Installation], dict[str, str]]
     needs: tuple[str, ...] = ()
     contains: bool = False
     forgets: bool = False
+    makes: bool = False
 
 
 FORMATS = {
@@ -28,6 +30,7 @@ FORMATS = {
     "cloud-scheduler": Format(
         cloud.files, ("image", "project", "location", "service_account"), contains=True, forgets=True
     ),
+    "terraform": Format(terraform.files, ("image", "project", "location"), contains=True, forgets=True, makes=True),
     "prometheus-rules": Format(rules.files, ("pages",)),
 }
 _HINTS = {"pages": "add --pages URL, or `pages` below [schedule] in service.toml"}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from aiprod_ops.actions.instance_promise import Installed
 from aiprod_ops.domain.schedules import PROGRAM, Job
 
 MARK = "Written by `aiprod-ops schedule render`"  #: in the first lines of each file of ours
@@ -36,6 +37,8 @@ class Installation:
     state_nfs: str = ""
     subnetwork: str = ""
     pages: str = ""
+    target: str = ""
+    promised: Installed | None = None
 
     def command(self, job: Job, *more: str) -> tuple[str, ...]:
         """The whole command line, with where its metrics go."""

@@ -1,11 +1,16 @@
 """Jobs that the tests of every format share: intervals of each kind, and names that need quoting."""
 
+from pathlib import Path
+
+from aiprod_ops.actions.instance_promise import installed
+from aiprod_ops.config import Settings
 from aiprod_ops.domain.schedules import Interval, Job, Place, Terms, jobs
 from aiprod_ops.schedules.installation import Installation
 from aiprod_ops.units import seconds
 
 EVERY = ("5 min", "1 h", "6 h", "1 d", "3 d", "7 d", "30 d", "90 d", "365 d")
 ODD = "36 h"
+PROMISES = Settings(Path("/nowhere"), {}).promises
 PLACES = (Place("production", "production", ("OPS_ACTOR_DSN", "OPS_PROBE_DSN")), Place("50% $HOME 'ö\"", "lab"))
 OPTIONS = ("--config", "/etc/aiprod-ops/config.toml")
 WHERE = Installation(
@@ -18,6 +23,8 @@ WHERE = Installation(
     push="http://pushgateway:9091",
     passfile="/etc/aiprod-ops/pgpass",
     pages="https://ops.example.com/",
+    target="production",
+    promised=installed(PROMISES, "aiprod"),
 )
 
 

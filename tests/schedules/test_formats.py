@@ -164,6 +164,8 @@ def words_of(form: str) -> list[tuple[str, ...]]:
             found += [tuple(pod["containers"][0]["args"]) for pod in pods]
         elif name.endswith(".run.json"):
             found.append(tuple(json.loads(text)["template"]["template"]["containers"][0]["args"]))
+        elif name.endswith(".tfvars.json"):
+            found += [tuple(job["args"]) for job in json.loads(text)["jobs"].values()]
         elif name == rules.RULES:
             alerts = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
             found += [tuple(shlex.split(rule["annotations"]["command"])[1:]) for rule in alerts]

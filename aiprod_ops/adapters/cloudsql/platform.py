@@ -20,6 +20,7 @@ from aiprod_ops.adapters.cloudsql.zones import CloudSqlZones
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.domain.backups import Origin, successful
+from aiprod_ops.domain.instances import Setup, Setups
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
@@ -79,6 +80,14 @@ class CloudSqlPlatform:
     @property
     def database(self) -> str:
         return self._database
+
+    def setups(self) -> Setups:
+        """As the Admin API reports. A replica that the instance names and the list does not has nothing told."""
+        listed = {each.name: each for each in self._reading.instances()}
+        main = listed.get(self._place.instance) or self._reading.instance(self._place.instance)
+        replicas = {name: Setup() for name in main.replicas}
+        replicas |= {each.name: each.setup for each in listed.values() if each.primary == main.name}
+        return Setups(main.name, main.setup, replicas, main.dr_replica)
 
     @cached_property
     def backups(self) -> CloudSqlBackups:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from aiprod_ops.domain.instances import Setup
 from aiprod_ops.units import Bytes
 
 Json = Mapping[str, Any]
@@ -115,6 +116,7 @@ class Instance:
     kms_key: str = ""
     created: datetime | None = None
     network: str = ""  #: private; empty where it has a public address only
+    setup: Setup = field(default_factory=Setup)  #: with None for what was left out
     activation: str = ""  #: NEVER where its owner has stopped it, which its state does not tell
 
     @property
@@ -163,6 +165,7 @@ class Instance:
             kms_key=found.get("diskEncryptionConfiguration", {}).get("kmsKeyName", ""),
             created=moment(found.get("createTime")),
             network=settings.get("ipConfiguration", {}).get("privateNetwork", ""),
+            setup=_setup(found, settings, flags),
             activation=settings.get("activationPolicy", ""),
         )
 
@@ -246,6 +249,31 @@ def timestamp(time: datetime) -> str:
     '2026-11-28T03:00:00.000000Z'
     """
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _setup(found: Json, settings: Json, flags: dict[str, str]) -> Setup:
+    """What is told, and nothing else: no field has a default but the lists, which are left out where they are empty."""
+    backups, addresses = settings.get("backupConfiguration", {}), settings.get("ipConfiguration", {})
+    window, insights = settings.get("maintenanceWindow"), settings.get("insightsConfig", {})
+    return Setup(
+        version=found.get("databaseVersion"),
+        edition=settings.get("edition"),
+        tier=settings.get("tier"),
+        availability=settings.get("availabilityType"),
+        region=found.get("region"),
+        disk_grows=settings.get("storageAutoResize"),
+        backups=backups.get("enabled"),
+        retained=backups.get("backupRetentionSettings", {}).get("retainedBackups"),
+        point_in_time=backups.get("pointInTimeRecoveryEnabled"),
+        log_days=backups.get("transactionLogRetentionDays"),
+        insights=insights.get("queryInsightsEnabled"),
+        maintenance=None if window is None else (window.get("day", 0), window.get("hour", 0)),
+        protected=settings.get("deletionProtectionEnabled"),
+        public_address=addresses.get("ipv4Enabled"),
+        ssl_mode=addresses.get("sslMode"),
+        flags=flags if settings else None,
+        primary=bare(found.get("masterInstanceName", "")),
+    )
 
 
 def _host(addresses: list[Json]) -> str:

@@ -207,6 +207,9 @@ class LocalPlatform:
     def attach(self, operation: str, report: Callable[[str], None]) -> None:
         """Nothing here goes on without its process."""
 
+    def setups(self) -> None:
+        """Nobody tells how an instance was meant to be here but its own settings."""
+
     def free(self) -> Bytes | None:
         """Free space on the target's data volume; None where it is not on this machine."""
         if self._data_directory is None or not self._data_directory.is_dir():
