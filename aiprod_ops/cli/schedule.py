@@ -168,12 +168,44 @@ def schedule_render(
                        "  next: add --state-nfs SERVER:/PATH --subnetwork NAME", err=True)  # fmt: skip
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
     jobs = planned(_targets(settings, target), wanted, settings.promises, ending, approvals)
+    if is_contained:
+        jobs = _in_containers(jobs, settings)
     if "run" in left_out and approvals:
         click.echo(f"nothing that acts is scheduled for {form}: no lease holds from one job to another", err=True)
     if not jobs:
         raise UsageError(_NOTHING, hint="aiprod-ops list")
     installation = _installation(settings, named, is_contained=is_contained, reads=(in_place, *further))
     return _hand_over(render(form, jobs, installation), folder, force=force)
+
+
+def _in_containers(jobs: "list[Job]", settings: "Settings") -> "list[Job]":
+    """The jobs that a container can do: none that reads or writes folders with backups, for none is mounted. What is
+    left out, and a key that has no effect there, is said."""
+    from os import environ, geteuid
+
+    from aiprod_ops.config import default_state
+
+    stored = {
+        name: ", ".join(folder for folder in (target.backups, target.archive) if folder.startswith("/"))
+        for name, target in settings.targets.items()
+    }
+    lost = [job for job in jobs if stored.get(job.place.target) and _copies(job)]
+    for name in sorted({job.place.target for job in lost}):
+        left = ", ".join(f"{job.wish.work} {job.wish.runbook}" for job in lost if job.place.target == name)
+        told = f"left out on {name}, for no container has {stored[name]}: {left}"
+        click.echo(f"{told}\n  next: schedule them by systemd or cron, where the backups are", err=True)
+    if settings.state != default_state(environ, is_root=geteuid() == 0):
+        click.echo(
+            f"the configuration says state = {str(settings.state)!r}: leave that out of the containers' config.toml,"
+            " where it would take the place of the volume that AIPROD_OPS_STATE names",
+            err=True,
+        )
+    return [job for job in jobs if job not in lost]
+
+
+def _copies(job: "Job") -> bool:
+    """Whether it needs the backups themselves, as a proof does, which restores one. Runbooks are told by their name."""
+    return job.wish.work == "prove" or "backup" in job.wish.runbook
 
 
 def _installation(

@@ -219,3 +219,22 @@ def letters_between(one: str, other: str) -> int:
         for j, b in enumerate(other, 1):
             row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)))
     return row[-1]
+
+
+def test_a_container_has_no_folder_with_backups_and_that_is_said(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = 'backups = "/srv/backups"\narchive = "/srv/wal"\n'
+    config.write_text(CONFIG.replace("[targets.lab]", f"{folders}[targets.lab]") + APPROVED)
+    assert render(config, "kubernetes", *IN_CONTAINERS, "--target", "production") == 0
+    out, err = capsys.readouterr()
+    args = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
+            for each in yaml.safe_load_all(out)]  # fmt: skip
+    assert ["check", "backups"] not in [each[:2] for each in args]
+    assert [each for each in args if each[0] in ("prove", "run")] == []
+    assert ["check", "verify-indexes"] in [each[:2] for each in args]
+    assert "left out on production, for no container has /srv/backups, /srv/wal: " in err
+    assert all(f"{each}" in err for each in ("check backups", "prove test-backup", "run take-backup"))
+    assert "the configuration says state = " in err
+    assert render(config, "cron", "--target", "production") == 0
+    assert "left out" not in capsys.readouterr().err
