@@ -12,6 +12,8 @@ from aiprod_ops.cli import options
 from aiprod_ops.cli.options import Where
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from aiprod_ops.config import Settings, Target
     from aiprod_ops.domain.results import Result
     from aiprod_ops.domain.schedules import Interval, Job
@@ -56,14 +58,25 @@ def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: 
     settings, store = settings_of(where), store_of(where)
     targets = {place.name: place for place in _targets(settings, target)}
     entries = entries_of(where)
-    jobs = planned(targets.values(), wishes(entries.values()), settings.promises, (), settings.standing_approvals)
+    jobs, unapproved = planned(
+        targets.values(), wishes(entries.values()), settings.promises, (), settings.standing_approvals, today=_today()
+    )
     rows = [_row(job, _last(job.wish, entries, targets[job.place.target], settings, store)) for job in jobs]
     if output == "json":
         render.as_json(rows)
     else:
         for line in render.table(rows) or [_NOTHING]:
             render.say(line)
+    for why in unapproved:
+        click.echo(why, err=True)
     return 0
+
+
+def _today() -> "date":
+    """The day by which approvals are judged (UTC)."""
+    from aiprod_ops.adapters.clock import SystemClock
+
+    return SystemClock().now().date()
 
 
 def _row(job: "Job", last: "Result | None") -> dict[str, str]:
@@ -167,7 +180,9 @@ def schedule_render(
             click.echo(f"left out, for no evidence would outlive a job: {lost}\n"
                        "  next: add --state-nfs SERVER:/PATH --subnetwork NAME", err=True)  # fmt: skip
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
-    jobs = planned(_targets(settings, target), wanted, settings.promises, ending, approvals)
+    jobs, unapproved = planned(_targets(settings, target), wanted, settings.promises, ending, approvals, today=_today())
+    for why in unapproved:
+        click.echo(why, err=True)
     if is_contained:
         jobs = _in_containers(jobs, settings)
     if "run" in left_out and approvals:
