@@ -158,12 +158,13 @@ def schedule_render(
     from aiprod_ops.cli.redaction import has_password
     from aiprod_ops.cli.world import entries_of, settings_of
     from aiprod_ops.errors import UsageError
-    from aiprod_ops.schedules.formats import FORMATS, render
+    from aiprod_ops.schedules.formats import FORMATS, fit, render
     from aiprod_ops.schedules.planned import planned, wishes
 
     if has_password(named["push"]):
         raise UsageError("--push has a password, and the files would show it",
                          hint="put AIPROD_OPS_PUSH=… into the jobs' environment instead")  # fmt: skip
+    fit(form, named)
     where = Where(config=config, target=target, runbooks=runbooks)
     settings, is_contained = settings_of(where), FORMATS[form].contains
     in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)

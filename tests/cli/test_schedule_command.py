@@ -39,7 +39,8 @@ IN_CONTAINERS = ("--image", "ops:1", "--project", "p", "--location", "europe-wes
 
 @pytest.mark.parametrize("form", ["systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules"])
 def test_files_are_written_twice_the_same_and_hold_no_secret(form: str, config: Path, tmp_path: Path) -> None:
-    options = (*IN_CONTAINERS, "--pages", "https://ops.example.com")
+    fitting = {"cloud-scheduler": IN_CONTAINERS, "kubernetes": IN_CONTAINERS[:2]}.get(form, ())
+    options = (*fitting, "--pages", "https://ops.example.com")
     written = []
     for _ in range(2):
         assert render(config, form, "--output", str(tmp_path / "out"), *options) == 0
@@ -228,7 +229,7 @@ def test_a_container_has_no_folder_with_backups_and_that_is_said(
 ) -> None:
     folders = 'backups = "/srv/backups"\narchive = "/srv/wal"\n'
     config.write_text(CONFIG.replace("[targets.lab]", f"{folders}[targets.lab]") + APPROVED)
-    assert render(config, "kubernetes", *IN_CONTAINERS, "--target", "production") == 0
+    assert render(config, "kubernetes", *IN_CONTAINERS[:2], "--target", "production") == 0
     out, err = capsys.readouterr()
     args = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
             for each in yaml.safe_load_all(out)]  # fmt: skip
@@ -260,3 +261,21 @@ def test_a_run_without_an_approval_that_counts_is_not_scheduled_and_that_is_said
         assert "run take-backup" not in out
         assert "not scheduled: run take-backup on production: " in err
         assert says in err
+
+
+@pytest.mark.parametrize(
+    ("form", "words", "says"),
+    [
+        ("systemd", ("--image", "a", "--state-nfs", "a:/b"), "--format systemd does not know --image, --state-nfs"),
+        ("kubernetes", IN_CONTAINERS, "does not know --project, --location, --service-account"),
+        ("cloud-scheduler", (*IN_CONTAINERS, "--subnetwork", "default"), "add --state-nfs SERVER:/PATH"),
+        ("cloud-scheduler", IN_CONTAINERS[:2], "needs --project, --location, --service-account"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_error(
+    form: str, words: tuple[str, ...], says: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert render(config, form, *words) == 64
+    out, err = capsys.readouterr()
+    assert says in err
+    assert out == ""
