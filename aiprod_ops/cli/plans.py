@@ -50,15 +50,15 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
         params = entry.read_params(given, world.context.promises)
         made = draft(entry, world.context, params, by=world.by, without=without)
         keep(world.store, made)
-        render.plan(entry, made, output, _following(entry, made, where), where)
+        render.plan(entry, made, output, _following(entry, made, where, given), where)
         _name_unfinished(world, made, where)
     return int(exit_code and bool(made.plan.actions))
 
 
-def _following(entry: Any, made: Any, where: Where) -> str:
+def _following(entry: Any, made: Any, where: Where, given: dict[str, str]) -> str:
     """The command after a plan."""
     if not made.plan.actions:
-        return f"aiprod-ops check {entry.id}{repeated(where)}"
+        return f"aiprod-ops check {entry.id}{options.spelled(given)}{repeated(where)}"
     step = f"prove {entry.id} --plan" if "prove" in entry.book.phases else f"run {entry.id} --apply"
     return f"aiprod-ops {step} {made.digest[:12]}{repeated(where)}"
 
@@ -106,7 +106,7 @@ def prove_command(
                 render.left_out(made, where)
                 return 0
             proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
-    return tell_proof(entry, proven, output, where, every=every)
+    return tell_proof(entry, proven, output, where, given, every=every)
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def run_command(
             made = draft(entry, world.context, params, by=world.by, without=without)
             keep(world.store, made)
             if output == "text" or dry_run or not made.plan.actions:
-                render.plan(entry, made, output, _following(entry, made, where), where)
+                render.plan(entry, made, output, _following(entry, made, where, given), where)
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():
@@ -221,7 +221,7 @@ def _run_standing(entry: Any, why: str, output: str, where: Where) -> int:
             made = draft(entry, world.context, entry.read_params({}, world.context.promises), by=world.by)
             if not made.plan.actions:
                 code = Exit.DONE
-                render.plan(entry, made, output, _following(entry, made, where), where)
+                render.plan(entry, made, output, _following(entry, made, where, {}), where)
                 return int(code)
             keep(world.store, made)
             with signals(world.stop):
