@@ -182,7 +182,8 @@ class Backups(Protocol):
         """Throw one away; nothing happens when there is none of that id."""
 
     def reaches(self, lsn: str) -> bool | None:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all."""
+        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all, or
+        no WAL is kept: nothing is to be waited for."""
 
 
 @dataclass(frozen=True, slots=True)

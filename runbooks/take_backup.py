@@ -75,6 +75,7 @@ book = api.Runbook(
     owner="database",
     run_every="1 d",
     actions=(api.take_backup, api.discard_backup),
+    drill_with={"every": "0s"},
 )
 
 
@@ -159,7 +160,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
 @book.inject
 @contextmanager
 def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
-    """Nothing: with `--every 0s` the newest is always too old."""
+    """Nothing: a drill has `--every 0s`, and the newest is always too old."""
     yield
 
 

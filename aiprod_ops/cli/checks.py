@@ -65,7 +65,8 @@ def check_command(
         worst = max(seen, key=lambda result: result.status.severity)
         book = entries[worst.runbook].book
         step = "plan" if "plan" in book.phases else "explain"
-        render.say(f"next: aiprod-ops {step} {worst.runbook}{options.repeated(where)}")
+        own = options.spelled(given) if step == "plan" else ""
+        render.say(f"next: aiprod-ops {step} {worst.runbook}{own}{options.repeated(where)}")
     return 0 if code == 1 and warning_ok else code
 
 

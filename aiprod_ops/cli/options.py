@@ -175,6 +175,15 @@ def repeated(where: Where) -> str:
     )
 
 
+def spelled(given: Mapping[str, str]) -> str:
+    """A runbook's own options as they were given, for the next command of the same runbook.
+
+    >>> spelled({"least": "1", "keep_for": "a b"})
+    " --least 1 --keep-for 'a b'"
+    """
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in given.items())
+
+
 _COMMAND = re.compile(
     r"""(?<![\w./])aiprod-ops\ (?:
       (?:list|runs\ list|evidence\ (?:list|verify))(?![\w-])

@@ -50,7 +50,7 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
         params = entry.read_params(given, world.context.promises)
         made = draft(entry, world.context, params, by=world.by, without=without)
         keep(world.store, made)
-        render.plan(entry, made, output, _following(entry, made, where), where)
+        render.plan(entry, made, output, _following(entry, made, where, given), where)
         _name_unfinished(world, made, where)
         if made.plan.actions and not world.context.target.actor and "prove" not in entry.book.phases:
             click.echo(
@@ -59,10 +59,10 @@ def plan_command(words: tuple[str, ...], without: tuple[str, ...], exit_code: bo
     return int(exit_code and bool(made.plan.actions))
 
 
-def _following(entry: Any, made: Any, where: Where) -> str:
+def _following(entry: Any, made: Any, where: Where, given: dict[str, str]) -> str:
     """The command after a plan."""
     if not made.plan.actions:
-        return f"aiprod-ops check {entry.id}{repeated(where)}"
+        return f"aiprod-ops check {entry.id}{options.spelled(given)}{repeated(where)}"
     step = f"prove {entry.id} --plan" if "prove" in entry.book.phases else f"run {entry.id} --apply"
     return f"aiprod-ops {step} {made.digest[:12]}{repeated(where)}"
 
@@ -110,7 +110,7 @@ def prove_command(
                 render.left_out(made, where)
                 return 0
             proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
-    return tell_proof(entry, proven, output, where, every=every)
+    return tell_proof(entry, proven, output, where, given, every=every)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def run_command(
             made = draft(entry, world.context, params, by=world.by, without=without)
             keep(world.store, made)
             if output == "text" or dry_run or not made.plan.actions:
-                render.plan(entry, made, output, _following(entry, made, where), where)
+                render.plan(entry, made, output, _following(entry, made, where, given), where)
             if dry_run or not made.plan.actions:
                 return 0
             if is_attended():
@@ -225,7 +225,7 @@ def _run_standing(entry: Any, why: str, output: str, where: Where) -> int:
             made = draft(entry, world.context, entry.read_params({}, world.context.promises), by=world.by)
             if not made.plan.actions:
                 code = Exit.DONE
-                render.plan(entry, made, output, _following(entry, made, where), where)
+                render.plan(entry, made, output, _following(entry, made, where, {}), where)
                 return int(code)
             keep(world.store, made)
             with signals(world.stop):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from aiprod_ops.cli.options import Where, pasteable, repeated
+from aiprod_ops.cli.options import Where, pasteable, repeated, spelled
 
 
-def tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: bool) -> int:
+def tell_proof(entry: Any, proven: Any, output: str, where: Where, given: dict[str, str], *, every: bool) -> int:
     """Print what a copy measured and said, and the next command; answers the exit code."""
     from aiprod_ops.cli import render, verdicts
     from aiprod_ops.units import show
@@ -35,7 +35,7 @@ def tell_proof(entry: Any, proven: Any, output: str, where: Where, *, every: boo
     render.say(verdict(proven))
     if not proven.draft:
         step = "plan" if "plan" in entry.book.phases else "prove"
-        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{repeated(where)}")
+        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{spelled(given)}{repeated(where)}")
     elif proven.draft.plan.actions:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])

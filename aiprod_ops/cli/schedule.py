@@ -12,6 +12,8 @@ from aiprod_ops.cli import options
 from aiprod_ops.cli.options import Where
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from aiprod_ops.config import Settings, Target
     from aiprod_ops.domain.results import Result
     from aiprod_ops.domain.schedules import Interval, Job
@@ -56,14 +58,25 @@ def schedule_list(output: str, target: str, runbooks: tuple[Path, ...], config: 
     settings, store = settings_of(where), store_of(where)
     targets = {place.name: place for place in _targets(settings, target)}
     entries = entries_of(where)
-    jobs = planned(targets.values(), wishes(entries.values()), settings.promises, (), settings.standing_approvals)
+    jobs, unapproved = planned(
+        targets.values(), wishes(entries.values()), settings.promises, (), settings.standing_approvals, today=_today()
+    )
     rows = [_row(job, _last(job.wish, entries, targets[job.place.target], settings, store)) for job in jobs]
     if output == "json":
         render.as_json(rows)
     else:
         for line in render.table(rows) or [_NOTHING]:
             render.say(line)
+    for why in unapproved:
+        click.echo(why, err=True)
     return 0
+
+
+def _today() -> "date":
+    """The day by which approvals are judged (UTC)."""
+    from aiprod_ops.adapters.clock import SystemClock
+
+    return SystemClock().now().date()
 
 
 def _row(job: "Job", last: "Result | None") -> dict[str, str]:
@@ -145,12 +158,13 @@ def schedule_render(
     from aiprod_ops.cli.redaction import has_password
     from aiprod_ops.cli.world import entries_of, settings_of
     from aiprod_ops.errors import UsageError
-    from aiprod_ops.schedules.formats import FORMATS, render
+    from aiprod_ops.schedules.formats import FORMATS, fit, render
     from aiprod_ops.schedules.planned import planned, wishes
 
     if has_password(named["push"]):
         raise UsageError("--push has a password, and the files would show it",
                          hint="put AIPROD_OPS_PUSH=… into the jobs' environment instead")  # fmt: skip
+    fit(form, named)
     where = Where(config=config, target=target, runbooks=runbooks)
     settings, is_contained = settings_of(where), FORMATS[form].contains
     in_place = named.pop("config_in_place") or _config_of(settings, is_contained=is_contained)
@@ -168,7 +182,11 @@ def schedule_render(
                        "  next: add --state-nfs SERVER:/PATH --subnetwork NAME", err=True)  # fmt: skip
     ending, approvals = ("--config", in_place, *further), settings.standing_approvals
     targets = _targets(settings, target)
-    jobs = planned(targets, wanted, settings.promises, ending, approvals)
+    jobs, unapproved = planned(targets, wanted, settings.promises, ending, approvals, today=_today())
+    for why in unapproved:
+        click.echo(why, err=True)
+    if is_contained:
+        jobs = _in_containers(jobs, settings)
     if "run" in left_out and approvals:
         click.echo(f"nothing that acts is scheduled for {form}: no lease holds from one job to another", err=True)
     if not jobs:
@@ -201,6 +219,36 @@ def _of_instance(targets: "list[Target]", named: dict[str, Any], settings: "Sett
         "location": named["location"] or promised.setups.main.region,
         "subnetwork": named["subnetwork"] or promised.subnetwork,
     }
+
+
+def _in_containers(jobs: "list[Job]", settings: "Settings") -> "list[Job]":
+    """The jobs that a container can do: none that reads or writes folders with backups, for none is mounted. What is
+    left out, and a key that has no effect there, is said."""
+    from os import environ, geteuid
+
+    from aiprod_ops.config import default_state
+
+    stored = {
+        name: ", ".join(folder for folder in (target.backups, target.archive) if folder.startswith("/"))
+        for name, target in settings.targets.items()
+    }
+    lost = [job for job in jobs if stored.get(job.place.target) and _copies(job)]
+    for name in sorted({job.place.target for job in lost}):
+        left = ", ".join(f"{job.wish.work} {job.wish.runbook}" for job in lost if job.place.target == name)
+        told = f"left out on {name}, for no container has {stored[name]}: {left}"
+        click.echo(f"{told}\n  next: schedule them by systemd or cron, where the backups are", err=True)
+    if settings.state != default_state(environ, is_root=geteuid() == 0):
+        click.echo(
+            f"the configuration says state = {str(settings.state)!r}: leave that out of the containers' config.toml,"
+            " where it would take the place of the volume that AIPROD_OPS_STATE names",
+            err=True,
+        )
+    return [job for job in jobs if job not in lost]
+
+
+def _copies(job: "Job") -> bool:
+    """Whether it needs the backups themselves, as a proof does, which restores one. Runbooks are told by their name."""
+    return job.wish.work == "prove" or "backup" in job.wish.runbook
 
 
 def _installation(

@@ -93,6 +93,9 @@ def _compared(result: Checked) -> str:
     if result.since is None or (result.status is Status.OK and not result.new and not result.gone):
         return ""
     about = {**result.were, **{finding.id: _about(finding) or finding.metric for finding in result.findings}}
+    for finding in result.findings:  # what is still measured went only as a trouble
+        if finding.id in result.gone and finding.status is Status.OK:
+            about[finding.id] += " (OK now)"
     parts = [
         f"{word}: {', '.join([about.get(name) or name for name in names[:_COMPARED]])}"
         + (f" and {len(names) - _COMPARED} more" if len(names) > _COMPARED else "")

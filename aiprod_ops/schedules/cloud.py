@@ -83,7 +83,12 @@ def _scheduler(job: Job, where: Installation) -> dict[str, Any]:
         "schedule": when.cron,
         "timeZone": "Etc/UTC",
         "attemptDeadline": "180s",
-        "retryConfig": {"retryCount": 2, "minBackoffDuration": "10s", "maxBackoffDuration": "60s"},
+        # An answer that was lost may have started it: a proof is not started twice.
+        "retryConfig": {
+            "retryCount": 0 if job.wish.work == "prove" else 2,
+            "minBackoffDuration": "10s",
+            "maxBackoffDuration": "60s",
+        },
         "httpTarget": {
             "uri": f"https://run.googleapis.com/v2/{parent}/jobs/{job.name}:run",
             "httpMethod": "POST",

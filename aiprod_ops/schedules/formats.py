@@ -1,6 +1,6 @@
 """The formats by name, and what each of them wants to know or cannot say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiprod_ops.domain.schedules import Job
@@ -39,8 +39,34 @@ _HINTS = {"pages": "add --pages URL, or `pages` below [schedule] in service.toml
 def render(name: str, jobs: list[Job], where: Installation) -> dict[str, str]:
     """The files of a format by name. Raises UsageError for what is missing, and for an interval it cannot say."""
     chosen = FORMATS[name]
-    for field in chosen.needs:
-        if not getattr(where, field):
-            option = f"--{field.replace('_', '-')}"
-            raise UsageError(f"--format {name} needs {option}", hint=_HINTS.get(field, f"add {option}"))
+    if missing := [field for field in chosen.needs if not getattr(where, field)]:
+        named = ", ".join(map(_option, missing))
+        hint = _HINTS.get(missing[0]) if len(missing) == 1 else None
+        raise UsageError(f"--format {name} needs {named}", hint=hint or f"add {named}")
     return chosen.files(jobs, where)
+
+
+#: Options that only some formats know.
+_ONLY = {
+    "image": ("kubernetes", "cloud-scheduler"),
+    "namespace": ("kubernetes",),
+    "secret": ("kubernetes", "cloud-scheduler"),
+    "project": ("cloud-scheduler",),
+    "location": ("cloud-scheduler",),
+    "service_account": ("cloud-scheduler",),
+    "state_nfs": ("cloud-scheduler",),
+    "subnetwork": ("cloud-scheduler",),
+}
+
+
+def fit(name: str, given: Mapping[str, str]) -> None:
+    """Raises UsageError for options that the format would ignore."""
+    strange = [_option(field) for field, formats in _ONLY.items() if given.get(field) and name not in formats]
+    if strange:
+        raise UsageError(f"--format {name} does not know {', '.join(strange)}", hint="leave that out")
+    if given.get("subnetwork") and not given.get("state_nfs"):
+        raise UsageError("--subnetwork is that of the share, and there is none", hint="add --state-nfs SERVER:/PATH")
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"

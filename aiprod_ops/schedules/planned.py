@@ -1,12 +1,13 @@
 """Which jobs follow from the runbooks, the instances and the promises."""
 
 from collections.abc import Iterable
+from datetime import date
 
 from aiprod_ops.config import Promises, Target
-from aiprod_ops.domain.approvals import StandingApproval
+from aiprod_ops.domain.approvals import StandingApproval, standing
 from aiprod_ops.domain.schedules import Interval, Job, Place, Terms, jobs
 from aiprod_ops.engine.registry import Entry
-from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.errors import ConfigurationError, NotApproved
 from aiprod_ops.units import seconds
 
 
@@ -34,13 +35,15 @@ def planned(
     promises: Promises,
     options: tuple[str, ...],
     approvals: Iterable[StandingApproval] = (),
-) -> list[Job]:
-    """The jobs of all targets, in the order of their names. `options` end each command line.
+    *,
+    today: date,
+) -> tuple[list[Job], list[str]]:
+    """The jobs of all targets, in the order of their names, and why a run is none. `options` end each command line.
 
-    Drills only where things may be broken, runs only where a standing approval names them: elsewhere the commands
-    refuse themselves. An approval that has expired keeps its job: then that says so.
+    Drills only where things may be broken, runs only where a standing approval covers them today: elsewhere the
+    commands refuse themselves.
     """
-    acting = {(each.runbook, each.target) for each in approvals}
+    approvals, unapproved = tuple(approvals), []
     terms = Terms(seconds(promises.get("schedule.slack")), seconds(promises.get("schedule.longest")))
     every = list(wanted)
     made: list[Job] = []
@@ -48,8 +51,14 @@ def planned(
         for wish in every:
             if wish.work == "drill" and not target.is_for_drills:
                 continue
-            if wish.work == "run" and (wish.runbook, target.name) not in acting:
-                continue
+            if wish.work == "run":
+                try:
+                    standing(approvals, wish.runbook, "", target.name, today)
+                except NotApproved as error:
+                    unapproved.append(
+                        f"not scheduled: run {wish.runbook} on {target.name}: {error}\n  next: {error.hint}"
+                    )
+                    continue
             place = Place(target.name, target.environment, target.variables(acts=wish.work in ("drill", "run")))
             made += jobs([wish], [place], terms, options)
-    return sorted(made, key=lambda job: job.name)
+    return sorted(made, key=lambda job: job.name), unapproved

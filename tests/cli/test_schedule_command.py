@@ -1,6 +1,7 @@
 """`schedule list` and `schedule render`: files that are ours, never a secret, never a drill in production."""
 
 import itertools
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ IN_CONTAINERS = ("--image", "ops:1", "--project", "p", "--location", "europe-wes
 
 @pytest.mark.parametrize("form", ["systemd", "cron", "kubernetes", "cloud-scheduler", "prometheus-rules"])
 def test_files_are_written_twice_the_same_and_hold_no_secret(form: str, config: Path, tmp_path: Path) -> None:
-    options = (*IN_CONTAINERS, "--pages", "https://ops.example.com")
+    fitting = {"cloud-scheduler": IN_CONTAINERS, "kubernetes": IN_CONTAINERS[:2]}.get(form, ())
+    options = (*fitting, "--pages", "https://ops.example.com")
     written = []
     for _ in range(2):
         assert render(config, form, "--output", str(tmp_path / "out"), *options) == 0
@@ -56,7 +58,7 @@ def test_one_file_is_printed_and_several_want_a_folder(config: Path, capsys: pyt
     assert out.startswith("# Written by `aiprod-ops schedule render`")
     assert "check verify-indexes --target production --config" in out
     assert "on lab" not in out
-    assert err == ""
+    assert err.startswith("not scheduled: run take-backup on production: ")
     assert render(config, "systemd") == 64
     assert "add --output DIR" in capsys.readouterr().err
 
@@ -69,7 +71,7 @@ def test_a_file_that_is_not_ours_stays(config: Path, tmp_path: Path, capsys: pyt
     assert "was not written by this command" in capsys.readouterr().err
     assert theirs.read_text() == "# by hand\n"
     assert render(config, "cron", "--output", str(theirs.parent), "--force") == 0
-    assert capsys.readouterr().err == f"{theirs}\n"
+    assert capsys.readouterr().err.endswith(f"\n{theirs}\n")
     assert theirs.read_text() != "# by hand\n"
 
 
@@ -127,14 +129,15 @@ def test_the_list_tells_when_each_last_ran(config: Path, capsys: pytest.CaptureF
     assert line.endswith("never"), "it ran, and has not succeeded yet"
 
 
-APPROVED = """
+APPROVED_UNTIL = """
 [[standing_approvals]]
 runbook = "take-backup"
 target = "production"
-until = 2020-01-01
+until = {until}
 by = "ana"
 reason = "OPS-7"
 """
+APPROVED = APPROVED_UNTIL.format(until=datetime.now(UTC).date() + timedelta(days=30))
 
 
 def test_a_run_is_scheduled_where_an_approval_stands_and_a_proof_everywhere(
@@ -148,7 +151,7 @@ def test_a_run_is_scheduled_where_an_approval_stands_and_a_proof_everywhere(
     config.write_text(CONFIG + APPROVED)
     assert render(config, "cron", "--no-drills", "--prom-folder", "/metrics") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "said=" in line and " run " in line]
-    assert "run take-backup --standing --target production --config" in line, "expired: it says so when it runs"
+    assert "run take-backup --standing --target production --config" in line
     assert "--prom-file" not in line
     assert render(config, "kubernetes", "--image", "ops:1") == 0
     assert "OPS_ACTOR_DSN" in capsys.readouterr().out, "it acts"
@@ -182,7 +185,7 @@ def test_an_approval_is_looked_for_before_the_database_is(config: Path, capsys: 
     words = ["run", "take-backup", "--standing", "--target", "lab", "--config", str(config)]
     assert cli.call(words) == 12
     assert "no standing approval names take-backup on lab" in capsys.readouterr().err
-    config.write_text(CONFIG + APPROVED.replace("production", "lab"))
+    config.write_text(CONFIG + APPROVED_UNTIL.format(until="2020-01-01").replace("production", "lab"))
     assert cli.call(words) == 12
     assert "standing approval of ana until 2020-01-01: OPS-7 has expired" in capsys.readouterr().err
     assert cli.call(["run", "prune-backups", *words[2:]]) == 12
@@ -219,3 +222,60 @@ def letters_between(one: str, other: str) -> int:
         for j, b in enumerate(other, 1):
             row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b)))
     return row[-1]
+
+
+def test_a_container_has_no_folder_with_backups_and_that_is_said(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = 'backups = "/srv/backups"\narchive = "/srv/wal"\n'
+    config.write_text(CONFIG.replace("[targets.lab]", f"{folders}[targets.lab]") + APPROVED)
+    assert render(config, "kubernetes", *IN_CONTAINERS[:2], "--target", "production") == 0
+    out, err = capsys.readouterr()
+    args = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
+            for each in yaml.safe_load_all(out)]  # fmt: skip
+    assert ["check", "backups"] not in [each[:2] for each in args]
+    assert [each for each in args if each[0] in ("prove", "run")] == []
+    assert ["check", "verify-indexes"] in [each[:2] for each in args]
+    assert "left out on production, for no container has /srv/backups, /srv/wal: " in err
+    assert all(f"{each}" in err for each in ("check backups", "prove test-backup", "run take-backup"))
+    assert "the configuration says state = " in err
+    assert render(config, "cron", "--target", "production") == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("approval", "says"),
+    [
+        ("", "no standing approval names take-backup on production\n  next: add [[standing_approvals]]"),
+        (APPROVED_UNTIL.format(until="2020-01-01"), "until 2020-01-01: OPS-7 has expired"),
+        (APPROVED_UNTIL.format(until="2999-01-01"), "stands for more than 366 days\n  next: name a day within a year"),
+    ],
+)
+def test_a_run_without_an_approval_that_counts_is_not_scheduled_and_that_is_said(
+    approval: str, says: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(CONFIG + approval)
+    for words in (["render", "--format", "cron"], ["list"]):
+        assert cli.call(["schedule", *words, "--config", str(config), "--target", "production"]) == 0
+        out, err = capsys.readouterr()
+        assert "run take-backup" not in out
+        assert "not scheduled: run take-backup on production: " in err
+        assert says in err
+
+
+@pytest.mark.parametrize(
+    ("form", "words", "says"),
+    [
+        ("systemd", ("--image", "a", "--state-nfs", "a:/b"), "--format systemd does not know --image, --state-nfs"),
+        ("kubernetes", IN_CONTAINERS, "does not know --project, --location, --service-account"),
+        ("cloud-scheduler", (*IN_CONTAINERS, "--subnetwork", "default"), "add --state-nfs SERVER:/PATH"),
+        ("cloud-scheduler", IN_CONTAINERS[:2], "needs --project, --location, --service-account"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_error(
+    form: str, words: tuple[str, ...], says: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert render(config, form, *words) == 64
+    out, err = capsys.readouterr()
+    assert says in err
+    assert out == ""

@@ -101,7 +101,10 @@ def test_a_plugin_names_the_first_of_each_state_and_counts_the_rest(capsys: pyte
     [
         (Checked("b", (Finding("x", 1.0),)), ""),
         (Checked("b", (Finding("x", 1.0),), RESULT.since), ""),
-        (Checked("b", (Finding("x", 1.0),), RESULT.since, (), ("x",)), "  since 2026-11-21 09:00 UTC: gone: x\n"),
+        (
+            Checked("b", (Finding("x", 1.0),), RESULT.since, (), ("x",)),
+            "  since 2026-11-21 09:00 UTC: gone: x (OK now)\n",
+        ),
         (
             Checked("b", (Finding("x", 1.0, warn=1),), RESULT.since),
             "  since 2026-11-21 09:00 UTC: nothing new, nothing gone\n",
@@ -295,7 +298,7 @@ def test_what_is_gone_is_named_as_a_person_would(capsys: pytest.CaptureFixture[s
     still = Finding("age of the newest backup", 60.0, "s", warn=100, id="newest")
     were = {"newest": "age of the newest backup", "failed": "failures since the last success"}
     text = told(capsys, "text", Checked("b", (still,), RESULT.since, (), ("newest", "failed", "unused:t.i"), were))
-    assert text.endswith("gone: age of the newest backup, failures since the last success, unused:t.i\n")
+    assert text.endswith("gone: age of the newest backup (OK now), failures since the last success, unused:t.i\n")
 
 
 BOOK = """from dataclasses import dataclass

@@ -515,6 +515,15 @@ def test_the_newest_segment_that_was_archived_and_is_gone_is_told(site: Site) ->
     assert found["gone"] == "WARNING"
 
 
+def test_without_an_archive_in_the_configuration_none_is_missed_or_waited_for(site: Site) -> None:
+    lines = site.bench.config.read_text().splitlines(keepends=True)
+    site.bench.config.write_text("".join(line for line in lines if not line.startswith("archive =")))
+    assert "where it was archived" not in site.bench.run("check", "backups").said
+    done = site.bench.run("prove", BOOK, "--wait", "1h", "-o", "json", timeout_s=120)
+    assert done.exit == 0, done.said
+    assert "gone" not in {each["id"] for each in done.json()["findings"]}
+
+
 def test_what_is_needed_of_an_archive_goes_by_number_not_by_timeline(site: Site) -> None:
     """After a failover the newer timeline begins before the older one ended."""
     folder = site.folder / "timelines"

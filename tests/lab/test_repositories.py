@@ -106,6 +106,15 @@ def test_an_lsn_between_two_transactions(site: Site) -> None:
     assert not site.repository.reaches("FFFF/0")
 
 
+def test_what_the_server_archived_last_is_there_also_right_after_a_backup(site: Site) -> None:
+    taken = site.repository.take("fresh")
+    for (name,) in site.sql("SELECT last_archived_wal FROM pg_stat_archiver"):
+        if "." not in name:  # right after a backup it may be the backup's own file that was archived last
+            number = int(name[8:16], 16) * 256 + int(name[16:], 16)
+            assert site.repository.reaches(f"{number // 256:X}/{number % 256 << 24:X}")
+    site.repository.remove(taken)
+
+
 def test_the_negative_control(site: Site) -> None:
     """A flipped byte in a spare is refused, and the stored backup is as it was."""
     stored = site.stored(site.backups[1], "jobs")

@@ -144,12 +144,12 @@ class PgBackRest:
         archived = names if to_the_end(settings) else ()
         return Fetched(chain.kept.backup.id, checks, settings, archived, tablespaces)
 
-    def reaches(self, lsn: str) -> bool:
+    def reaches(self, lsn: str) -> bool | None:
         good = [each for each in self._stanza.inventory().kept if each.backup.state is State.SUCCESSFUL]
         if not good:
-            return False
-        chain = self._stanza.chain(good[-1])
-        last = wal.number(chain.names[-1], good[-1].segment) if chain.reaches else -1
+            return None
+        names = self._stanza.chain(good[-1]).names  # from what the backup itself needs
+        last = wal.number(names[-1], good[-1].segment) if names else -1
         return last >= wal.position(lsn) // good[-1].segment
 
     def refusal(self, backup: str, spare: Path) -> str:
