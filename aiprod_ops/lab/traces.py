@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from psycopg2.extensions import make_dsn
+
 from aiprod_ops.lab import postgres
 from aiprod_ops.lab.fleet import Fleet
 
@@ -96,10 +98,15 @@ def _difference(before: str, after: str) -> str:
     return ", ".join(parts)
 
 
+def _dsn(fleet: Fleet) -> str:
+    """With a name of ours: a session that has just ended may still be seen by the next."""
+    return make_dsn(fleet.dsn("postgres"), application_name="aiprod-ops look")
+
+
 def look(fleet: Fleet) -> Look:
     """Look at the primary."""
     topics = {}
-    with postgres.session(fleet.dsn("postgres")) as session, session.cursor() as cursor:
+    with postgres.session(_dsn(fleet)) as session, session.cursor() as cursor:
         for topic, query in _LOOKS.items():
             cursor.execute(query)
             row = cursor.fetchone()
@@ -110,12 +117,12 @@ def look(fleet: Fleet) -> Look:
 def acts(fleet: Fleet, role: str) -> Counter[str]:
     """Statements of a role that completed and that do more than read, by text, since statistics were reset."""
     values = {"role": role, "reading": _READING, "effects": _EFFECTS}
-    return Counter({str(text): int(calls) for text, calls in postgres.rows(fleet.dsn("postgres"), _ACTS, values)})
+    return Counter({str(text): int(calls) for text, calls in postgres.rows(_dsn(fleet), _ACTS, values)})
 
 
 def powers(fleet: Fleet, role: str) -> list[str]:
     """Roles that let this one change something."""
-    found = postgres.rows(fleet.dsn("postgres"), _POWERS, {"role": role, "powers": list(POWERS)})
+    found = postgres.rows(_dsn(fleet), _POWERS, {"role": role, "powers": list(POWERS)})
     return [str(name) for (name,) in found]
 
 
@@ -125,11 +132,11 @@ def remains(fleet: Fleet) -> list[str]:
         "select 'session ' || application_name from pg_stat_activity where application_name ~ '^aiprod-ops (2|watch)'"
     )
     indexes = "select 'INVALID index ' || indexrelid::regclass from pg_index where not (indisvalid and indisready)"
-    found = postgres.rows(fleet.dsn("postgres"), f"{sessions} union all {indexes}")
+    found = postgres.rows(_dsn(fleet), f"{sessions} union all {indexes}")
     return [str(text) for (text,) in found]
 
 
 def writers(fleet: Fleet) -> list[str]:
     """Applications that work on the lab: sessions of the workload's role."""
     query = "select distinct application_name from pg_stat_activity where usename = 'aiprod_app' and state is not null"
-    return [str(name) for (name,) in postgres.rows(fleet.dsn("postgres"), query)]
+    return [str(name) for (name,) in postgres.rows(_dsn(fleet), query)]
