@@ -30,7 +30,7 @@ class Facts:
     promise: api.BackupPromise
     instance: str
     answers: Moving[bool] = True  #: the target itself
-    gone: Moving[str] = ""  #: a segment that it has archived, and that is not there
+    gone: Moving[str] = ""  #: which segment it has archived that is not there
 
 
 book = api.Runbook(
@@ -39,6 +39,7 @@ book = api.Runbook(
     owner="database",
     check_every="1 h",
     alerts=("BackupsNotAsPromised",),
+    on_backups=True,
     exports=("age of the newest backup", "age of the newest recoverable moment"),
 )
 
@@ -71,6 +72,5 @@ def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG
         note = "no contact; its backups are judged all the same"
         yield Finding("the target does not answer", 1.0, "", warn=1, note=note, id="target")
     if facts.gone:
-        note = f"the server has archived {facts.gone}, and the archive ends before it"
-        yield Finding("WAL that is not where it was archived", 1.0, "", crit=1, note=note, id="gone")
+        yield Finding("WAL that is not where it was archived", 1.0, "", crit=1, note=facts.gone, id="gone")
     yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now)

@@ -67,6 +67,7 @@ book = api.Runbook(
     alerts=("BackupsToPrune",),
     actions=(api.remove_backup,),
     on_evidence=True,
+    on_backups=True,
 )
 
 

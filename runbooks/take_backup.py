@@ -76,6 +76,7 @@ book = api.Runbook(
     run_every="1 d",
     actions=(api.take_backup, api.discard_backup),
     drill_with={"every": "0s"},
+    on_backups=True,
 )
 
 

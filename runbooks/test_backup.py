@@ -85,6 +85,7 @@ book = api.Runbook(
     alerts=("RestoreTestOverdueOrFailed",),
     drill_with={"control": "true"},
     on_evidence=True,
+    on_backups=True,
     exports=("time to the first answer", "what would have been lost", "age of the newest row", "age of the last test"),
 )
 
@@ -119,7 +120,7 @@ class Compared(Origin):
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
     read: datetime | None = None  #: when that moment was
-    gone: str = ""  #: a segment that the source has archived, and that is not there
+    gone: str = ""  #: which segment the source has archived that is not there
 
 
 @book.origin
@@ -178,8 +179,8 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     if isinstance(chosen, Compared):
         if chosen.gone:
             # The backup itself is in order; `check backups` is critical of it.
-            note = f"the source has archived {chosen.gone}, and the archive ends before it"
-            findings.append(Finding("WAL that is not where it was archived", 1.0, "", warn=1, note=note, id="gone"))
+            metric = "WAL that is not where it was archived"
+            findings.append(Finding(metric, 1.0, "", warn=1, note=chosen.gone, id="gone"))
         findings += _lost(copy, chosen, params, is_same=is_same)
         findings += _beside(copy.context, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
@@ -207,10 +208,8 @@ def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> 
     except api.PermissionMissing as error:
         yield Finding("rows compared", None, note=f"{error.message} {error.hint}".strip())
         return
-    except (
-        api.Failed,
-        api.TimedOut,
-    ) as error:  # of the source, such as a lock that somebody holds: no fault of the copy
+    except (api.Failed, api.TimedOut) as error:
+        # Of the source, such as a lock that somebody holds: no fault of the copy.
         yield Finding("rows compared", None, note=f"the source could not be read: {error.message}")
         return
     except api.Unreachable:

@@ -194,11 +194,11 @@ from pg_stat_archiver where last_archived_wal ~ '^[0-9A-F]+$' /* aiprod-ops: wha
 
 
 def not_kept(ctx: Context) -> str:
-    """The segment that the server says it has archived last, where the archive has neither it nor a later one: nothing
-    that is restored gets so far, and the archive alone does not tell. '' where it is kept, or nobody can tell."""
+    """Which segment the server says it has archived last, in words, where the archive has neither it nor a later one:
+    nothing that is restored gets so far, and the archive alone does not tell. '' where it is kept, or nobody knows."""
     for row in ctx.db.query(_ARCHIVED):
         if ctx.platform.backups.reaches(row["lsn"]) is False:
-            return str(row["name"])
+            return f"the server has archived {row['name']}, and the archive ends before it"
     return ""
 
 

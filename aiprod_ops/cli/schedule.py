@@ -232,7 +232,7 @@ def _in_containers(jobs: "list[Job]", settings: "Settings") -> "list[Job]":
         name: ", ".join(folder for folder in (target.backups, target.archive) if folder.startswith("/"))
         for name, target in settings.targets.items()
     }
-    lost = [job for job in jobs if stored.get(job.place.target) and _copies(job)]
+    lost = [job for job in jobs if stored.get(job.place.target) and job.wish.on_backups]
     for name in sorted({job.place.target for job in lost}):
         left = ", ".join(f"{job.wish.work} {job.wish.runbook}" for job in lost if job.place.target == name)
         told = f"left out on {name}, for no container has {stored[name]}: {left}"
@@ -244,11 +244,6 @@ def _in_containers(jobs: "list[Job]", settings: "Settings") -> "list[Job]":
             err=True,
         )
     return [job for job in jobs if job not in lost]
-
-
-def _copies(job: "Job") -> bool:
-    """Whether it needs the backups themselves, as a proof does, which restores one. Runbooks are told by their name."""
-    return job.wish.work == "prove" or "backup" in job.wish.runbook
 
 
 def _installation(

@@ -17,13 +17,15 @@ _LONGEST_NAME = 52  #: of a Kubernetes CronJob: eleven more are added for its jo
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A runbook's wish: `work` (check, prove, run or drill) every so many seconds. `alert` is the alert that leads to
-    its page. `on_evidence` says that it leaves evidence, or judges what others left."""
+    its page. `on_evidence` says that it leaves evidence, or judges what others left, `on_backups` that it
+    reads or writes stored backups."""
 
     runbook: str
     work: str
     every: Seconds
     alert: str = ""
     on_evidence: bool = False
+    on_backups: bool = False
 
 
 @dataclass(frozen=True, slots=True)

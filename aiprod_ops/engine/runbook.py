@@ -191,9 +191,10 @@ class Runbook:
     lets it act) and `drill_every` are schedules, `alerts` the alerts that lead here, `drill_with` the parameters of a
     drill (a limit of 5 minutes cannot be waited for). `examines` says that its proof tells something of the copy even
     where nothing is planned. `on_evidence` says that its check judges sealed evidence: without any it tells nothing, or
-    raises a false alarm. `exports` are findings by their metric ("data age") whose largest value monitoring gets,
-    one sample each; the metric's name follows from it and from the unit. `without_primary` is for a runbook that
-    has to work where the target itself is lost: who it is, is then asked of its other nodes.
+    raises a false alarm. `on_backups` says that it reads or writes stored backups: no container has those of a folder.
+    `exports` are findings by their metric ("data age") whose largest value monitoring gets, one sample each; the
+    metric's name follows from it and from the unit. `without_primary` is for a runbook that has to work where the
+    target itself is lost: who it is, is then asked of its other nodes.
     """
 
     def __init__(
@@ -213,6 +214,7 @@ class Runbook:
         alerts: tuple[str, ...] = (),
         examines: bool = False,
         on_evidence: bool = False,
+        on_backups: bool = False,
         exports: tuple[str, ...] = (),
         without_primary: bool = False,
     ) -> None:
@@ -220,7 +222,7 @@ class Runbook:
             raise ConfigurationError(f"risk is {risk!r}, expected low, moderate or severe")
         self.symptom, self.owner, self.risk, self.params = symptom, owner, risk, params
         self.kinds = {kind.name: kind for kind in actions}
-        self._examines, self.on_evidence = examines, on_evidence
+        self._examines, self.on_evidence, self.on_backups = examines, on_evidence, on_backups
         self.settle, self.alerts = settle, alerts
         self.check_every, self.prove_every, self.run_every, self.drill_every = (
             check_every, prove_every, run_every, drill_every,

@@ -22,10 +22,12 @@ def wishes(entries: Iterable[Entry]) -> list[Interval]:
         )  # fmt: skip
         for work, every in wanted:
             try:
-                alert, on_evidence = next(iter(book.alerts), ""), work != "check" or book.on_evidence
-                found += [Interval(entry.id, work, seconds(every), alert, on_evidence)] if every else []
+                period = seconds(every) if every else None
             except ValueError as error:
                 raise ConfigurationError(f"{entry.path}: {work}_every: {error}") from error
+            if period is not None:
+                alert, on_evidence = next(iter(book.alerts), ""), work != "check" or book.on_evidence
+                found.append(Interval(entry.id, work, period, alert, on_evidence, book.on_backups))
     return found
 
 
@@ -52,7 +54,7 @@ def planned(
             if wish.work == "drill" and not target.is_for_drills:
                 continue
             if wish.work == "run":
-                try:
+                try:  # a severe runbook has no `run_every`
                     standing(approvals, wish.runbook, "", target.name, today)
                 except NotApproved as error:
                     unapproved.append(

@@ -279,3 +279,35 @@ def test_options_that_do_not_fit_are_one_error(
     out, err = capsys.readouterr()
     assert says in err
     assert out == ""
+
+
+def test_a_runbook_says_itself_that_it_needs_backups(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its name."""
+    folder = tmp_path / "books"
+    folder.mkdir(mode=0o755)
+    text = """
+from aiprod_ops import api
+
+book = api.Runbook(symptom="s", risk="low", owner="o", check_every="1 d", on_backups=True)
+
+
+@book.facts
+def facts(ctx, params) -> dict:
+    return {}
+
+
+@book.judge
+def judge(facts, params):
+    return []
+
+"""
+    (folder / "copy_elsewhere.py").write_text(text)
+    folders = 'backups = "/srv/backups"\n'
+    config.write_text(CONFIG.replace("[targets.lab]", f"{folders}[targets.lab]"))
+    books = ("--runbooks", str(folder), "--target", "production")
+    assert render(config, "kubernetes", *IN_CONTAINERS[:2], *books) == 0
+    assert "check copy-elsewhere" in capsys.readouterr().err
+    assert render(config, "cron", *books) == 0
+    assert "check copy-elsewhere" in capsys.readouterr().out

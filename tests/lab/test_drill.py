@@ -11,6 +11,7 @@ from aiprod_ops.lab import bench as benches
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import traces
 from aiprod_ops.lab.fleet import Fleet
+from aiprod_ops.lab.known import KnownLab
 from aiprod_ops.pages.sources import site
 
 pytestmark = pytest.mark.lab
@@ -21,7 +22,9 @@ DRILLS = (("terminate-idle-sessions", "--limit", "0.5s"), ("add-missing-index",)
 def drill_lab(short_path: Path) -> Iterator[Fleet]:
     """A small lab with its workload, as somebody drills on."""
     folder = short_path / "drill"
-    yield fleets.up(folder, 20_000)
+    made = fleets.up(folder, 20_000)
+    KnownLab.of(made).work(3)  # each statement of the application: what is served must not depend on chance
+    yield made
     fleets.down(folder)
 
 
