@@ -46,16 +46,17 @@ def render(name: str, jobs: list[Job], where: Installation) -> dict[str, str]:
     return chosen.files(jobs, where)
 
 
+_GOOGLE = ("cloud-scheduler", "terraform")
 #: Options that only some formats know.
 _ONLY = {
-    "image": ("kubernetes", "cloud-scheduler"),
+    "image": ("kubernetes", *_GOOGLE),
     "namespace": ("kubernetes",),
-    "secret": ("kubernetes", "cloud-scheduler"),
-    "project": ("cloud-scheduler",),
-    "location": ("cloud-scheduler",),
-    "service_account": ("cloud-scheduler",),
-    "state_nfs": ("cloud-scheduler",),
-    "subnetwork": ("cloud-scheduler",),
+    "secret": ("kubernetes", *_GOOGLE),
+    "project": _GOOGLE,
+    "location": _GOOGLE,
+    "service_account": ("cloud-scheduler",),  # terraform makes its own
+    "state_nfs": _GOOGLE,
+    "subnetwork": _GOOGLE,
 }
 
 
