@@ -43,6 +43,7 @@ book = api.Runbook(
     risk="moderate",
     owner="database",
     actions=(api.rejoin,),
+    without_primary=True,
 )
 
 

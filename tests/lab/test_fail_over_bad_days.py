@@ -52,6 +52,7 @@ def resumed(bench: Bench, run: str) -> None:
 def rebuilt(bench: Bench) -> None:
     """Whoever does not follow is brought back."""
     made = bench.run("plan", "rebuild-replica", "-o", "json")
+    assert "plan" in made.json(), made.said
     if made.json()["plan"]["actions"]:
         done = bench.run("run", "rebuild-replica", "--apply", made.json()["digest"])
         assert done.exit == 0, done.said
