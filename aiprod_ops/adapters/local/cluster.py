@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from psycopg2.extensions import parse_dsn
 
@@ -275,7 +276,7 @@ class LocalCluster:
             return
         ways = (self._as_it_is, self._rewound, self._copied)
         # One that was not shut down cleanly has what nobody else has, so it is rewound at least.
-        gentle = self.is_standby(old) is True or self._stands_still(old)
+        gentle = (self.is_standby(old) is True or self._stands_still(old)) and not self._forked(old, new)
         for way in ways if gentle else ways[1:]:
             report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
             try:
@@ -372,6 +373,8 @@ class LocalCluster:
         # A server that was killed is recovered first, alone, and stopped: pg_rewind does that by itself.
         (member.server.data / _SIGNAL).unlink(missing_ok=True)
         member.server.programs.run("pg_rewind", *arguments, cwd=member.server.data.parent)
+        for path in self._forked(old, new):  # it leaves them behind, and one would think that this one is still there
+            path.unlink()
         for each, content in conf.items():
             (member.server.data / each).write_bytes(content)
         (member.server.data / _SIGNAL).touch(mode=0o600)
@@ -426,6 +429,12 @@ class LocalCluster:
             return bool(self._shut_down(name)) or not self._was_primary(name)
         except OpsError:  # its files are damaged, or not there
             return False
+
+    def _forked(self, name: str, upstream: str) -> list[Path]:
+        """What a member has of timelines after the one that another writes."""
+        written = str(self._ask(upstream, _STREAMS, {"name": name})[0]["segment"])[:8]
+        found = (self._members[name].server.data / "pg_wal").glob("*")
+        return [path for path in found if re.fullmatch(r"[0-9A-F]{24}", path.name) and path.name[:8] > written]
 
     def _shut_down(self, name: str) -> str:
         """Where the last checkpoint of a server is that was shut down cleanly as a primary; '' for any other."""
