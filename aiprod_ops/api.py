@@ -1,20 +1,5 @@
 """What a runbook file imports, and all it may import."""
 
-from aiprod_ops.actions.backup_checks import (
-    Figures,
-    Moment,
-    around,
-    figures,
-    is_same,
-    not_kept,
-    one_moment,
-    plausible,
-    read_source,
-    record_figures,
-    recorded_figures,
-    same_moment,
-    writable,
-)
 from aiprod_ops.actions.backup_keeping import (
     NewBackup,
     OldBackup,
@@ -28,6 +13,7 @@ from aiprod_ops.actions.backup_keeping import (
 )
 from aiprod_ops.actions.backup_promise import backup_promise
 from aiprod_ops.actions.build_trials import served, try_builds
+from aiprod_ops.actions.figures import figures, read_source, record_figures, recorded_figures, writable
 from aiprod_ops.actions.index_builds import (
     LOCK,
     LONGEST,
@@ -57,6 +43,7 @@ from aiprod_ops.actions.index_trials import try_repairs
 from aiprod_ops.actions.later import Later, later
 from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
+from aiprod_ops.actions.moments import Moment, is_same, not_kept, one_moment
 from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
@@ -76,6 +63,8 @@ from aiprod_ops.domain.catalogue.judgement import ordered
 from aiprod_ops.domain.catalogue.narrow import faults as narrow_indexes
 from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
+from aiprod_ops.domain.figures import Figures, same_moment
+from aiprod_ops.domain.figures import between as between_moments
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
@@ -96,16 +85,17 @@ __all__ = [
     "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Failed", "Fault",
     "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Migrated",
     "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
-    "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "TimedOut",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
-    "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
-    "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures",
-    "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built",
-    "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited",
-    "migrated", "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "plausible",
-    "promise", "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index",
-    "record_figures", "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index",
-    "revision_of", "said_last", "same_moment", "served", "show", "shown_size", "since_reset", "still_unused",
-    "take_backup", "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample",
+    "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
+    "TimedOut", "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "audit",
+    "backup_promise", "between_moments", "build_estimate", "build_of", "choices", "create_index", "creation",
+    "database_size", "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index",
+    "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
+    "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals",
+    "labelled", "lacking_rows", "later", "limited", "migrated", "narrow_indexes", "newest_backup", "not_kept",
+    "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy", "read_snapshot", "read_source",
+    "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "remove_backup",
+    "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment", "served", "show",
+    "shown_size", "since_reset", "still_unused", "take_backup", "trees", "try_builds", "try_repairs", "unmended",
+    "verified_backups", "whole", "writable",
 ]  # fmt: skip

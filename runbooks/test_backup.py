@@ -11,7 +11,9 @@ next one.
 backups is judged by `check backups`.
 
 `--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
-backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
+backup and its WAL give the very moment at which the source was read. Else the copy is held against two moments of the
+source, the last test before the backup and now: what it had at both the backup has to have, and a table that nobody
+wrote to between the two has to have the same rows. What came or went meanwhile is no fault. `--control`
 damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
 nothing.
 
@@ -182,7 +184,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
             metric = "WAL that is not where it was archived"
             findings.append(Finding(metric, 1.0, "", warn=1, note=chosen.gone, id="gone"))
         findings += _lost(copy, chosen, params, is_same=is_same)
-        findings += _beside(copy.context, ours, chosen, is_same=is_same)
+        findings += _beside(copy, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
         findings.append(_noticed(platform.control(restored.name)))
@@ -198,8 +200,9 @@ def _noticed(said: Mapping[str, str]) -> Finding:
     return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
 
 
-def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
+def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
+    ctx = copy.context
     if ours.newest is not None:
         age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
@@ -217,9 +220,20 @@ def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> 
     if theirs is None:
         yield from _as_recorded(ctx, ours)
         return
-    api.record_figures(ctx, theirs)
-    yield from api.around(theirs, ours)
-    yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
+    begun = _begun(copy, chosen)
+    before = api.recorded_figures(ctx, begun) if begun else None
+    api.record_figures(ctx, theirs, chosen.read or ctx.clock.now())
+    if is_same:
+        yield from api.same_moment(theirs, ours)
+    else:
+        yield from api.between_moments(before[1] if before else None, ours, theirs)
+
+
+def _begun(copy: Copy, chosen: Compared) -> datetime | None:
+    """What the source had before this moment is older than the copy; None where nobody tells."""
+    listed = copy.context.platform.backups.listed()
+    begun = next((each.started for each in listed if each.id == copy.restored.backup), None)
+    return chosen.at or begun
 
 
 def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
@@ -252,8 +266,7 @@ def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
     at, theirs = recorded
     note = f"compared with what it had on {at:%Y-%m-%d %H:%M} UTC: {theirs.rows:,} rows of {len(theirs.tables)} tables"
     yield Finding("the source does not answer", 1.0, "", warn=1, note=note, id="source")
-    yield from api.around(theirs, ours)
-    yield from api.plausible(theirs, ours)
+    yield from api.between_moments(theirs, ours, None)
 
 
 @book.inject

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from command_line import Bench, Done, configured, lone_server, short_folder, until
 
-from aiprod_ops.actions import backup_checks
+from aiprod_ops.actions import figures, moments
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -499,11 +499,11 @@ def test_the_locks_of_the_source_end_with_its_reading(site: Site) -> None:
     held = "SELECT count(*) FROM pg_locks WHERE relation = 'jobs'::regclass AND pid <> pg_backend_pid()"
     with (
         PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
-        backup_checks.one_moment(database) as (_, session),
+        moments.one_moment(database) as (_, session),
     ):
         session.query("SELECT count(*) FROM jobs")
         assert site.bench.sql(held) != [(0,)]
-        assert backup_checks.read_source(session, Bytes(0)).rows >= 20_000
+        assert figures.read_source(session, Bytes(0)).rows >= 20_000
         until(lambda: site.bench.sql(held) == [(0,)], "a lock is held")
 
 
@@ -522,6 +522,101 @@ def test_without_an_archive_in_the_configuration_none_is_missed_or_waited_for(si
     done = site.bench.run("prove", BOOK, "--wait", "1h", "-o", "json", timeout_s=120)
     assert done.exit == 0, done.said
     assert "gone" not in {each["id"] for each in done.json()["findings"]}
+
+
+def bare(site: Site) -> None:
+    """Without an archive a backup restores to its own end, and the source has gone on."""
+    lines = site.bench.config.read_text().splitlines(keepends=True)
+    site.bench.config.write_text("".join(line for line in lines if not line.startswith("archive =")))
+
+
+def found(done: Done) -> dict[str, str]:
+    """What is not OK."""
+    return {each["metric"]: each["status"] for each in done.json()["findings"] if each["status"] != "OK"}
+
+
+def test_what_the_source_got_since_the_backup_is_no_fault_of_it(site: Site) -> None:
+    """A role, an extension, tables, and as many rows again."""
+    bare(site)
+    assert site.prove().exit == 0
+    site.repository().take("second")
+    for text in (
+        "CREATE ROLE newcomer",
+        "CREATE EXTENSION pg_trgm",
+        "CREATE TABLE more (n int)",
+        "DROP TABLE places",
+        "INSERT INTO jobs SELECT g, 'new', now(), 'z' FROM generate_series(30001, 60000) g",
+    ):
+        site.bench.sql(text)
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
+
+
+def test_a_table_that_is_empty_in_the_backup_alone_is_seen(site: Site) -> None:
+    """A small one that nobody writes to, and a large one that has gone on."""
+    bare(site)
+    assert site.prove().exit == 0
+    site.bench.sql("CREATE TABLE kept AS TABLE places")
+    site.bench.sql("CREATE TABLE all_jobs AS TABLE jobs")
+    site.bench.sql("TRUNCATE places, jobs")
+    site.repository().take("emptied")
+    site.bench.sql("INSERT INTO places TABLE kept")
+    site.bench.sql("INSERT INTO jobs TABLE all_jobs")
+    site.bench.sql("INSERT INTO jobs VALUES (90000, 'new', now(), '')")
+    done = site.prove("-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"] == {
+        "tables that nobody wrote to and that differ": "1 public.places",
+        "tables with far fewer rows": "1 public.jobs",
+    }
+
+
+def test_a_missing_table_is_seen(site: Site) -> None:
+    bare(site)
+    assert site.prove().exit == 0
+    site.bench.sql("ALTER TABLE places RENAME TO away")
+    site.repository().take("lacking")
+    site.bench.sql("ALTER TABLE away RENAME TO places")
+    assert site.disproved() == "1 public.places"
+
+
+def test_what_is_rewritten_while_the_source_is_read_is_not_compared(site: Site) -> None:
+    """A snapshot from before a TRUNCATE sees an empty table."""
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        moments.one_moment(database) as (_, session),
+    ):
+        site.bench.sql("TRUNCATE places")
+        read = figures.read_source(session, Bytes(1 << 30))
+    assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
+
+
+def test_row_security_hides_rows_from_the_reader_and_not_from_the_copy(site: Site) -> None:
+    site.bench.sql("ALTER TABLE places ENABLE ROW LEVEL SECURITY")
+    site.switch()
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {"tables that may not be read whole": "WARNING"}), done.said
+    assert "BYPASSRLS" in done.out
+    site.bench.sql("ALTER ROLE probe BYPASSRLS")
+    site.switch()
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
+
+
+def test_what_hinders_a_writer_in_the_source_is_no_fault_of_the_backup(site: Site) -> None:
+    for text in (
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL here'; END $$",
+        "CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION no()",
+        "ALTER SYSTEM SET search_path = ''",
+        "ALTER DATABASE app SET default_transaction_read_only = on",
+    ):
+        site.bench.sql(text)
+    site.server.programs.run("pg_ctl", "reload", f"--pgdata={site.server.data}", cwd=site.folder)
+    with postgres.session(site.bench.admin) as session, session.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.execute("SELECT pg_logical_emit_message(true, 'test', ''), pg_switch_wal()")
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
 
 
 def test_what_is_needed_of_an_archive_goes_by_number_not_by_timeline(site: Site) -> None:

