@@ -180,9 +180,9 @@ class Backups(Protocol):
     def remove(self, backup: str) -> None:
         """Throw one away; nothing happens when there is none of that id."""
 
-    def reaches(self, lsn: str) -> bool | None:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all, or
-        no WAL is kept: nothing is to be waited for."""
+    def reaches(self, segment: str) -> bool | None:
+        """Whether this WAL segment is kept, such as `00000002000000000000001A`, or one that comes after it in the same
+        history; None where it cannot go by WAL at all, or none is kept: nothing is to be waited for."""
 
 
 class Operations(Protocol):

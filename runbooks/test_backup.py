@@ -149,9 +149,9 @@ def _is_there(ctx: Context, params: Params) -> bool:
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
-    until, pause = ctx.clock.monotonic() + params.wait, Seconds(0.01)
+    until, pause, segment = ctx.clock.monotonic() + params.wait, Seconds(0.01), api.segment_of(ctx.db, lsn)
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
-    while not (reaches := ctx.platform.backups.reaches(lsn)):
+    while not (reaches := ctx.platform.backups.reaches(segment)):
         if reaches is None or ctx.clock.monotonic() > until:
             return False
         ctx.clock.sleep(pause)

@@ -171,7 +171,7 @@ class MemoryBackups:
         self.after()
         return name
 
-    def reaches(self, lsn: str) -> bool:
+    def reaches(self, segment: str) -> bool:
         return False
 
     def remove(self, backup: str) -> None:

@@ -100,18 +100,17 @@ def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
 
 def test_an_lsn_between_two_transactions(site: Site) -> None:
     lsn = site.lsns["a"]
-    assert site.repository.reaches(lsn)
+    assert site.repository.reaches(site.holds["a"])
     marks, _, _ = site.restored(Origin(site.backups[0], lsn=lsn))
     assert marks == ["a"]
-    assert not site.repository.reaches("FFFF/0")
+    assert not site.repository.reaches("000000010000FFFF00000000")
 
 
 def test_what_the_server_archived_last_is_there_also_right_after_a_backup(site: Site) -> None:
     taken = site.repository.take("fresh")
     for (name,) in site.sql("SELECT last_archived_wal FROM pg_stat_archiver"):
         if "." not in name:  # right after a backup it may be the backup's own file that was archived last
-            number = int(name[8:16], 16) * 256 + int(name[16:], 16)
-            assert site.repository.reaches(f"{number // 256:X}/{number % 256 << 24:X}")
+            assert site.repository.reaches(name)
     site.repository.remove(taken)
 
 
@@ -289,6 +288,34 @@ if os.geteuid() == 0 and sys.platform == "linux":
             read = subprocess.run(command(Way.NOBODY, ["/bin/cat", f"{place[1]}/{name}"]), capture_output=True, cwd="/")
             assert (read.returncode, len(read.stdout)) == (0, 1 << 24), read.stderr
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_failover_only_the_segments_of_the_new_timeline_count(kind: str) -> None:
+    """The old primary went on for a while and archived more than the new one has written until now."""
+    with site_of(kind) as site:
+        site.repository.take("before")
+        site.mark("old")
+        last = site.segments()[-1]
+        further = f"{last.name[:16]}{int(last.name[16:24], 16) + 9:08X}"
+        shutil.copy2(last, last.with_name(f"{further}{last.name[24:]}"))
+        site.server.stop()
+        (site.server.data / "standby.signal").touch()
+        site.server.programs.hand_over(site.server.data / "standby.signal")
+        site.server.start()
+        site.sql("SELECT pg_promote()")
+        site.sql("INSERT INTO marks VALUES ('new')")
+        [(current,)] = site.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+        assert str(current).startswith("00000002")
+        assert not site.repository.reaches(str(current))
+        assert site.repository.reaches(further)
+        site.archived()
+        assert site.repository.reaches(str(current))
+        # On the old timeline and not there: the new one left it later, so that one leads on.
+        for path in site.segments(site.holds["old"]) + site.segments(further):
+            path.unlink()
+        assert site.repository.reaches(site.holds["old"])
+        assert not site.repository.reaches(further)
 
 
 def test_zz_removal(site: Site) -> None:

@@ -44,8 +44,8 @@ class CloudSqlBackups:
             automatic=told.enabled,
         )
 
-    def reaches(self, lsn: str) -> None:
-        """Cloud SQL recovers to a time, never to an LSN."""
+    def reaches(self, segment: str) -> None:
+        """Cloud SQL recovers to a time, and shows no WAL."""
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         calls = self._calls()

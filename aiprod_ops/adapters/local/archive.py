@@ -49,10 +49,21 @@ class Archive:
         known = set(here)
         return tuple(name for name in found.names if name in known)
 
-    def has(self, lsn: str) -> bool:
-        """Whether the segment with this LSN is there: it comes when it is complete."""
-        names, size = self.segments(), self._size()
-        return bool(names) and max(wal.number(name, size) for name in names) >= wal.position(lsn) // size
+    def comes_to(self, segment: str) -> bool:
+        """Whether a segment is there, or one that comes after it in its history: each comes when it is complete."""
+        names = self.segments()
+        newer = {name[:8] for name in names if name[:8] > segment[:8]}
+        left = {timeline: wal.branches(self._history(timeline)) for timeline in newer}
+        return wal.comes_to(names, segment, left, self._size())
+
+    def _history(self, timeline: str) -> str:
+        """What the archive has of a timeline's history; '' where it has none."""
+        try:
+            return (self._folder / f"{timeline}.history").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise Failed(f"the WAL archive {self._folder} cannot be read: {error.strerror}") from error
 
     def reaches(self, first: str, own: Iterable[str] = ()) -> datetime | None:
         """Until when all that was written can be restored from this segment on; None where nothing follows it."""

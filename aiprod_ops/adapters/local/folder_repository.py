@@ -117,8 +117,8 @@ class FolderRepository:
         there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
         return Bytes(shutil.disk_usage(there).free)
 
-    def reaches(self, lsn: str) -> bool | None:
-        return None if self._archive is None else self._archive.has(lsn)
+    def reaches(self, segment: str) -> bool | None:
+        return None if self._archive is None else self._archive.comes_to(segment)
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         """Raises Refused where the label is none."""

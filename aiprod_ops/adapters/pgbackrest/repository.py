@@ -18,7 +18,6 @@ from aiprod_ops.adapters.pgbackrest.control import refusal
 from aiprod_ops.adapters.pgbackrest.fetching import Fetcher
 from aiprod_ops.adapters.pgbackrest.program import Program
 from aiprod_ops.adapters.pgbackrest.stanza import Stanza, check
-from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State
 from aiprod_ops.errors import Failed, Held, PermissionMissing, Refused
 from aiprod_ops.ports import Database
@@ -144,13 +143,9 @@ class PgBackRest:
         archived = names if to_the_end(settings) else ()
         return Fetched(chain.kept.backup.id, checks, settings, archived, tablespaces)
 
-    def reaches(self, lsn: str) -> bool | None:
+    def reaches(self, segment: str) -> bool | None:
         good = [each for each in self._stanza.inventory().kept if each.backup.state is State.SUCCESSFUL]
-        if not good:
-            return None
-        names = self._stanza.chain(good[-1]).names  # from what the backup itself needs
-        last = wal.number(names[-1], good[-1].segment) if names else -1
-        return last >= wal.position(lsn) // good[-1].segment
+        return self._stanza.comes_to(good[-1], segment) if good else None
 
     def refusal(self, backup: str, spare: Path) -> str:
         return refusal(self._program, self._stanza.chosen(Origin(backup)), spare)
