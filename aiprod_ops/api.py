@@ -66,7 +66,7 @@ from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
 from aiprod_ops.domain.audits import audit
-from aiprod_ops.domain.backups import Arrangement, Backup, Origin, of_instance, whole
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin, ahead, of_instance, whole
 from aiprod_ops.domain.backups import State as BackupState
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
@@ -99,7 +99,7 @@ __all__ = [
     "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
     "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample", "Sampled",
     "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds", "TimedOut",
-    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "alembic_revision", "around", "audit",
+    "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "ahead", "alembic_revision", "around", "audit",
     "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
     "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures",
     "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built",

@@ -7,6 +7,10 @@ named leads on from the newest backup; whether the platform throws backups away 
 unless `retainedBackups` is set); and, where it is promised, protection against deletion, a key of our own, a copy in
 another region. What a platform does not tell is UNKNOWN.
 
+Times are those that the backups and their WAL tell themselves, as far as they do: copying a repository renews the times
+of its files. A time that has not come yet is of a clock that ran ahead. Such a backup is CRITICAL and does not count as
+fresh, nor does such WAL.
+
 All of that is judged here and nowhere else, so that one fault raises one alert. The runbooks that act say only whether
 there is something to do: `take-backup` when one is due, `prune-backups` when one may go. `test-backup` says whether the
 newest was restored, which no list tells.

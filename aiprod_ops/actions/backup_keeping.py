@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from aiprod_ops.domain.backups import Backup, State, of_instance, whole
+from aiprod_ops.domain.backups import Backup, State, ahead, of_instance, whole
 from aiprod_ops.engine.last_proofs import maker, restored_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Refused
@@ -25,10 +25,12 @@ class NewBackup:
     instance: str
 
     @classmethod
-    def following(cls, newest: datetime | None, instance: str) -> "NewBackup":
+    def following(cls, newest: datetime | None, instance: str, beside: int = 0) -> "NewBackup":
         """The one after the newest: as long as that one is the newest the label is the same. So whoever begins again,
-        after a crash or on another day, goes on with what was begun."""
-        return cls(f"after-{newest.astimezone(UTC):%Y%m%dT%H%M%SZ}" if newest else f"first-of-{instance}", instance)
+        after a crash or on another day, goes on with what was begun. `beside` so many that do not count, because they
+        are from the future: one of them may have the label that would be next."""
+        label = f"after-{newest.astimezone(UTC):%Y%m%dT%H%M%SZ}" if newest else f"first-of-{instance}"
+        return cls(f"{label}-{beside}" if beside else label, instance)
 
     def __str__(self) -> str:
         return self.label
@@ -151,9 +153,10 @@ def _show_removing(old: OldBackup) -> str:
     return f"{what}; and of an archive that is ours the WAL that no other backup needs"
 
 
-def newest_backup(backups: tuple[Backup, ...], instance: str) -> Backup | None:
-    """The newest of this instance that could be restored, as far as the list tells."""
-    return next(reversed(whole(of_instance(backups, instance))), None)
+def newest_backup(backups: tuple[Backup, ...], instance: str, now: datetime) -> Backup | None:
+    """The newest of this instance that could be restored, as far as the list tells, and whose time has come."""
+    early = ahead(backups, now)
+    return next((each for each in reversed(whole(of_instance(backups, instance))) if each not in early), None)
 
 
 def database_size(database: Database) -> Bytes:

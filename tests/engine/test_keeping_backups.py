@@ -20,7 +20,7 @@ from aiprod_ops.engine.operations import Outcome, apply, resume, roll_back, undo
 from aiprod_ops.engine.registry import find
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, OutcomeUnknown, Refused, UsageError
-from aiprod_ops.units import Bytes
+from aiprod_ops.units import Bytes, Seconds
 
 OURS = "7000000000000000001"
 PROMISED = Promises(
@@ -122,6 +122,21 @@ def test_the_first_one_is_taken_and_then_there_is_nothing_to_do(taking: Keeping)
     assert taking.plan().plan.actions == ()
     again = taking.apply(made)
     assert (again.exit, again.run, taking.stored.taken) == (Exit.DONE, "", 1)
+
+
+def test_one_from_the_future_does_not_hold_up_the_next_ones(taking: Keeping) -> None:
+    """A clock that ran ahead named it; until its time comes another is taken each day, with a label of its own."""
+    taking.store("before", 23)
+    made = taking.plan()
+    taking.store("ahead", -48, label=made.plan.actions[0].name)
+    assert taking.check()["due"] is Status.WARNING
+    for day in (1, 2):
+        made = taking.plan()
+        assert taking.check()["due"] is Status.WARNING
+        assert taking.apply(made).exit is Exit.DONE
+        assert taking.stored.taken == day
+        assert taking.check()["due"] is Status.OK
+        taking.bench.clock.sleep(Seconds(22 * 3600))
 
 
 @pytest.mark.parametrize(("age_hours", "is_due"), [(0.5, False), (20, False), (20.7, True), (48, True)])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench, Done, configured, lone_server, short_folder, until
+from command_line import Bench, Done, backdated, configured, lone_server, short_folder, until
 
 from aiprod_ops.actions import backup_checks
 from aiprod_ops.adapters.local.archive import Archive
@@ -391,8 +391,7 @@ def unarchived(site: Site, first: str = "") -> None:
     for each in site.archive.iterdir():
         if each.name >= first:
             each.unlink()
-    then = time.time() - 60
-    os.utime(site.newest / "backup_manifest", (then, then))
+    backdated(site.newest, datetime.now(UTC) - timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -574,11 +573,38 @@ def test_a_backup_that_is_too_old(site: Site, age: float, status: str, exit_code
     then = datetime.now(UTC) - timedelta(hours=age)
     old = site.backups / f"{then:%Y%m%dT%H%M%SZ}-old"
     site.newest.rename(old)
-    os.utime(old / "backup_manifest", (then.timestamp(), then.timestamp()))
+    backdated(old, then)
     check = site.bench.run("check", "backups", "-o", "json")
     found = {each["id"]: each["status"] for each in check.json()["checks"][0]["findings"]}
     assert found["newest"] == status, check.said
     assert check.exit == exit_code, check.said
+
+
+def test_a_backup_named_for_the_future_is_told_and_another_one_is_due(site: Site) -> None:
+    """The clock here ran ahead when it was taken."""
+    good, then = site.newest, datetime.now(UTC) - timedelta(days=3)
+    backdated(good, then)
+    early = site.backups / f"{datetime.now(UTC) + timedelta(days=2):%Y%m%dT%H%M%SZ}-early"
+    shutil.copytree(good, early)
+    good.rename(site.backups / f"{then:%Y%m%dT%H%M%SZ}-old")
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], early.name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
+    assert found["newest"]["status"] == "CRITICAL"
+    due = site.bench.run("check", "take-backup")
+    assert (due.exit, f"{early.name} does not count" in due.out) == (1, True), due.said
+
+
+def test_wal_from_the_future_is_told(site: Site) -> None:
+    """None of the last segments tells a transaction, so the file's time counts."""
+    last = segments(site)[-1]
+    for number in range(1, 9):
+        name = f"{last.name[:16]}{int(last.name[16:], 16) + number:08X}"
+        (site.archive / name).write_bytes(bytes(last.stat().st_size))
+        os.utime(site.archive / name, (time.time() + 3600, time.time() + 3600))
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
 
 
 def test_a_point_in_time_is_between_two_rows(site: Site) -> None:

@@ -76,13 +76,13 @@ class FolderRepository:
 
     def _complete(self, path: Path) -> tuple[datetime, Bytes, str]:
         """When it ended, its size, and of which system it is. Raises _Spoiled where no restore can begin with it."""
+        _first_segment(path)
         try:
             manifest = _manifest(path)
             size = Bytes(sum(int(each.get("Size", 0)) for each in manifest["Files"]))
-            ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (*_ODD, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of any shape
+            ended = _ended(path, manifest)
+        except (*_ODD, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise _Spoiled(f"its manifest cannot be read: {_words(error)}") from error
-        _first_segment(path)
         try:
             (path / "global" / "pg_control").stat()
         except _ODD as error:
@@ -102,12 +102,13 @@ class FolderRepository:
         good, room = successful(self.listed()), self._room()
         if (archive := self._archive) is None or not good:
             return Arrangement(automatic=False, room=room)
-        reached = [(each, archive.reaches(*self._wal_of(each.id))) for each in good]
-        able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
+        onward = [(each, archive.onward(*self._wal_of(each.id))) for each in good]
+        able = [(each, names) for each, names in onward if names] if onward[-1][1] else []
         return Arrangement(
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
-            recovers_to=able[-1][1] if able else None,
+            recovers_to=archive.moment(able[-1][1]) if able else None,
+            last=able[-1][1][-1] if able else "",
             lacks=self._lacks(good[-1]),
             room=room,
         )
@@ -239,7 +240,7 @@ class FolderRepository:
             return ()
         first, own = self._wal_of(chosen)
         segments = self._archive.following(first, own)
-        check_reach(origin, self._archive.reaches(first, own))
+        check_reach(origin, self._archive.moment(segments) if segments else None)
         return segments
 
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:
@@ -249,7 +250,7 @@ class FolderRepository:
 
     def _lacks(self, backup: Backup) -> str:
         """Why the archive does not lead on from a backup; '' where there is to be none."""
-        is_new = datetime.now(UTC) - backup.taken < _ON_ITS_WAY
+        is_new = abs(datetime.now(UTC) - backup.taken) < _ON_ITS_WAY
         return self._archive.lacks(*self._wal_of(backup.id), is_new=is_new) if self._archive else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
@@ -268,15 +269,24 @@ class FolderRepository:
             if found.state is State.FAILED:
                 raise Failed(f"the backup {origin.backup} cannot be restored: {found.said}")
             return found
-        able = [each for each in good if origin.at is None or each.taken <= origin.at]
-        if not able:
+        able = (each for each in reversed(good) if origin.at is None or self._is_from_before(each, origin.at))
+        if (newest := next(able, None)) is None:
             when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             first = min((each.taken for each in good), default=None)
             ended = f"the oldest ended at {first:%Y-%m-%d %H:%M:%S} UTC: ask for a later moment" if first else ""
             raise Refused(
                 f"there is no backup{when} in {self._folder}", hint=ended or "take one: aiprod-ops plan take-backup"
             )
-        return able[-1]
+        return newest
+
+    def _is_from_before(self, backup: Backup, at: datetime) -> bool:
+        """Whether no transaction that is part of it ended after a moment: by its time, which may be that of its
+        beginning, and by its own WAL."""
+        own = Archive(self._folder / backup.id / "pg_wal", self._programs)
+        try:
+            return backup.taken <= at and not own.goes_past(at, own.segments())
+        except Failed:
+            return True  # it is damaged, and the one that is wanted: the restore says so
 
 
 _SPACES = "the server has tablespaces, which a folder of backups does not keep"
@@ -311,6 +321,26 @@ def _first_segment(path: Path) -> str:
     if found is None:
         raise _Spoiled("its backup_label does not tell where its WAL begins")
     return found[1]
+
+
+def _ended(path: Path, manifest: Mapping[str, Any]) -> datetime:
+    """When it ended, by the server's clock: the manifest has the second in which the first file, backup_label, was
+    sent, and is itself the last one.
+
+    The files' own times are those of whoever wrote them, and a copy of the repository renews them, within its own
+    duration: only how far these two are apart is taken from them, and the part of the second, where they are of it.
+    Nothing in it was written later than that.
+    Source: `sendFileWithContent` in basebackup.c; PostgreSQL manual, "Backup Manifest File Object".
+    """
+    times = {each.get("Path", ""): each["Last-Modified"] for each in manifest["Files"]}
+    newest, second = (
+        datetime.strptime(text, "%Y-%m-%d %H:%M:%S GMT").replace(tzinfo=UTC)
+        for text in (max(times.values()), times["backup_label"])
+    )
+    first, last = ((path / name).stat().st_mtime for name in ("backup_label", "backup_manifest"))
+    part = first - second.timestamp()
+    took = (part if 0 <= part < 1 else 1.0) + max(0.0, last - first)
+    return max(newest, second + timedelta(seconds=took))
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class PgBackRest:
             keeps_for=duration,
             recovers_from=able[0].kept.backup.taken if able else None,
             recovers_to=able[-1].reaches if able else None,
+            last=able[-1].names[-1] if able else "",
             lacks=chains[-1].lacks if chains else "",
             key=good[-1].backup.key if good else "",
             automatic=False,
