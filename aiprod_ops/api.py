@@ -61,7 +61,7 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
-from aiprod_ops.actions.wal_keeping import segment_of
+from aiprod_ops.actions.wal_keeping import segment_of, unkept_since
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
@@ -108,6 +108,6 @@ __all__ = [
     "promise", "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index",
     "record_figures", "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index",
     "revision_of", "said_last", "same_moment", "segment_of", "served", "show", "shown_size", "since_reset",
-    "still_unused", "take_backup", "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole",
-    "writable",
+    "still_unused", "take_backup", "trees", "try_builds", "try_repairs", "unkept_since", "unmended", "verified_backups",
+    "whole", "writable",
 ]  # fmt: skip

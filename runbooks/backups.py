@@ -11,6 +11,10 @@ Times are those that the backups and their WAL tell themselves, as far as they d
 of its files. A time that has not come yet is of a clock that ran ahead. Such a backup is CRITICAL and does not count as
 fresh, nor does such WAL.
 
+A database to which nobody writes archives nothing, and its archive grows old without lacking anything. So where the
+last whole WAL segment is kept and `archive_timeout` is set, what could be lost is no older than that; without it the
+age of the archive is what counts.
+
 All of that is judged here and nowhere else, so that one fault raises one alert. The runbooks that act say only whether
 there is something to do: `take-backup` when one is due, `prune-backups` when one may go. `test-backup` says whether the
 newest was restored, which no list tells.
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aiprod_ops import api
-from aiprod_ops.api import Arrangement, Backup, Context, Finding, Moving
+from aiprod_ops.api import Arrangement, Backup, Context, Finding, Moving, Seconds
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Facts:
     instance: str
     answers: Moving[bool] = True  #: the target itself
     gone: Moving[str] = ""  #: which segment it has archived that is not there
+    unkept: Moving[Seconds | None] = None  #: so old at most is what it has written and that is not kept
 
 
 book = api.Runbook(
@@ -55,9 +60,11 @@ def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
     backups = ctx.platform.backups
     try:
         instance, answers, gone = ctx.db.server().system_identifier, True, api.not_kept(ctx)
+        unkept = api.unkept_since(ctx.db, backups)
     except api.Unreachable:
         last = api.said_last(ctx, "test-backup")
         instance, answers, gone = last.target.get("system_identifier", "") if last else "", False, ""
+        unkept = None
     return Facts(
         now=ctx.clock.now(),
         backups=backups.listed(),
@@ -66,6 +73,7 @@ def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
         instance=instance,
         answers=answers,
         gone=gone,
+        unkept=unkept,
     )
 
 
@@ -77,4 +85,4 @@ def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG
         yield Finding("the target does not answer", 1.0, "", warn=1, note=note, id="target")
     if facts.gone:
         yield Finding("WAL that is not where it was archived", 1.0, "", crit=1, note=facts.gone, id="gone")
-    yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now)
+    yield from api.audit(facts.backups, facts.arrangement, facts.promise, facts.instance, facts.now, facts.unkept)

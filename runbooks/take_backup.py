@@ -2,10 +2,10 @@
 
 `aiprod-ops plan take-backup` says whether one is due, how long the last one took and how large it was. A backup is due
 when the newest that could be restored began nearly as long ago as [backups] `every` in `service.toml` says, or when the
-last test of it failed; one whose time has not come yet does not count. `--now` takes one in any case. It carries a label that follows from the one before it
-(`after-20261127T031500Z`), so that whoever begins again, after a crash or on the next day, finds what was begun: what
-is done is not done twice, and what was left half-done is cleared away first. Nothing is begun while another backup is
-being taken, or where there is no room for it.
+last test of it failed; one whose time has not come yet does not count. `--now` takes one in any case. It carries a
+label that follows from the one before it (`after-20261127T031500Z`), so that whoever begins again, after a crash or on
+the next day, finds what was begun: what is done is not done twice, and what was left half-done is cleared away first.
+Nothing is begun while another backup is being taken, or where there is no room for it.
 
 Afterwards it has to be listed as successful, be of this instance, and have about the size of the one before. What fails
 that is bad, and is taken back: left in its place it would be the newest, and the next run would find nothing to do. The

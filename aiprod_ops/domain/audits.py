@@ -29,9 +29,15 @@ LATE = 1.5
 
 
 def audit(
-    backups: Sequence[Backup], arrangement: Arrangement, promise: Promise, instance: str, now: datetime
+    backups: Sequence[Backup],
+    arrangement: Arrangement,
+    promise: Promise,
+    instance: str,
+    now: datetime,
+    unkept: Seconds | None = None,
 ) -> Iterator[Finding]:
-    """One finding for each promise; what nobody tells is UNKNOWN.
+    """One finding for each promise; what nobody tells is UNKNOWN. `unkept` is how long ago at most the instance wrote
+    what is not kept yet, where it tells: a quiet one writes nothing, and an archive that grows old lacks nothing.
 
     A list without one that could be restored is CRITICAL, not UNKNOWN: it was read, and it says so. A list that cannot
     be read is an error of whoever reads it. What belongs to another instance counts for nothing here, and what is from
@@ -44,7 +50,7 @@ def audit(
     if good:
         yield _newest(good[-1], promise, now)
         yield from _gaps(good, promise, now)
-        yield _recoverable(good[-1], arrangement, promise, now)
+        yield _recoverable(good[-1], arrangement, promise, now, unkept)
         yield from _lacking(arrangement)
     else:
         note = "none that is stored could be restored" if successful(ours) else "none has ever ended well"
@@ -114,15 +120,23 @@ def _strangers(backups: Sequence[Backup], ours: Sequence[Backup], instance: str)
         yield Finding("backups of another instance", float(len(others)), "", 1, 1, note, id="stranger")
 
 
-def _recoverable(newest: Backup, arrangement: Arrangement, promise: Promise, now: datetime) -> Finding:
-    """The newest moment that can be restored to: the newest backup, or what the WAL kept beside it reaches."""
-    moments = [newest.taken, *([arrangement.recovers_to] if arrangement.recovers_to else [])]
+def _recoverable(
+    newest: Backup, arrangement: Arrangement, promise: Promise, now: datetime, unkept: Seconds | None
+) -> Finding:
+    """The newest moment that can be restored to: the newest backup, or what the WAL kept beside it reaches. Where that
+    WAL is whole and the instance tells how old at most what it lacks is, it is as if it reached so far."""
+    last = arrangement.recovers_to
+    moments = [newest.taken, *([last] if last else [])]
     age = max(0.0, (now - max(each for each in moments if not is_ahead(each, now))).total_seconds())
-    alone = "without point-in-time recovery: all since the newest backup would be lost"
+    note = "" if last else "without point-in-time recovery: all since the newest backup would be lost"
+    if last and unkept is not None and unkept < age:
+        note = (
+            f"all whole segments are kept, and archive_timeout closes the next; they end at {last:%Y-%m-%d %H:%M} UTC"
+        )
+        age = unkept
     return Finding(
-        "age of the newest recoverable moment", age, "s", promise.rpo, 2 * promise.rpo,
-        "" if arrangement.recovers_to else alone, id="recoverable",
-    )  # fmt: skip
+        "age of the newest recoverable moment", age, "s", promise.rpo, 2 * promise.rpo, note, id="recoverable"
+    )
 
 
 def _lacking(arrangement: Arrangement) -> Iterator[Finding]:

@@ -341,6 +341,25 @@ def test_wal_from_the_future_is_not_what_one_could_recover_to(seconds: int, agai
     assert "ahead" not in found or "the WAL that is kept, 0000000A (2027-01-10 12:01:01 UTC)" in found["ahead"].note
 
 
+@pytest.mark.parametrize(
+    ("reaches_h", "unkept", "expected"),
+    [
+        (8, None, (8 * 3600, "CRITICAL")),
+        (8, Seconds(60), (60, "OK")),
+        (8, Seconds(3600), (3600, "WARNING")),  # archive_timeout is longer than what may be lost
+        (0.01, Seconds(60), (36, "OK")),
+        (None, Seconds(60), (12 * 3600, "CRITICAL")),  # nothing follows the backup: what is kept of it does not help
+    ],
+)
+def test_a_quiet_night_lets_no_archive_grow_old(
+    reaches_h: float | None, unkept: Seconds | None, expected: tuple[float, str]
+) -> None:
+    reaches = None if reaches_h is None else NOW - timedelta(hours=reaches_h)
+    arrangement = replace(WAL, recovers_to=reaches)
+    found = {each.id: each for each in audit(DAILY, arrangement, PROMISE, "", NOW, unkept)}["recoverable"]
+    assert (found.value, found.status.name) == expected
+
+
 def test_backups_of_another_instance_count_for_nothing() -> None:
     """A restored server that archives into the same place would otherwise hide that ours has none any more."""
     mixed = [stored("ours", 3, instance="7"), stored("theirs", 0.1, instance="8"), stored("?", 5)]

@@ -102,7 +102,7 @@ class MemoryDatabase:
     def query(self, sql: str, *_: Any, **__: Any) -> list[dict[str, Any]]:
         if "pg_database_size" in sql:
             return [{"size": 1000}]
-        if "pg_stat_progress_basebackup" in sql or "pg_stat_archiver" in sql:
+        if any(name in sql for name in ("pg_stat_progress_basebackup", "pg_stat_archiver", "pg_walfile_name")):
             return []
         if self.light.lost > 0:
             self.light.lost -= 1

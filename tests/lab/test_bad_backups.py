@@ -607,6 +607,30 @@ def test_wal_from_the_future_is_told(site: Site) -> None:
     assert (found["ahead"]["status"], name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
 
 
+def test_nobody_writes_and_the_archive_grows_old(site: Site) -> None:
+    """With archive_timeout that loses nothing; without, the age of the archive is all that is known."""
+    promises = site.folder / "service.toml"
+    promises.write_text('[backups]\nrpo = "2 s"\n')
+    config = site.folder / "quiet.toml"
+    config.write_text(f'service = "{promises}"\n' + site.bench.config.read_text())
+
+    def found() -> tuple[str, str]:
+        check = site.bench.run("check", "backups", "--config", str(config), "-o", "json")
+        (told,) = [each for each in check.json()["checks"][0]["findings"] if each["id"] == "recoverable"]
+        return str(told["status"]), str(told["note"])
+
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER SYSTEM SET archive_timeout = '1s'")
+    admin.sql("SELECT pg_reload_conf()")
+    site.bench.sql("INSERT INTO jobs SELECT max(id) + 1, 'last', now(), 'y' FROM jobs")
+    time.sleep(5)
+    _, note = until(lambda: (told := found())[0] == "OK" and told, "the last segment is not kept")
+    assert "all whole segments are kept" in note
+    admin.sql("ALTER SYSTEM SET archive_timeout = 0")
+    admin.sql("SELECT pg_reload_conf()")
+    assert found() == ("CRITICAL", "")
+
+
 def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
     site.bench.sql("CREATE TABLE marks (n int, at timestamptz DEFAULT clock_timestamp())")
     site.bench.sql("INSERT INTO marks VALUES (1)")

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from command_line import until
-from repositories import HAS_PGBACKREST, SYSTEM, Site, altered, flip, site_of
+from repositories import HAS_PGBACKREST, SYSTEM, Site, altered, connect, flip, site_of
 
+from aiprod_ops.actions.wal_keeping import unkept_since
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import find
 from aiprod_ops.adapters.local.repository import Fetched
@@ -326,6 +328,23 @@ if os.geteuid() == 0 and sys.platform == "linux":
             read = subprocess.run(command(Way.NOBODY, ["/bin/cat", f"{place[1]}/{name}"]), capture_output=True, cwd="/")
             assert (read.returncode, len(read.stdout)) == (0, 1 << 24), read.stderr
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_without_writes_lacks_nothing_in_its_archive(kind: str) -> None:
+    """What it wrote last is closed in time and kept; after that it closes no segment, however long it is quiet."""
+    with site_of(kind) as site, closing(connect(site.dsn)) as database:
+        site.repository.take("first")
+        assert unkept_since(database, site.repository) is None, "nothing closes a segment in time"
+        site.sql("ALTER SYSTEM SET archive_timeout = '1s'")
+        site.sql("SELECT pg_reload_conf()")
+        site.sql("INSERT INTO marks VALUES ('last')")
+        until(lambda: unkept_since(database, site.repository) == 1, "the last whole segment is not kept")
+        site.sql("ALTER SYSTEM SET archive_command = '/bin/false'")
+        site.sql("SELECT pg_reload_conf()")
+        site.sql("INSERT INTO marks VALUES ('more')")
+        site.sql("SELECT pg_switch_wal()")
+        assert unkept_since(database, site.repository) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
