@@ -177,8 +177,11 @@ class Backups(Protocol):
         """Take a full backup and answer its id when it has ended well. It carries the label, by which one that was
         begun is found again; a second call with the same label goes on with that one."""
 
+    def in_use(self, backup: str) -> str:
+        """Why one cannot be removed now, in words: a restore of ours reads it. '' where none is known to."""
+
     def remove(self, backup: str) -> None:
-        """Throw one away; nothing happens when there is none of that id."""
+        """Throw one away; nothing happens when there is none of that id. Raises Held while it is in use."""
 
     def reaches(self, segment: str) -> bool | None:
         """Whether this WAL segment is kept, such as `00000002000000000000001A`, or one that comes after it in the same

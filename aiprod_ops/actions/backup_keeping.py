@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from aiprod_ops.domain.backups import Backup, State, ahead, of_instance, whole
 from aiprod_ops.engine.last_proofs import maker, restored_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
-from aiprod_ops.errors import Refused
+from aiprod_ops.errors import Held, Refused
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, show
 
@@ -79,7 +79,8 @@ def _ours(ctx: Context, new: NewBackup) -> list[Backup]:
 
 @discard_backup.needs
 def _refuse_needed(ctx: Context, new: NewBackup) -> None:
-    """Raises Refused for one that is still being taken, that others rest on, or that a test has restored."""
+    """Raises Refused for one that is still being taken, that others rest on, or that a test has restored, and Held as
+    long as a test restores it."""
     known = set(restored_backups(ctx))
     listed = ctx.platform.backups.listed()
     for each in _ours(ctx, new):
@@ -89,6 +90,12 @@ def _refuse_needed(ctx: Context, new: NewBackup) -> None:
             raise Refused(f"{each.id} is known to restore: it is not thrown away", hint="aiprod-ops plan prune-backups")
         if on_it := [other.id for other in listed if each.id in other.rests_on]:
             raise Refused(f"{each.id} is what {', '.join(on_it)} rests on", hint="aiprod-ops plan prune-backups")
+        _refuse_used(ctx, each.id)
+
+
+def _refuse_used(ctx: Context, backup: str) -> None:
+    if why := ctx.platform.backups.in_use(backup):
+        raise Held(why)
 
 
 @discard_backup.does
@@ -134,6 +141,12 @@ class OldBackup:
 
 
 remove_backup = Kind("remove-backup", OldBackup)
+
+
+@remove_backup.needs
+def _refuse_read(ctx: Context, old: OldBackup) -> None:
+    """Raises Held as long as a test restores it."""
+    _refuse_used(ctx, old.id)
 
 
 @remove_backup.does

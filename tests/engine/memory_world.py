@@ -149,6 +149,7 @@ class MemoryBackups:
     before: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
     taken: int = 0
+    used: set[str] = field(default_factory=set)
 
     def listed(self) -> tuple[Backup, ...]:
         return tuple(self.kept)
@@ -173,6 +174,9 @@ class MemoryBackups:
 
     def reaches(self, segment: str) -> bool:
         return False
+
+    def in_use(self, backup: str) -> str:
+        return f"{backup} is being restored" if backup in self.used else ""
 
     def remove(self, backup: str) -> None:
         self.kept = [each for each in self.kept if each.id != backup]

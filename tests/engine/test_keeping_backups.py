@@ -229,6 +229,18 @@ def test_one_that_began_in_this_second_did_not_begin_before(taking: Keeping) -> 
     assert planning.recompute(taking.entry, taking.world().context, taking.params(every="0s"), made).actions == ()
 
 
+def test_what_a_test_restores_just_now_is_not_taken_back(taking: Keeping) -> None:
+    taking.stored.size = Bytes(10)  # bad: it is far smaller than the one before
+    taking.store("a", 48)
+    made = taking.plan()
+    taking.stored.after = lambda: taking.stored.used.update(taking.ids())
+    with pytest.raises(OutcomeUnknown, match="is being restored"):
+        taking.apply(made)
+    taking.stored.used.clear()
+    assert taking.resume().exit is Exit.UNDONE
+    assert taking.ids() == ["a"]
+
+
 def test_what_is_no_backup_of_ours_is_not_the_newest(taking: Keeping) -> None:
     taking.store("theirs", 1, instance="8")
     taking.store("failed", 1, State.FAILED)
@@ -534,3 +546,16 @@ def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
 def test_a_retention_of_less_than_a_day_is_a_forgotten_unit(bench: Bench, given: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(given))} is .*, expected at least a day"):
         Keeping(bench, "prune-backups").params(**given)
+
+
+def test_what_a_test_restores_just_now_is_not_pruned(pruning: Keeping) -> None:
+    for age in range(1, 50):
+        pruning.store(f"{age:02}", 24 * age)
+    pruning.restored("01")
+    before, made = pruning.ids(), pruning.plan()
+    pruning.stored.used.add(made.plan.actions[-1].name)
+    outcome = pruning.apply(made)
+    assert (outcome.exit, outcome.reason) == (Exit.HELD, f"{made.plan.actions[-1].name} is being restored")
+    assert pruning.ids() == before
+    pruning.stored.used.clear()
+    assert pruning.apply(made).exit is Exit.DONE

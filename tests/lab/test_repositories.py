@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import until
-from repositories import HAS_PGBACKREST, SYSTEM, Site, altered, connect, flip, site_of
+from repositories import HAS_PGBACKREST, STANZA, SYSTEM, Site, altered, connect, flip, site_of
 
 from aiprod_ops.actions.wal_keeping import unkept_since
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -21,7 +21,7 @@ from aiprod_ops.adapters.local.programs import find
 from aiprod_ops.adapters.local.repository import Fetched
 from aiprod_ops.adapters.local.unprivileged import Way, command
 from aiprod_ops.domain.backups import Origin, State
-from aiprod_ops.errors import Failed, Refused
+from aiprod_ops.errors import Failed, Held, Refused
 
 pytestmark = pytest.mark.lab
 
@@ -71,6 +71,8 @@ def test_a_copy_of_a_folder_renews_no_time() -> None:
     """`cp -r` gives all files the time of the copying: they say nothing of when the backup and the WAL are from."""
     with site_of("folder") as site:
         site.repository.take("first")
+        begun = datetime.now(UTC)  # without the files' own times a backup's is known to the second
+        until(lambda: datetime.now(UTC) > begun + timedelta(seconds=1), "time passes")
         site.mark("a")
         [before], reached = site.repository.listed(), site.repository.arrangement().recovers_to
         later = datetime.now(UTC).timestamp() + 9 * 3600
@@ -328,6 +330,41 @@ if os.geteuid() == 0 and sys.platform == "linux":
             read = subprocess.run(command(Way.NOBODY, ["/bin/cat", f"{place[1]}/{name}"]), capture_output=True, cwd="/")
             assert (read.returncode, len(read.stdout)) == (0, 1 << 24), read.stderr
         shutil.rmtree(folder)
+
+
+def test_what_a_test_restores_is_not_removed_meanwhile() -> None:
+    with site_of("folder") as site:
+        first, second = (site.repository.take(label) for label in ("first", "second"))
+        site.mark("a")
+        with site.platform().copy("copy", origin=Origin(first)):
+            assert site.repository.in_use(first).startswith(f"{first} is being restored")
+            assert site.repository.in_use(second) == ""
+            with pytest.raises(Held, match=f"{first} is being restored by a test"):
+                site.repository.remove(first)
+            site.repository.remove(second)
+        assert [each.id for each in site.repository.listed()] == [first]
+        assert site.restored(Origin(first))[0] == ["a"], "its WAL is still there"
+        assert site.repository.in_use(first) == ""
+
+
+if HAS_PGBACKREST:
+
+    def test_one_that_expires_while_it_is_restored_is_not_called_damaged() -> None:
+        """No lock of pgBackRest's keeps it."""
+        with site_of("pgbackrest") as site:
+            first, second = (site.repository.take(label) for label in ("first", "second"))
+            folder = site.folder / "copy"
+            folder.mkdir()
+            programs = site.server.programs
+            server = PostgresServer(programs, folder / "data", folder / "s", 5432, folder / "server.log")
+            with site.repository.holding(Origin(first)) as origin:
+                assert origin.backup == first
+                with pytest.raises(Refused, match=f"{first} was removed while it was restored"):
+                    site.repository.fetch(origin, server, lambda _: site.repository.remove(first))
+            shutil.rmtree(site.folder / "repo" / "backup" / STANZA / second / "pg_data" / "base")
+            shutil.rmtree(folder / "data")
+            with pytest.raises(Failed):
+                site.repository.fetch(Origin(second), server, lambda _: None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

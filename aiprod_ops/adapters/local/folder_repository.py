@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from aiprod_ops.adapters.local.programs import Programs
 from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
-from aiprod_ops.errors import Failed, Refused
+from aiprod_ops.errors import Failed, Held, Refused
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
 _PART, _GOING = ".part", ".going"
 _MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
+_READ = "backup_label"  #: in a backup, locked by all that restore it: nothing has to be written for that
+_IN_USE = "is being restored by a test: it can be removed when that has ended, see aiprod-ops runs list"
 _ON_ITS_WAY = timedelta(seconds=5)  #: so long may the last WAL of a backup take into the archive
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -128,7 +131,8 @@ class FolderRepository:
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
             if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
-                self._discard(each.id)
+                self._set_aside(each.id)
+                self._sweep()
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
         try:
@@ -138,7 +142,8 @@ class FolderRepository:
             raise Failed(f"no backup can be written to {self._folder}: {error.strerror}") from error
         server = PostgresServer(self._programs, part / "data", part, 5432, part / "log")
         try:
-            with _locked(part / _MAKER):
+            (part / _MAKER).touch()
+            with _locked(part / _MAKER, fcntl.LOCK_EX):
                 report(f"taking the backup {name}")
                 self._base_backup(server)
                 report("verifying it against its manifest")
@@ -165,22 +170,53 @@ class FolderRepository:
             raise Refused(f"{backup!r} is not the name of a backup")
         if _is_alive(self._folder / backup):
             raise Refused(f"{backup} is being taken", hint="wait until it has ended")
-        self._discard(backup)
+        try:
+            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self._set_aside(backup)
+        except BlockingIOError as error:
+            raise Held(f"{backup} {_IN_USE}") from error
+        except _ODD:
+            self._set_aside(backup)  # nobody restores what has none
+        self._sweep()
         left = successful(self.listed())
         if self._archive is not None and left:
             self._archive.clean([_first_segment(self._folder / each.id) for each in left])
 
-    def _discard(self, backup: str) -> None:
+    def in_use(self, backup: str) -> str:
+        try:
+            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return ""
+        except BlockingIOError:
+            return f"{backup} {_IN_USE}"
+        except OSError:
+            return ""
+
+    def _set_aside(self, backup: str) -> None:
         path = self._folder / backup
         if path.is_dir():
             processes.stop(path)  # what a killed maker left behind writes on
             # From here on it is no backup any more, however far the removal comes.
             path.rename(self._folder / f"{backup}{_GOING}")
+
+    def _sweep(self) -> None:
         for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
             shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
         return self._chosen(origin).size or Bytes(0)
+
+    @contextmanager
+    def holding(self, origin: Origin) -> Iterator[Origin]:
+        """Others may be removed meanwhile: the WAL that this one needs stays as long as it is there."""
+        chosen = self._chosen(origin)
+        label = self._folder / chosen.id / _READ
+        with ExitStack() as held:
+            try:
+                held.enter_context(_locked(label, fcntl.LOCK_SH))
+                label.stat()
+            except FileNotFoundError as error:
+                raise Refused(f"{chosen.id} was removed just now", hint="aiprod-ops check backups") from error
+            yield replace(origin, backup=chosen.id)
 
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         chosen = self._chosen(origin)
@@ -353,9 +389,10 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(path: Path, how: int) -> Iterator[None]:
+    """A file that is there, locked; alone only by who may write to it: NFS asks for that. Ends with the process."""
+    with path.open("rb" if how & fcntl.LOCK_SH else "r+b") as file:
+        fcntl.flock(file, how)
         yield
 
 
@@ -370,8 +407,7 @@ def _link(stored: str, spare: str) -> None:
 def _is_alive(part: Path) -> bool:
     """Whether somebody is taking it."""
     try:
-        with (part / _MAKER).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(part / _MAKER, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
     except BlockingIOError:
         return True

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,10 @@ class Repository(Backups, Protocol):
     @property
     def verifier(self) -> str:
         """What refuses a damaged one."""
+
+    def holding(self, origin: Origin) -> AbstractContextManager[Origin]:
+        """Choose a backup, and keep it and its WAL from being removed by us as long as the context lasts; answers the
+        origin with its id. Raises what `fetch` does."""
 
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         """Fill the copy's empty data directory. Raises Refused where there is no such backup, Failed where it is
