@@ -128,7 +128,8 @@ class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
     Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
-    says why it could not be taken further than the backup's own end, although WAL was to be kept.
+    says why it could not be taken further than the backup's own end, although WAL was to be kept. Of one that was taken
+    to a moment the last check says what was reached.
     """
 
     name: str

@@ -10,7 +10,8 @@ next one.
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
 
-`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
+`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment, and says which transaction was the
+last until then. Every row is compared where the
 backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
 damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
 nothing.
@@ -187,6 +188,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     if params.control:
         findings.append(_noticed(platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
+    steps += restored.checks[-1:] if params.at else ()
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
 

@@ -643,6 +643,10 @@ def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
     done = site.prove("--at", at, "-o", "json")
     assert done.exit == 0, done.said
     assert done.json()["parameters"]["at"] == at
+    ((one, two),) = site.bench.sql("SELECT min(at), max(at) FROM marks")
+    (said,) = [note for note in done.json()["notes"] if note.startswith("recovered to ")]
+    reached = datetime.fromisoformat(said.rpartition(" ended at ")[2].replace(" UTC", "+00:00"))
+    assert one < reached < between < two, said
     late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     refused = site.prove("--at", late)  # no fault of the backup, so it is not disproved
     assert (refused.exit, "the WAL archive reaches" in refused.err) == (10, True), refused.said

@@ -120,8 +120,17 @@ def test_an_older_one_by_its_id(site: Site) -> None:
 
 
 def test_a_moment_between_two_transactions(site: Site) -> None:
-    marks, _, backup = site.restored(Origin(at=site.moments["a"]))
+    marks, checks, backup = site.restored(Origin(at=site.moments["a"]))
     assert (marks, backup) == (["a"], site.backups[0])
+    assert re.search(r"recovered to .* UTC: the last transaction until then ended at .* UTC", checks[-1])
+
+
+def test_a_copy_that_went_further_than_was_asked_for_is_found(site: Site) -> None:
+    with (
+        site.platform().copy("copy", origin=Origin(at=site.moments["b"])) as (database, _),
+        pytest.raises(Failed, match=r"recovery went too far, to a transaction that ended at .* was asked for"),
+    ):
+        site.repository.check_recovered(Fetched("", (), at=site.moments["a"]), database)
 
 
 def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
@@ -137,7 +146,8 @@ def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
         site.archived()
     marks, checks, _ = site.restored(Origin(at=quiet))
     assert marks == ["a", "b", "c"]
-    assert checks[-1].startswith("replayed to the end of the archive, 0000")
+    assert checks[-2].startswith("replayed to the end of the archive, 0000")
+    assert checks[-1].startswith("recovered to 20")
 
 
 def test_an_lsn_between_two_transactions(site: Site) -> None:

@@ -234,7 +234,7 @@ class FolderRepository:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
         settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
         archived = segments if to_the_end(settings) else ()
-        return Fetched(chosen.id, tuple(checks), settings, archived, lacks=self._lacks(chosen))
+        return Fetched(chosen.id, tuple(checks), settings, archived, at=origin.at, lacks=self._lacks(chosen))
 
     def refusal(self, backup: str, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
@@ -290,7 +290,7 @@ class FolderRepository:
         return self._archive.lacks(*self._wal_of(backup.id), is_new=is_new) if self._archive else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        return check_replayed(database, fetched.archived)
+        return check_replayed(database, fetched)
 
     def _chosen(self, origin: Origin) -> Backup:
         listed = self.listed()

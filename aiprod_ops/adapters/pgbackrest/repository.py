@@ -164,7 +164,7 @@ class PgBackRest:
         )
         settings = archive.recovery(origin, names)
         archived = names if to_the_end(settings) else ()
-        return Fetched(chain.kept.backup.id, checks, settings, archived, tablespaces)
+        return Fetched(chain.kept.backup.id, checks, settings, archived, origin.at, tablespaces)
 
     def reaches(self, segment: str) -> bool | None:
         good = [each for each in self._stanza.inventory().kept if each.backup.state is State.SUCCESSFUL]
@@ -174,4 +174,4 @@ class PgBackRest:
         return refusal(self._program, self._stanza.chosen(Origin(backup)), spare)
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        return check_replayed(database, fetched.archived)
+        return check_replayed(database, fetched)
