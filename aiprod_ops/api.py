@@ -85,7 +85,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, last_refusal, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import Failed, PermissionMissing, Refused, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Sample
@@ -103,9 +103,9 @@ __all__ = [
     "backup_promise", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size", "delta",
     "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index", "figures",
     "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "invariants", "is_built",
-    "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited",
-    "migrated", "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "plausible",
-    "promise", "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index",
+    "is_same", "keep_flips", "known_flips", "known_refusals", "labelled", "lacking_rows", "last_refusal", "later",
+    "limited", "migrated", "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered",
+    "plausible", "promise", "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index",
     "record_figures", "recorded_figures", "refused", "remove_backup", "remove_index", "repairs", "restore_index",
     "revision_of", "said_last", "same_moment", "segment_of", "served", "show", "shown_size", "since_reset",
     "still_unused", "take_backup", "trees", "try_builds", "try_repairs", "unkept_since", "unmended", "verified_backups",

@@ -526,6 +526,36 @@ def test_the_audit_is_one_check(bench: Bench) -> None:
     }  # fmt: skip
 
 
+def test_that_the_newest_was_disproved_is_a_warning_that_names_the_evidence(bench: Bench) -> None:
+    keeping = Keeping(bench, "backups")
+    for name, age in (("old", 20), ("new", 0.1)):
+        keeping.store(name, age)
+    keeping.restored("new", "old")
+    assert "disproved" not in keeping.check()
+    keeping.restored("old", code=10)
+    assert "disproved" not in keeping.check(), "the newest is another one"
+    keeping.restored("new", code=10)
+    checked = planning.check(keeping.entry, keeping.world().context, keeping.params())
+    (found,) = [each for each in checked.findings if each.id == "disproved"]
+    assert (found.status, found.note.startswith("evidence 4; take another")) == (Status.WARNING, True)
+
+
+def test_evidence_that_cannot_be_read_leaves_one_line_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping = Keeping(bench, "backups")
+    keeping.store("a", 0.1)
+    names = bench.store.names
+
+    def closed(prefix: str) -> list[str]:
+        if prefix == "evidence/":
+            raise PermissionError(13, "Permission denied", "/state/evidence")
+        return names(prefix)
+
+    monkeypatch.setattr(bench.store, "names", closed)
+    assert keeping.check() == {
+        "newest": Status.OK, "recoverable": Status.OK, "disproved": Status.UNKNOWN,
+    }  # fmt: skip
+
+
 def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
     keeping = Keeping(bench, "prune-backups")
     keeping.restored("a", "b")
