@@ -626,6 +626,9 @@ def test_nobody_writes_and_the_archive_grows_old(site: Site) -> None:
     time.sleep(5)
     _, note = until(lambda: (told := found())[0] == "OK" and told, "the last segment is not kept")
     assert "all whole segments are kept" in note
+    proof = site.bench.run("prove", BOOK, "--rpo", "2s", "--wait", "0s", "--config", str(config), "-o", "json")
+    (lost,) = [each for each in proof.json()["findings"] if each["id"] == "rpo"]
+    assert (proof.exit, lost["status"]) == (0, "OK"), proof.said  # the copy has each transaction that the source has
     admin.sql("ALTER SYSTEM SET archive_timeout = 0")
     admin.sql("SELECT pg_reload_conf()")
     assert found() == ("CRITICAL", "")

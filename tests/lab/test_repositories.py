@@ -407,6 +407,8 @@ def test_after_a_failover_only_the_segments_of_the_new_timeline_count(kind: str)
         (site.server.data / "standby.signal").touch()
         site.server.programs.hand_over(site.server.data / "standby.signal")
         site.server.start()
+        with closing(connect(site.dsn)) as standby:
+            assert unkept_since(standby, site.repository) is None
         site.sql("SELECT pg_promote()")
         site.sql("INSERT INTO marks VALUES ('new')")
         [(current,)] = site.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
