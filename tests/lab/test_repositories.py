@@ -71,6 +71,8 @@ def test_a_copy_of_a_folder_renews_no_time() -> None:
     """`cp -r` gives all files the time of the copying: they say nothing of when the backup and the WAL are from."""
     with site_of("folder") as site:
         site.repository.take("first")
+        told = site.repository.arrangement()
+        assert told.recovers_to == site.repository.listed()[0].taken, "no transaction ended since, and none is lost"
         begun = datetime.now(UTC)  # without the files' own times a backup's is known to the second
         until(lambda: datetime.now(UTC) > begun + timedelta(seconds=1), "time passes")
         site.mark("a")

@@ -20,7 +20,6 @@ from aiprod_ops.errors import ConfigurationError, Failed, TimedOut
 _JITTER = timedelta(minutes=1)
 _ENDED = re.compile(r"desc: (?:COMMIT|ABORT)(?:_PREPARED \d+:)? (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
-
 #: So many segments are read at most to see what time it was. A server commits more often than once in 128 MB, but for
 #: bulk loads; pg_waldump reads one of 16 MB in some 50 ms.
 LOOKED_AT = 8

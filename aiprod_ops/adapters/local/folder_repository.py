@@ -110,7 +110,7 @@ class FolderRepository:
         return Arrangement(
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
-            recovers_to=archive.moment(able[-1][1]) if able else None,
+            recovers_to=max(able[-1][0].taken, archive.moment(able[-1][1])) if able else None,
             last=able[-1][1][-1] if able else "",
             lacks=self._lacks(good[-1]),
             room=room,
@@ -222,7 +222,7 @@ class FolderRepository:
         chosen = self._chosen(origin)
         source = self._folder / chosen.id
         checks = ["pg_verifybackup: intact"]
-        segments = self._following(chosen.id, origin)
+        segments = self._following(chosen, origin)
         _refuse_tablespaces(source)
         report(f"restoring {chosen.id}, verifying it against its manifest")
         stored = PostgresServer(self._programs, source, source, 5432, source / "log")
@@ -265,7 +265,7 @@ class FolderRepository:
         server.programs.hand_over(place)
         return copied
 
-    def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
+    def _following(self, chosen: Backup, origin: Origin) -> tuple[str, ...]:
         """Raises Refused where the moment lies after all that is archived."""
         if self._archive is None:
             if origin.at is not None or origin.lsn:
@@ -274,9 +274,9 @@ class FolderRepository:
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
             return ()
-        first, own = self._wal_of(chosen)
+        first, own = self._wal_of(chosen.id)
         segments = self._archive.following(first, own)
-        check_reach(origin, self._archive.moment(segments) if segments else None)
+        check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
         return segments
 
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:

@@ -72,7 +72,7 @@ def check_reach(origin: Origin, reaches: datetime | None) -> None:
         where = f"reaches {reaches:%Y-%m-%d %H:%M:%S} UTC" if reaches else "has nothing after the backup"
         raise Refused(
             f"the WAL archive {where}; {at.isoformat(' ', 'seconds')} was asked for",
-            hint="ask for an earlier moment, or let the server archive: SELECT pg_switch_wal()",
+            hint="ask for an earlier moment; or, after another transaction, archive it: SELECT pg_switch_wal()",
         )
 
 
