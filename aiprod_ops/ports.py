@@ -128,7 +128,8 @@ class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
     Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
-    says why it could not be taken further than the backup's own end, although WAL was to be kept.
+    says why it could not be taken further than the backup's own end, although WAL was to be kept. Of one that was taken
+    to a moment the last check says what was reached.
     """
 
     name: str
@@ -177,12 +178,15 @@ class Backups(Protocol):
         """Take a full backup and answer its id when it has ended well. It carries the label, by which one that was
         begun is found again; a second call with the same label goes on with that one."""
 
-    def remove(self, backup: str) -> None:
-        """Throw one away; nothing happens when there is none of that id."""
+    def in_use(self, backup: str) -> str:
+        """Why one cannot be removed now, in words: a restore of ours reads it. '' where none is known to."""
 
-    def reaches(self, lsn: str) -> bool | None:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all, or
-        no WAL is kept: nothing is to be waited for."""
+    def remove(self, backup: str) -> None:
+        """Throw one away; nothing happens when there is none of that id. Raises Held while it is in use."""
+
+    def reaches(self, segment: str) -> bool | None:
+        """Whether this WAL segment is kept, such as `00000002000000000000001A`, or one that comes after it in the same
+        history; None where it cannot go by WAL at all, or none is kept: nothing is to be waited for."""
 
 
 class Operations(Protocol):

@@ -10,12 +10,12 @@ next one.
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
 
-`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
-backup and its WAL give the very moment at which the source was read. Else the copy is held against two moments of the
-source, the last test before the backup and now: what it had at both the backup has to have, and a table that nobody
-wrote to between the two has to have the same rows. What came or went meanwhile is no fault. `--control`
-damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
-nothing.
+`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment, and says which transaction was the
+last until then. Every row is compared where the backup and its WAL give the very moment at which the source was read.
+Else the copy is held against two moments of the source, the last test before the backup and now: what it had at both
+the backup has to have, and a table that nobody wrote to between the two has to have the same rows. What came or went
+meanwhile is no fault. `--control` damages the copy and a spare of its backup at the end, and wants each to be noticed:
+a test that cannot fail proves nothing.
 
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 
@@ -151,9 +151,9 @@ def _is_there(ctx: Context, params: Params) -> bool:
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
-    until, pause = ctx.clock.monotonic() + params.wait, Seconds(0.01)
+    until, pause, segment = ctx.clock.monotonic() + params.wait, Seconds(0.01), api.segment_of(ctx.db, lsn)
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
-    while not (reaches := ctx.platform.backups.reaches(lsn)):
+    while not (reaches := ctx.platform.backups.reaches(segment)):
         if reaches is None or ctx.clock.monotonic() > until:
             return False
         ctx.clock.sleep(pause)
@@ -189,6 +189,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
     if params.control:
         findings.append(_noticed(platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
+    steps += restored.checks[-1:] if params.at else ()
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
-from aiprod_ops.engine.runbook import Context
 from aiprod_ops.ports import Database
 
 
@@ -80,21 +79,3 @@ def is_same(copy: Database, moment: Moment) -> bool:
     first, running = moment.unseen
     row = copy.query(_COMMITTED, {"running": running, "first": first, "committed": list(moment.committed)})[0]
     return not row["missing"] and not row["more"]
-
-
-_ARCHIVED = """
-select last_archived_wal as name,
-       (pg_lsn '0/0' + ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296::numeric
-        + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint
-          * (select setting::numeric from pg_settings where name = 'wal_segment_size'))::text as lsn
-from pg_stat_archiver where last_archived_wal ~ '^[0-9A-F]+$' /* aiprod-ops: what the server has archived last */
-"""
-
-
-def not_kept(ctx: Context) -> str:
-    """Which segment the server says it has archived last, in words, where the archive has neither it nor a later one:
-    nothing that is restored gets so far, and the archive alone does not tell. '' where it is kept, or nobody knows."""
-    for row in ctx.db.query(_ARCHIVED):
-        if ctx.platform.backups.reaches(row["lsn"]) is False:
-            return f"the server has archived {row['name']}, and the archive ends before it"
-    return ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench, Done, configured, lone_server, short_folder, until
+from command_line import Bench, Done, backdated, configured, lone_server, short_folder, until
 
 from aiprod_ops.actions import figures, moments
 from aiprod_ops.adapters.local.archive import Archive
@@ -391,8 +391,7 @@ def unarchived(site: Site, first: str = "") -> None:
     for each in site.archive.iterdir():
         if each.name >= first:
             each.unlink()
-    then = time.time() - 60
-    os.utime(site.newest / "backup_manifest", (then, then))
+    backdated(site.newest, datetime.now(UTC) - timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -669,11 +668,66 @@ def test_a_backup_that_is_too_old(site: Site, age: float, status: str, exit_code
     then = datetime.now(UTC) - timedelta(hours=age)
     old = site.backups / f"{then:%Y%m%dT%H%M%SZ}-old"
     site.newest.rename(old)
-    os.utime(old / "backup_manifest", (then.timestamp(), then.timestamp()))
+    backdated(old, then)
     check = site.bench.run("check", "backups", "-o", "json")
     found = {each["id"]: each["status"] for each in check.json()["checks"][0]["findings"]}
     assert found["newest"] == status, check.said
     assert check.exit == exit_code, check.said
+
+
+def test_a_backup_named_for_the_future_is_told_and_another_one_is_due(site: Site) -> None:
+    """The clock here ran ahead when it was taken."""
+    good, then = site.newest, datetime.now(UTC) - timedelta(days=3)
+    backdated(good, then)
+    early = site.backups / f"{datetime.now(UTC) + timedelta(days=2):%Y%m%dT%H%M%SZ}-early"
+    shutil.copytree(good, early)
+    good.rename(site.backups / f"{then:%Y%m%dT%H%M%SZ}-old")
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], early.name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
+    assert found["newest"]["status"] == "CRITICAL"
+    due = site.bench.run("check", "take-backup")
+    assert (due.exit, f"{early.name} does not count" in due.out) == (1, True), due.said
+
+
+def test_wal_from_the_future_is_told(site: Site) -> None:
+    """None of the last segments tells a transaction, so the file's time counts."""
+    last = segments(site)[-1]
+    for number in range(1, 9):
+        name = f"{last.name[:16]}{int(last.name[16:], 16) + number:08X}"
+        (site.archive / name).write_bytes(bytes(last.stat().st_size))
+        os.utime(site.archive / name, (time.time() + 3600, time.time() + 3600))
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
+
+
+def test_nobody_writes_and_the_archive_grows_old(site: Site) -> None:
+    """With archive_timeout that loses nothing; without, the age of the archive is all that is known."""
+    promises = site.folder / "service.toml"
+    promises.write_text('[backups]\nrpo = "2 s"\n')
+    config = site.folder / "quiet.toml"
+    config.write_text(f'service = "{promises}"\n' + site.bench.config.read_text())
+
+    def found() -> tuple[str, str]:
+        check = site.bench.run("check", "backups", "--config", str(config), "-o", "json")
+        (told,) = [each for each in check.json()["checks"][0]["findings"] if each["id"] == "recoverable"]
+        return str(told["status"]), str(told["note"])
+
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER SYSTEM SET autovacuum = off")  # nobody is nobody
+    admin.sql("ALTER SYSTEM SET archive_timeout = '1s'")
+    admin.sql("SELECT pg_reload_conf()")
+    site.bench.sql("INSERT INTO jobs SELECT max(id) + 1, 'last', now(), 'y' FROM jobs")
+    time.sleep(5)
+    _, note = until(lambda: (told := found())[0] == "OK" and told, "the last segment is not kept")
+    assert "all whole segments are kept" in note
+    proof = site.bench.run("prove", BOOK, "--rpo", "2s", "--wait", "0s", "--config", str(config), "-o", "json")
+    (lost,) = [each for each in proof.json()["findings"] if each["id"] == "rpo"]
+    assert (proof.exit, lost["status"]) == (0, "OK"), proof.said  # the copy has each transaction that the source has
+    admin.sql("ALTER SYSTEM SET archive_timeout = 0")
+    admin.sql("SELECT pg_reload_conf()")
+    assert found() == ("CRITICAL", "")
 
 
 def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
@@ -688,6 +742,10 @@ def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
     done = site.prove("--at", at, "-o", "json")
     assert done.exit == 0, done.said
     assert done.json()["parameters"]["at"] == at
+    ((one, two),) = site.bench.sql("SELECT min(at), max(at) FROM marks")
+    (said,) = [note for note in done.json()["notes"] if note.startswith("recovered to ")]
+    reached = datetime.fromisoformat(said.rpartition(" ended at ")[2].replace(" UTC", "+00:00"))
+    assert one < reached < between < two, said
     late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     refused = site.prove("--at", late)  # no fault of the backup, so it is not disproved
     assert (refused.exit, "the WAL archive reaches" in refused.err) == (10, True), refused.said

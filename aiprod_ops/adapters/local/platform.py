@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,15 @@ class LocalPlatform:
         self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
     ) -> Iterator[tuple[Database, Restored]]:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
-        ends, however that ends."""
+        ends, however that ends. Until then nobody removes the backup."""
+        with ExitStack() as held:
+            chosen = held.enter_context(self.backups.holding(origin)) if origin is not None else None
+            yield held.enter_context(self._copied(name, report, chosen))
+
+    @contextmanager
+    def _copied(
+        self, name: str, report: Callable[[str], None], origin: Origin | None
+    ) -> Iterator[tuple[Database, Restored]]:
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
         if origin is None or self._known is None:
             source = read_source(self._connect, self._backup)
