@@ -64,7 +64,7 @@ class CloudSqlBackups:
         return good[0].id
 
     def in_use(self, backup: str) -> str:  # noqa: ARG002
-        """Cloud SQL itself lets no backup go that it restores."""
+        """Google does not tell who restores it."""
         return ""
 
     def remove(self, backup: str) -> None:
