@@ -51,10 +51,15 @@ STANDALONE: dict[str, str | int] = {
 
 #: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
 #: none hands pages over to another.
-READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
+#: What its event triggers forbid is no fault of the backup.
+READ_THROUGH: dict[str, tuple[str | int, int]] = {
+    "max_parallel_workers_per_gather": (1, 15),
+    "event_triggers": ("off", 17),
+    "io_method": ("sync", 18),
+}
 
-#: Of the sessions with such a copy: what a role, a database or an event trigger forbids is no fault of the backup.
-#: Source: PostgreSQL manual, "Overview of Event Trigger Behavior".
+#: Of the sessions with such a copy, for the same reason: what a role or a database forbids, and before PostgreSQL 17 an
+#: event trigger that is not ENABLE ALWAYS. Source: PostgreSQL manual, "ALTER EVENT TRIGGER", session_replication_role.
 UNHINDERED = "-c default_transaction_read_only=off -c session_replication_role=replica"
 
 LARGEST = """
