@@ -130,7 +130,7 @@ def _stood_still(theirs: list[Rows], ours: Rows) -> bool:
     return None not in sums and _equal(first, last) and not _equal(first, ours)
 
 
-def _had_rows(after: Rows | None, begun: datetime | None, is_certain: bool) -> bool:  # noqa: FBT001
+def _had_rows(after: Rows | None, begun: datetime | None, is_certain: bool) -> bool:
     """Whether a table had rows at the copy's moment: one that is there since then tells it, and that all are younger
     tells the contrary; where no row has a time, it had if it had some before and after."""
     if after is None or after.oldest is None or begun is None:
