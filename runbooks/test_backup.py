@@ -13,9 +13,11 @@ backups is judged by `check backups`.
 `--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
 backup and its WAL give the very moment at which the source was read. Else the copy is held against two moments of the
 source, the last test before the backup and now: what it had at both the backup has to have, and a table that nobody
-wrote to between the two has to have the same rows. What came or went meanwhile is no fault. `--control`
-damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
-nothing.
+wrote to between the two has to have the same rows. What came or went meanwhile is no fault. A table that is empty in
+the backup alone is one, unless its `created_at` (with time zone) says that each row in the source is younger.
+
+`--control` damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail
+proves nothing.
 
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 

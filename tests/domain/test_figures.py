@@ -101,7 +101,7 @@ def test_who_knows_one_side_alone_is_sure_of_nothing_but_an_empty_backup() -> No
         before, after = known
         assert bad(between(before, seen(**OURS), after)) == {}
         assert bad(between(before, seen(jobs=table(0)), after)) == {
-            "a backup without rows": "CRITICAL", LACKS: "WARNING", FEWER: "WARNING",
+            "a backup without rows": "CRITICAL", LACKS: "WARNING", EMPTIED: "WARNING",
         }  # fmt: skip
         assert bad(between(before, seen("2", (), **OURS), after)) == {
             "another schema revision": "WARNING", "missing roles": "WARNING",
