@@ -17,7 +17,7 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, find, of_major, reachable
+from aiprod_ops.adapters.local.programs import Programs, find, fitting, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
@@ -135,13 +135,7 @@ class LocalPlatform:
             source = read_source(self._connect, self._backup)
         else:
             source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
-        major = source.version // 10000
-        programs = of_major(major, self._postgres_bin)
-        if major != programs.major:
-            raise ConfigurationError(
-                f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
-                hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
-            )
+        programs = fitting(source.version // 10000, self._postgres_bin)
         self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)
