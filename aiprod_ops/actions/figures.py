@@ -20,7 +20,7 @@ _RECORDED = "figures"  #: in the history
 _LONGEST = Seconds(3600)  #: of one table
 
 _TABLES = """
-select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oid) as size,
+select n.nspname::text as schema, c.relname::text as name, coalesce(pg_relation_size(c.oid), 0) as size,
        row_security_active(c.oid) as hidden, c.oid::bigint as oid,
        written.name as written, written.is_zoned as is_zoned,
        array(
@@ -82,6 +82,11 @@ select count(*) as rows, {digest} as digest, {newest} as newest, {oldest} as old
        (select c.relfilenode <> pg_relation_filenode(c.oid) from pg_class c where c.oid = {oid}) as rewritten
 from {table} t /* aiprod-ops: rows of a table */
 """
+#: Looked up as it is now, not as the snapshot sees it: what was dropped or renamed since cannot be read any more.
+_GONE = """
+select to_regclass(format('%%I.%%I', %(schema)s, %(name)s))::oid is distinct from %(oid)s::oid as gone
+/* aiprod-ops: whether a table is still there */
+"""
 _AROUND = """
 select array(select extname::text from pg_extension order by 1) as extensions,
        array(select rolname::text from pg_roles where rolname !~ '^pg_' order by 1) as roles
@@ -135,7 +140,9 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
 
 
 def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> tuple[Rows, bool]:
-    """Answers, too, whether the table was rewritten after the moment that is read."""
+    """Answers, too, whether the table was rewritten, or dropped, after the moment that is read."""
+    if database.query(_GONE, {name: table[name] for name in ("schema", "name", "oid")})[0]["gone"]:
+        return Rows(0, None, None), True
     names: dict[str, Name | str] = {"table": Name(table["schema"], table["name"])}
     newest = oldest = "null::timestamptz"
     if table["written"]:

@@ -23,8 +23,8 @@ class Rows:
 class Figures:
     """A database as it is: its tables, the Alembic revision, extensions and roles.
 
-    `hidden` are tables whose row security lets the reader see a part, `rewritten` those that TRUNCATE or ALTER TABLE
-    has replaced after the moment that is read: of both the figures tell nothing.
+    `hidden` are tables whose row security lets the reader see a part, `rewritten` those that TRUNCATE, ALTER or
+    DROP TABLE has replaced after the moment that is read: of both the figures tell nothing.
     """
 
     tables: Mapping[str, Rows]

@@ -616,6 +616,16 @@ def test_what_is_rewritten_while_the_source_is_read_is_not_compared(site: Site) 
     assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
 
 
+def test_what_is_dropped_while_the_source_is_read_is_not_compared(site: Site) -> None:
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        moments.one_moment(database) as (_, session),
+    ):
+        site.bench.sql("DROP TABLE places")
+        read = figures.read_source(session, Bytes(1 << 30))
+    assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
+
+
 def test_row_security_hides_rows_from_the_reader_and_not_from_the_copy(site: Site) -> None:
     site.bench.sql("ALTER TABLE places ENABLE ROW LEVEL SECURITY")
     site.switch()
