@@ -145,7 +145,8 @@ class Restored:
 class Migrations:
     """An Alembic versions folder, and what of the target its revisions may rest on: names, nothing else.
 
-    `extensions` maps those of the target to their schemas. A migration may depend on the `day`, too.
+    `extensions` maps those of the target to their schemas. A migration may depend on the `day`, too, and what it makes
+    on the `major` version of the target's server: one is taken for the scratch server where it is there.
     """
 
     folder: str
@@ -154,6 +155,7 @@ class Migrations:
     roles: tuple[str, ...]
     extensions: Mapping[str, str]
     day: date
+    major: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,11 @@ backups is judged by `check backups`.
 last until then. Every row is compared where the backup and its WAL give the very moment at which the source was read.
 Else the copy is held against two moments of the source, the last test before the backup and now: what it had at both
 the backup has to have, and a table that nobody wrote to between the two has to have the same rows. What came or went
-meanwhile is no fault. `--control` damages the copy and a spare of its backup at the end, and wants each to be noticed:
-a test that cannot fail proves nothing.
+meanwhile is no fault. A large table that is empty in the backup alone is one, unless its `created_at` (with time zone)
+says that each row in the source is younger.
+
+`--control` damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail
+proves nothing.
 
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 
@@ -207,6 +210,7 @@ def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> It
     if ours.newest is not None:
         age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
+    begun = _begun(copy, chosen)
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
@@ -219,15 +223,14 @@ def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> It
     except api.Unreachable:
         theirs = None
     if theirs is None:
-        yield from _as_recorded(ctx, ours)
+        yield from _as_recorded(ctx, ours, begun)
         return
-    begun = _begun(copy, chosen)
     before = api.recorded_figures(ctx, begun) if begun else None
     api.record_figures(ctx, theirs, chosen.read or ctx.clock.now())
     if is_same:
         yield from api.same_moment(theirs, ours)
     else:
-        yield from api.between_moments(before[1] if before else None, ours, theirs)
+        yield from api.between_moments(before[1] if before else None, ours, theirs, begun)
 
 
 def _begun(copy: Copy, chosen: Compared) -> datetime | None:
@@ -258,7 +261,7 @@ def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Ite
     yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
 
 
-def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
+def _as_recorded(ctx: Context, ours: Figures, begun: datetime | None) -> Iterator[Finding]:
     """The copy held against what an earlier test read of the source."""
     recorded = api.recorded_figures(ctx)
     if recorded is None:
@@ -267,7 +270,8 @@ def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
     at, theirs = recorded
     note = f"compared with what it had on {at:%Y-%m-%d %H:%M} UTC: {theirs.rows:,} rows of {len(theirs.tables)} tables"
     yield Finding("the source does not answer", 1.0, "", warn=1, note=note, id="source")
-    yield from api.between_moments(theirs, ours, None)
+    is_older = begun is not None and at < begun
+    yield from api.between_moments(theirs if is_older else None, ours, None if is_older else theirs, begun)
 
 
 @book.inject

@@ -16,18 +16,13 @@ from aiprod_ops.errors import Failed, PermissionMissing
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, Seconds
 
-#: In the history. Counted up when the sums are made another way: those of two ways cannot be compared.
-_RECORDED = "figures-2"
+_RECORDED = "figures"  #: in the history
 _LONGEST = Seconds(3600)  #: of one table
 
 _TABLES = """
-select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oid) as size,
+select n.nspname::text as schema, c.relname::text as name, coalesce(pg_relation_size(c.oid), 0) as size,
        row_security_active(c.oid) as hidden, c.oid::bigint as oid,
-       (select a.attname::text from pg_attribute a
-        where a.attrelid = c.oid and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
-          and a.attname in ('created_at', 'inserted_at', 'updated_at') and not a.attisdropped
-        order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1)
-         as written,
+       written.name as written, written.is_zoned as is_zoned,
        array(
          select case when hashed.within then '&t.' || quote_ident(a.attname)
                 else case when a.attnotnull and not exists (
@@ -63,6 +58,12 @@ select n.nspname::text as schema, c.relname::text as name, pg_relation_size(c.oi
                  where m.amname = 'hash' and o.opcdefault and o.opcintype = e.oid) own) hashed
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as columns
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
+left join lateral (
+  select a.attname::text as name, a.atttypid = 'timestamptz'::regtype as is_zoned from pg_attribute a
+  where a.attrelid = c.oid and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
+    and a.attname in ('created_at', 'inserted_at', 'updated_at') and not a.attisdropped
+  order by array_position(array['updated_at', 'inserted_at', 'created_at']::name[], a.attname) desc limit 1) written
+  on true
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
 order by 1, 2 /* aiprod-ops: tables to compare */
 """
@@ -77,9 +78,14 @@ select set_config(name, value, false) from (values
 #: replace it any more. Source: PostgreSQL manual, "Caveats" of concurrency control: TRUNCATE and what rewrites a table
 #: show a snapshot from before them an empty one.
 _ROWS = """
-select count(*) as rows, {digest} as digest, {newest} as newest,
+select count(*) as rows, {digest} as digest, {newest} as newest, {oldest} as oldest,
        (select c.relfilenode <> pg_relation_filenode(c.oid) from pg_class c where c.oid = {oid}) as rewritten
 from {table} t /* aiprod-ops: rows of a table */
+"""
+#: Looked up as it is now, not as the snapshot sees it: what was dropped or renamed since cannot be read any more.
+_GONE = """
+select to_regclass(format('%%I.%%I', %(schema)s, %(name)s))::oid is distinct from %(oid)s::oid as gone
+/* aiprod-ops: whether a table is still there */
 """
 _AROUND = """
 select array(select extname::text from pg_extension order by 1) as extensions,
@@ -134,15 +140,20 @@ def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], N
 
 
 def _rows(database: Database, table: Mapping[str, Any], most: Bytes) -> tuple[Rows, bool]:
-    """Answers, too, whether the table was rewritten after the moment that is read."""
+    """Answers, too, whether the table was rewritten, or dropped, after the moment that is read."""
+    if database.query(_GONE, {name: table[name] for name in ("schema", "name", "oid")})[0]["gone"]:
+        return Rows(0, None, None), True
     names: dict[str, Name | str] = {"table": Name(table["schema"], table["name"])}
-    newest = "null::timestamptz"
+    newest = oldest = "null::timestamptz"
     if table["written"]:
         newest, names["written"] = "max(t.{written})::timestamptz", table["written"]
+    if table["is_zoned"]:
+        oldest = "min(t.{written})"
     digest = f"coalesce(sum({_hashed(table['columns'])}), 0)::text" if table["size"] <= most else "null::text"
-    text = _ROWS.replace("{digest}", digest).replace("{newest}", newest).replace("{oid}", str(table["oid"]))
+    text = _ROWS.replace("{digest}", digest).replace("{newest}", newest).replace("{oldest}", oldest)
+    text = text.replace("{oid}", str(table["oid"]))
     row = database.query(text, names=names, timeout=_LONGEST)[0]
-    return Rows(int(row["rows"]), row["digest"], row["newest"]), bool(row["rewritten"])
+    return Rows(int(row["rows"]), row["digest"], row["newest"], row["oldest"]), bool(row["rewritten"])
 
 
 def _hashed(columns: Sequence[str]) -> str:
@@ -178,7 +189,10 @@ _WRITTEN = Name("aiprod_ops_write_test", "written")
 
 
 def writable(copy: Database) -> Finding:
-    """Whether a table can be made and written there. In a schema of our own: a search path may be empty."""
+    """Whether a table can be made and written there. In a schema of our own: a search path may be empty.
+
+    P0001 (raise_exception) is what code of the users' raises, such as an event trigger: no fault of the backup.
+    """
     names: dict[str, Name | str] = {"schema": _WRITTEN.schema, "table": _WRITTEN}
     try:
         copy.execute("create schema {schema}", names=names)
@@ -186,6 +200,9 @@ def writable(copy: Database) -> Finding:
         copy.execute("insert into {table} values (1)", names=names)
         copy.execute("drop schema {schema} cascade", names=names)
     except Failed as error:
+        if "(SQLSTATE P0001)" in error.message:
+            note = f"an event trigger of the database forbids it: {error.message}"
+            return Finding("a write fails", 1.0, "", warn=1, note=note)
         return Finding("a write fails", 1.0, "", crit=1, note=error.message)
     except PermissionMissing as error:  # of the role that looks, not of the copy
         note = f"{error.message}; GRANT CREATE ON DATABASE … to the role in the DSN"

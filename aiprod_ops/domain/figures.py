@@ -9,19 +9,22 @@ from aiprod_ops.domain.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One table: how many rows, their sum (None where only counted), and when the newest was written, if it says."""
+    """One table: how many rows, their sum (None where only counted), and when the newest and the oldest were written,
+    if it says; the oldest only where it says so with a time zone.
+    """
 
     rows: int
     digest: str | None
     newest: datetime | None
+    oldest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A database as it is: its tables, the Alembic revision, extensions and roles.
 
-    `hidden` are tables whose row security lets the reader see a part, `rewritten` those that TRUNCATE or ALTER TABLE
-    has replaced after the moment that is read: of both the figures tell nothing.
+    `hidden` are tables whose row security lets the reader see a part, `rewritten` those that TRUNCATE, ALTER or
+    DROP TABLE has replaced after the moment that is read: of both the figures tell nothing.
     """
 
     tables: Mapping[str, Rows]
@@ -63,12 +66,16 @@ def same_moment(source: Figures, copy: Figures) -> Iterator[Finding]:
     yield from _uncompared(source, copy)
 
 
+_UNSURE = "; perhaps since the backup: no test before it has read the source"
+
 #: A table that had and has this many rows, and twice as many as the backup, has not lost them by work alone.
 _MANY, _FAR = 1000, 2
 
 
-def between(before: Figures | None, copy: Figures, after: Figures | None) -> Iterator[Finding]:
-    """The copy lies between two moments of its source, of which one may not be known.
+def between(
+    before: Figures | None, copy: Figures, after: Figures | None, begun: datetime | None = None
+) -> Iterator[Finding]:
+    """The copy lies between two moments of its source, of which one may not be known; it is not older than `begun`.
 
     What the source had before and has after, the copy has to have. What it has on one side alone may have been made,
     or dropped, on either side of the copy's moment: that is told, and no fault. Where only one side is known nobody can
@@ -77,7 +84,7 @@ def between(before: Figures | None, copy: Figures, after: Figures | None) -> Ite
     known = [each for each in (before, after) if each is not None]
     is_certain = len(known) == 2
     warn, crit = (None, 1.0) if is_certain else (1.0, None)
-    unsure = "" if is_certain else "; what the source had at another moment is not known"
+    unsure = "" if is_certain else _UNSURE if before is None else "; perhaps dropped before the backup"
     revisions = {each.revision for each in known}
     other = copy.revision not in revisions
     note = f"{copy.revision or 'none'}, the source {' and then '.join(sorted(each or 'none' for each in revisions))}"
@@ -99,21 +106,36 @@ def between(before: Figures | None, copy: Figures, after: Figures | None) -> Ite
     there = {name: ([side[name] for side in sides], copy.tables[name]) for name in sorted(common & copy.tables.keys())}
     changed = [name for name, (theirs, ours) in there.items() if is_certain and _stood_still(theirs, ours)]
     yield Finding("tables that nobody wrote to and that differ", float(len(changed)), "", crit=1, note=_few(changed))
-    fewer = [name for name, (theirs, ours) in there.items() if name not in changed and _far_fewer(theirs, ours)]
-    yield Finding("tables with far fewer rows", float(len(fewer)), "", warn, crit, _few(fewer, unsure))
     emptied = [
-        name
-        for name, (theirs, ours) in there.items()
-        if is_certain and not ours.rows and all(each.rows for each in theirs) and name not in {*changed, *fewer}
+        name for name, (theirs, ours) in there.items()
+        if not ours.rows and all(each.rows for each in theirs) and name not in changed
+    ]  # fmt: skip
+    sure = [name for name in emptied if _had_rows(there[name][0][-1] if after else None, begun, is_certain)]
+    doubt = "" if sure else "; perhaps written since the backup"
+    crit_rows = 1.0 if sure else None
+    yield Finding(
+        "tables without their rows", float(len(sure or emptied)), "", 1, crit_rows, _few(sure or emptied, doubt)
+    )
+    fewer = [
+        name for name, (theirs, ours) in there.items() if name not in {*changed, *emptied} and _far_fewer(theirs, ours)
     ]
-    yield Finding("tables without rows that had some before and after", float(len(emptied)), "", 1, note=_few(emptied))
+    yield Finding("tables with far fewer rows", float(len(fewer)), "", warn, crit, _few(fewer, unsure))
     yield from _uncompared(*known, copy)
 
 
 def _stood_still(theirs: list[Rows], ours: Rows) -> bool:
     """Whether a table had the same rows before and after, and the copy has others."""
     first, last = theirs
-    return first == last and None not in (first.digest, ours.digest) and not _equal(first, ours)
+    sums = {first.digest, last.digest, ours.digest}
+    return None not in sums and _equal(first, last) and not _equal(first, ours)
+
+
+def _had_rows(after: Rows | None, begun: datetime | None, is_certain: bool) -> bool:
+    """Whether a table had rows at the copy's moment: one that is there since then tells it, and that all are younger
+    tells the contrary; where no row has a time, it had if it had some before and after."""
+    if after is None or after.oldest is None or begun is None:
+        return is_certain
+    return after.oldest < begun
 
 
 def _far_fewer(theirs: list[Rows], ours: Rows) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,7 +27,9 @@ OURS = {"plans": table(3), "jobs": table(51_000)}
 LATER = {"plans": table(3), "jobs": table(52_000)}
 
 LACKS, FEWER = "tables that the backup lacks", "tables with far fewer rows"
-CHANGED, EMPTIED = "tables that nobody wrote to and that differ", "tables without rows that had some before and after"
+CHANGED, EMPTIED = "tables that nobody wrote to and that differ", "tables without their rows"
+BEGUN = datetime(2026, 3, 1, tzinfo=UTC)
+OLDER, YOUNGER = BEGUN - timedelta(hours=1), BEGUN + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -42,18 +45,55 @@ CHANGED, EMPTIED = "tables that nobody wrote to and that differ", "tables withou
         pytest.param(BOTH, {"jobs": OURS["jobs"]}, LATER, {LACKS: "CRITICAL"}, id="a table is missing"),
         pytest.param(BOTH, {**OURS, "plans": table(0)}, LATER, {CHANGED: "CRITICAL"}, id="a small table is empty"),
         pytest.param(BOTH, {**OURS, "plans": table(3, "x")}, LATER, {CHANGED: "CRITICAL"}, id="another row in it"),
-        pytest.param(BOTH, {**OURS, "jobs": table(0)}, LATER, {FEWER: "CRITICAL"}, id="a large table is empty"),
+        pytest.param(BOTH, {**OURS, "jobs": table(0)}, LATER, {EMPTIED: "CRITICAL"}, id="a large table is empty"),
         pytest.param(BOTH, {**OURS, "jobs": table(20_000)}, LATER, {FEWER: "CRITICAL"}, id="it lost more than half"),
         pytest.param(
             {**BOTH, "queue": table(5)}, {**OURS, "queue": table(0)}, {**LATER, "queue": table(7)},
-            {EMPTIED: "WARNING"}, id="a queue was empty for once, or the backup lacks it",
+            {EMPTIED: "CRITICAL"}, id="a table that is written to is empty in the backup alone",
+        ),
+        pytest.param(
+            {**BOTH, "queue": table(5)}, {**OURS, "queue": table(0)},
+            {**LATER, "queue": replace(table(7), oldest=YOUNGER)},
+            {EMPTIED: "WARNING"}, id="a queue was empty for once",
+        ),
+        pytest.param(
+            {**BOTH, "load": table(5000)}, {**OURS, "load": table(0)},
+            {**LATER, "load": replace(table(6000), oldest=YOUNGER)},
+            {EMPTIED: "WARNING"}, id="a large table was just being filled anew",
         ),
     ],
 )  # fmt: skip
 def test_between_two_moments(
     before: dict[str, Rows], ours: dict[str, Rows], after: dict[str, Rows], found: dict[str, str]
 ) -> None:
-    assert bad(between(seen(**before), seen(**ours), seen(**after))) == found
+    assert bad(between(seen(**before), seen(**ours), seen(**after), BEGUN)) == found
+
+
+@pytest.mark.parametrize(
+    ("oldest", "begun", "status"),
+    [(OLDER, BEGUN, "CRITICAL"), (YOUNGER, BEGUN, "WARNING"), (None, BEGUN, "WARNING"), (OLDER, None, "WARNING")],
+)
+def test_a_row_that_is_older_than_the_backup_is_in_it(
+    oldest: datetime | None, begun: datetime | None, status: str
+) -> None:
+    """Nothing was read before the backup: what the source has now tells."""
+    now = seen(**BOTH, orders=replace(table(3), oldest=oldest))
+    found = list(between(None, seen(**OURS, orders=table(0)), now, begun))
+    assert bad(found) == {EMPTIED: status}
+    (note,) = [each.note for each in found if each.metric == EMPTIED]
+    assert note == ("orders" if status == "CRITICAL" else "orders; perhaps written since the backup")
+
+
+def test_a_warning_says_what_is_not_known() -> None:
+    notes = {each.metric: each.note for each in between(None, seen(roles=(), **OURS), seen(**LATER))}
+    assert notes["missing roles"] == "app; perhaps since the backup: no test before it has read the source"
+    notes = {each.metric: each.note for each in between(seen(**BOTH), seen(roles=(), **OURS), None)}
+    assert notes["missing roles"] == "app; perhaps dropped before the backup"
+
+
+def test_figures_of_an_older_version_have_no_oldest_row() -> None:
+    first, last = {"plans": table(3)}, {"plans": replace(table(3), oldest=OLDER)}
+    assert bad(between(seen(**first), seen(plans=table(3, "x")), seen(**last))) == {CHANGED: "CRITICAL"}
 
 
 def test_who_knows_one_side_alone_is_sure_of_nothing_but_an_empty_backup() -> None:
@@ -61,7 +101,7 @@ def test_who_knows_one_side_alone_is_sure_of_nothing_but_an_empty_backup() -> No
         before, after = known
         assert bad(between(before, seen(**OURS), after)) == {}
         assert bad(between(before, seen(jobs=table(0)), after)) == {
-            "a backup without rows": "CRITICAL", LACKS: "WARNING", FEWER: "WARNING",
+            "a backup without rows": "CRITICAL", LACKS: "WARNING", EMPTIED: "WARNING",
         }  # fmt: skip
         assert bad(between(before, seen("2", (), **OURS), after)) == {
             "another schema revision": "WARNING", "missing roles": "WARNING",

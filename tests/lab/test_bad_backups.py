@@ -529,6 +529,12 @@ def bare(site: Site) -> None:
     site.bench.config.write_text("".join(line for line in lines if not line.startswith("archive =")))
 
 
+def read_before(site: Site) -> None:
+    """The source is read by a test, and what is taken afterwards has another second in its name: it is later."""
+    assert site.prove().exit == 0
+    time.sleep(1)
+
+
 def found(done: Done) -> dict[str, str]:
     """What is not OK."""
     return {each["metric"]: each["status"] for each in done.json()["findings"] if each["status"] != "OK"}
@@ -537,7 +543,7 @@ def found(done: Done) -> dict[str, str]:
 def test_what_the_source_got_since_the_backup_is_no_fault_of_it(site: Site) -> None:
     """A role, an extension, tables, and as many rows again."""
     bare(site)
-    assert site.prove().exit == 0
+    read_before(site)
     site.repository().take("second")
     for text in (
         "CREATE ROLE newcomer",
@@ -554,7 +560,7 @@ def test_what_the_source_got_since_the_backup_is_no_fault_of_it(site: Site) -> N
 def test_a_table_that_is_empty_in_the_backup_alone_is_seen(site: Site) -> None:
     """A small one that nobody writes to, and a large one that has gone on."""
     bare(site)
-    assert site.prove().exit == 0
+    read_before(site)
     site.bench.sql("CREATE TABLE kept AS TABLE places")
     site.bench.sql("CREATE TABLE all_jobs AS TABLE jobs")
     site.bench.sql("TRUNCATE places, jobs")
@@ -566,13 +572,32 @@ def test_a_table_that_is_empty_in_the_backup_alone_is_seen(site: Site) -> None:
     assert done.exit == 10, done.said
     assert done.json()["refused"] == {
         "tables that nobody wrote to and that differ": "1 public.places",
-        "tables with far fewer rows": "1 public.jobs",
+        "tables without their rows": "1 public.jobs",
     }
+
+
+def test_without_a_test_before_the_backup_the_age_of_a_row_tells_that_it_lacks_it(site: Site) -> None:
+    bare(site)
+    site.bench.sql("CREATE TABLE kept AS TABLE jobs")
+    site.bench.sql("TRUNCATE jobs")
+    site.repository().take("emptied")
+    site.bench.sql("INSERT INTO jobs TABLE kept")
+    assert site.disproved() == "1 public.jobs"
+
+
+def test_a_table_that_is_filled_since_the_backup_is_no_fault_of_it(site: Site) -> None:
+    bare(site)
+    site.bench.sql("CREATE TABLE mail (n int, created_at timestamptz DEFAULT clock_timestamp())")
+    site.repository().take("second")
+    site.bench.sql("INSERT INTO mail SELECT g FROM generate_series(1, 5000) g")
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {"tables without their rows": "WARNING"}), done.said
+    assert "public.mail; perhaps written since the backup" in done.out
 
 
 def test_a_missing_table_is_seen(site: Site) -> None:
     bare(site)
-    assert site.prove().exit == 0
+    read_before(site)
     site.bench.sql("ALTER TABLE places RENAME TO away")
     site.repository().take("lacking")
     site.bench.sql("ALTER TABLE away RENAME TO places")
@@ -586,6 +611,16 @@ def test_what_is_rewritten_while_the_source_is_read_is_not_compared(site: Site) 
         moments.one_moment(database) as (_, session),
     ):
         site.bench.sql("TRUNCATE places")
+        read = figures.read_source(session, Bytes(1 << 30))
+    assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
+
+
+def test_what_is_dropped_while_the_source_is_read_is_not_compared(site: Site) -> None:
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        moments.one_moment(database) as (_, session),
+    ):
+        site.bench.sql("DROP TABLE places")
         read = figures.read_source(session, Bytes(1 << 30))
     assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
 

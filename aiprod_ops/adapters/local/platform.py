@@ -17,7 +17,7 @@ from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, find, of_major, reachable
+from aiprod_ops.adapters.local.programs import Programs, find, fitting, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
@@ -51,10 +51,15 @@ STANDALONE: dict[str, str | int] = {
 
 #: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
 #: none hands pages over to another.
-READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
+#: What its event triggers forbid is no fault of the backup.
+READ_THROUGH: dict[str, tuple[str | int, int]] = {
+    "max_parallel_workers_per_gather": (1, 15),
+    "event_triggers": ("off", 17),
+    "io_method": ("sync", 18),
+}
 
-#: Of the sessions with such a copy: what a role, a database or an event trigger forbids is no fault of the backup.
-#: Source: PostgreSQL manual, "Overview of Event Trigger Behavior".
+#: Of the sessions with such a copy, for the same reason: what a role or a database forbids, and before PostgreSQL 17 an
+#: event trigger that is not ENABLE ALWAYS. Source: PostgreSQL manual, "ALTER EVENT TRIGGER", session_replication_role.
 UNHINDERED = "-c default_transaction_read_only=off -c session_replication_role=replica"
 
 LARGEST = """
@@ -138,13 +143,7 @@ class LocalPlatform:
             source = read_source(self._connect, self._backup)
         else:
             source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
-        major = source.version // 10000
-        programs = of_major(major, self._postgres_bin)
-        if major != programs.major:
-            raise ConfigurationError(
-                f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
-                hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
-            )
+        programs = fitting(source.version // 10000, self._postgres_bin)
         self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)

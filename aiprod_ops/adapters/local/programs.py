@@ -101,12 +101,26 @@ def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Program
 def of_major(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Programs:
     """The programs for a server of this major version: those in the directory given, else the wheel's or Debian's.
 
-    What is found may still be of another version: the caller says so. Raises ConfigurationError as `find` does.
+    What is found may still be of another version: client programs mostly can talk to it all the same. Raises
+    ConfigurationError as `find` does.
     """
     packaged = Path(debian.format(major=major))
     if postgres_bin is None and (packaged / "postgres").is_file() and _major_of_wheel() != major:
         return find(packaged)
     return find(postgres_bin)
+
+
+def fitting(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Programs:
+    """The same, for files of a server: they are read by programs of just their version. Raises ConfigurationError where
+    there are none."""
+    programs = of_major(major, postgres_bin, debian)
+    if programs.major != major:
+        raise ConfigurationError(
+            f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
+            hint=f"install the server's own version (on Debian: postgresql-{major}), or name it with --postgres-bin DIR"
+            " or `postgres_bin` in the configuration",
+        )
+    return programs
 
 
 def _major_of_wheel() -> int | None:
