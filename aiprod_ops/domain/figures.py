@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiprod_ops.domain.findings import Finding
 
@@ -70,6 +70,8 @@ _UNSURE = "; perhaps since the backup: no test before it has read the source"
 
 #: A table that had and has this many rows, and twice as many as the backup, has not lost them by work alone.
 _MANY, _FAR = 1000, 2
+#: So long may a transaction last whose rows have the time of its beginning.
+_OPEN = timedelta(hours=1)
 
 
 def between(
@@ -110,7 +112,7 @@ def between(
         name for name, (theirs, ours) in there.items()
         if not ours.rows and all(each.rows for each in theirs) and name not in changed
     ]  # fmt: skip
-    sure = [name for name in emptied if _had_rows(there[name][0][-1] if after else None, begun, is_certain)]
+    sure = [name for name in emptied if _had_rows(there[name][0], after is not None, begun)]
     doubt = "" if sure else "; perhaps written since the backup"
     crit_rows = 1.0 if sure else None
     yield Finding(
@@ -130,12 +132,14 @@ def _stood_still(theirs: list[Rows], ours: Rows) -> bool:
     return None not in sums and _equal(first, last) and not _equal(first, ours)
 
 
-def _had_rows(after: Rows | None, begun: datetime | None, is_certain: bool) -> bool:
-    """Whether a table had rows at the copy's moment: one that is there since then tells it, and that all are younger
-    tells the contrary; where no row has a time, it had if it had some before and after."""
-    if after is None or after.oldest is None or begun is None:
-        return is_certain
-    return after.oldest < begun
+def _had_rows(theirs: list[Rows], is_after: bool, begun: datetime | None) -> bool:
+    """Whether a table had rows at the copy's moment: one that is there since well before it tells so, and that all are
+    younger tells the contrary. Where no row has a time many before and after tell it; a queue may be empty now and
+    then."""
+    oldest = theirs[-1].oldest if is_after else None
+    if oldest is None or begun is None:
+        return len(theirs) > 1 and min(each.rows for each in theirs) >= _MANY
+    return oldest < begun - _OPEN
 
 
 def _far_fewer(theirs: list[Rows], ours: Rows) -> bool:

@@ -29,7 +29,7 @@ LATER = {"plans": table(3), "jobs": table(52_000)}
 LACKS, FEWER = "tables that the backup lacks", "tables with far fewer rows"
 CHANGED, EMPTIED = "tables that nobody wrote to and that differ", "tables without their rows"
 BEGUN = datetime(2026, 3, 1, tzinfo=UTC)
-OLDER, YOUNGER = BEGUN - timedelta(hours=1), BEGUN + timedelta(hours=1)
+OLDER, YOUNGER = BEGUN - timedelta(hours=2), BEGUN + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ OLDER, YOUNGER = BEGUN - timedelta(hours=1), BEGUN + timedelta(hours=1)
         pytest.param(BOTH, {**OURS, "jobs": table(20_000)}, LATER, {FEWER: "CRITICAL"}, id="it lost more than half"),
         pytest.param(
             {**BOTH, "queue": table(5)}, {**OURS, "queue": table(0)}, {**LATER, "queue": table(7)},
-            {EMPTIED: "CRITICAL"}, id="a table that is written to is empty in the backup alone",
+            {EMPTIED: "WARNING"}, id="a queue was empty for once, or the backup lacks it",
         ),
         pytest.param(
             {**BOTH, "queue": table(5)}, {**OURS, "queue": table(0)},
             {**LATER, "queue": replace(table(7), oldest=YOUNGER)},
-            {EMPTIED: "WARNING"}, id="a queue was empty for once",
+            {EMPTIED: "WARNING"}, id="a queue was empty for once, as its rows tell",
         ),
         pytest.param(
             {**BOTH, "load": table(5000)}, {**OURS, "load": table(0)},
