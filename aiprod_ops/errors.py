@@ -111,6 +111,11 @@ class Cancelled(Failed):
     """The server confirms that the statement was cancelled, by us or by somebody else."""
 
 
+class Untried(Failed):
+    """What was in the way is not what was to be tried, but the platform, a disk or a right of ours: nothing is known of
+    the thing itself."""
+
+
 class PartlyApplied(OpsError):
     """Something was done and could not be taken back yet. The journal stays open; `resume` tries again."""
 

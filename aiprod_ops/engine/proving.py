@@ -20,7 +20,18 @@ from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting, is_full
+from aiprod_ops.errors import (
+    Exit,
+    Failed,
+    Held,
+    OpsError,
+    Refused,
+    TimedOut,
+    Untried,
+    UsageError,
+    before_acting,
+    is_full,
+)
 from aiprod_ops.ports import Restored, Server, Store
 from aiprod_ops.units import Bytes, Seconds, seconds
 
@@ -69,14 +80,16 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
 
 
 def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored, bool]:
-    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells. Answers, too,
-    whether it was of the newest, as far as its WAL reaches."""
+    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells. What hindered
+    the proof itself disproves nothing (`Untried`, and all that is no answer): no evidence is sealed, and what the last
+    proof said stays. Answers, too, whether it was of the newest, as far as its WAL reaches."""
     clock = world.context.clock
     with entry.book.phases["origin"](world.context, params) as origin:
-        started, label = clock.monotonic(), origin.backup
+        started, label = clock.monotonic(), origin.backup or (_newest(world) if origin.is_newest else "")
         try:
-            label = label or (_newest(world) if origin.is_newest else "")
             return *_tried(world, entry, params, draft, run, origin), origin.is_newest
+        except Untried:
+            raise
         except (Failed, TimedOut, AnotherSystem) as error:
             if _NO_ROOM in error.message:
                 hint = "make room where copies are restored, then prove again"

@@ -1,6 +1,7 @@
 """Backups on Cloud SQL are taken, tested and told through Google's own client; a bad API day leaves nothing behind."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,10 @@ class Cloud(Bench):
     def backups(self) -> CloudSqlBackups:
         calls = Calls(self.api, SystemClock(), Seconds(60), OperationLog())
         return CloudSqlBackups("aiprod", self.api, lambda: calls)
+
+    @property
+    def newest(self) -> str:
+        return self.backups.listed()[-1].id
 
     def instances(self) -> set[str]:
         return {each.name for each in self.api.instances()}
@@ -108,25 +113,52 @@ def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
     cloud.sql("DROP TABLE marks")
 
 
-@pytest.mark.parametrize(
-    ("fault", "longest", "words"),
-    [
-        (Fault("fail", only="RESTORE_VOLUME"), "", "RESTORE_VOLUME on ops-"),
-        (Fault("broken-copy", only="CLONE"), "5 s", "is there, but it does not answer"),
-        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
-    ],
-)
-def test_a_restore_that_goes_wrong_is_evidence(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
-    inject(cloud.url, fault)
+def test_a_copy_that_is_done_and_does_not_answer_is_evidence(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("broken-copy", only="CLONE"))
     ((now,),) = cloud.sql("SELECT clock_timestamp()")
     try:
-        done = cloud.prove(*(("--at", now.isoformat()) if fault.only == "CLONE" else ()), longest=longest)
+        done = cloud.prove("--at", now.isoformat(), longest="5 s")
     finally:
         clear(cloud)
     assert done.exit == 10, done.said
-    assert words in str(done.json()["refused"]), done.said
+    assert "is there, but it does not answer" in str(done.json()["refused"]), done.said
     assert cloud.run("check", BOOK).exit == 2
     assert cloud.prove().exit == 0, "the next one removes what was left, and holds"
+    assert cloud.instances() == KNOWN
+
+
+def test_an_operation_that_fails_once_is_tried_again(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("fail", only="RESTORE_VOLUME"))
+    done = cloud.run("prove", BOOK, "--wait", "0", "--backup", cloud.newest)
+    assert done.exit == 0, done.said
+    assert "once more, with a fresh instance" in done.err
+    assert cloud.instances() == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("fault", "longest", "words"),
+    [
+        (Fault("fail", only="RESTORE_VOLUME", count=2), "", "INTERNAL_ERROR"),
+        (Fault("fail", only="CREATE", count=2, code="RESOURCE_EXHAUSTED"), "", "RESOURCE_EXHAUSTED"),
+        (Fault("answer", only="sql.instances.restoreBackup", status=400), "", "Google answered 400"),
+        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
+    ],
+)
+def test_trouble_of_the_api_disproves_no_backup(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
+    """No evidence is sealed, no other backup becomes due, and the metrics say that nothing is known."""
+    assert cloud.prove("--backup", cloud.newest).exit == 0
+    before, metrics = sorted(cloud.state.glob("evidence/*")), cloud.config.with_name("proof.prom")
+    inject(cloud.url, fault)
+    try:
+        done = cloud.prove("--backup", cloud.newest, "--prom-file", str(metrics), longest=longest)
+    finally:
+        clear(cloud)
+    assert (done.exit, words in done.said) == (10, True), done.said
+    assert sorted(cloud.state.glob("evidence/*")) == before
+    assert "its last test failed" not in cloud.run("plan", "take-backup").said
+    assert cloud.run("check", BOOK).exit == 0
+    assert re.search(r"_proof_status\{.*\} 3", metrics.read_text()), metrics.read_text()
+    assert cloud.prove().exit == 0, "the next one removes what was left"
     assert cloud.instances() == KNOWN
 
 

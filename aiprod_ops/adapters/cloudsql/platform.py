@@ -15,17 +15,18 @@ from aiprod_ops.adapters.cloudsql.backups import CloudSqlBackups
 from aiprod_ops.adapters.cloudsql.calls import Calls
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import Instance
+from aiprod_ops.adapters.cloudsql.waiting import OperationFailed
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.programs import of_major
 from aiprod_ops.domain.backups import Origin, successful
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
+from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut, Unreachable, Untried
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
-PREFIX = "ops-"  #: a clone takes no label of its own at first: its name tells, too
+PREFIX, AGAIN = "ops-", "ops2-"  #: a clone takes no label of its own at first: its name tells, too
 _DELETIONS = 3
 _UNHINDERED = "-c default_transaction_read_only=off"  #: what a role or a database forbids is no fault of the copy
 _ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
@@ -79,12 +80,23 @@ class CloudSqlPlatform:
     def copy(
         self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
     ) -> Iterator[tuple[Database, Restored]]:
-        """Clone the instance, or restore one of its backups into a new one; it is deleted when the context ends."""
+        """Clone the instance, or restore one of its backups into a new one; it is deleted when the context ends.
+
+        Raises Untried where the API makes no copy, which says nothing of the backup; Failed where it says that it has
+        made one, and that one does not answer.
+        """
         copy, started = f"{PREFIX}{name}".lower(), time.monotonic()
         try:
-            backup, checks = self._made(copy, name, report, origin or Origin(at=None), is_clone=origin is None)
-            made = Seconds(time.monotonic() - started)
-            instance = self._calls.admin.instance(copy)
+            with _untried():
+                try:
+                    backup, checks = self._made(copy, name, report, origin)
+                except OperationFailed as error:  # an INTERNAL_ERROR is mostly Google's own, and does not come again
+                    report(f"{error.message}; once more, with a fresh instance")
+                    self._removed(copy, report)
+                    copy = f"{AGAIN}{name}".lower()
+                    backup, checks = self._made(copy, name, report, origin)
+                made = Seconds(time.monotonic() - started)
+                instance = self._calls.admin.instance(copy)
             where = {"host": instance.host, "port": str(instance.port), "dbname": self._database}
             given = parse_dsn(self._dsn)
             options = f"{given.get('options', '')} {_UNHINDERED}".strip()
@@ -103,16 +115,17 @@ class CloudSqlPlatform:
             self._removed(copy, report)
 
     def _made(
-        self, copy: str, run: str, report: Callable[[str], None], origin: Origin, *, is_clone: bool
+        self, copy: str, run: str, report: Callable[[str], None], origin: Origin | None
     ) -> tuple[str, tuple[str, ...]]:
         """The id of the backup that was restored, '' for a clone, and what was done, in words."""
         admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
-        if is_clone or origin.at is not None:
-            begin = lambda: admin.clone(source.name, copy, at=origin.at)  # noqa: E731
+        if origin is None or origin.at is not None:
+            at = origin.at if origin else None
+            begin = lambda: admin.clone(source.name, copy, at=at)  # noqa: E731
             self._calls.done(begin, "CLONE", copy, report)
             mine = Settings(deletion_protected=False, labels={LABEL: run})
             self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
-            return "", (f"cloned from {source.name}{f' as of {origin.at.isoformat()}' if origin.at else ''}",)
+            return "", (f"cloned from {source.name}{f' as of {at.isoformat()}' if at else ''}",)
         backup = self._chosen(origin)
         new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
         self._calls.done(lambda: admin.insert(new), "CREATE", copy, report)
@@ -130,7 +143,12 @@ class CloudSqlPlatform:
         return origin.backup or good[-1].id
 
     def _answering(self, copy: str, dsn: str) -> Database:
-        """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer."""
+        """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer.
+
+        That disproves the backup: Google says that it is restored, and nobody could work with it. Could it not be
+        reached from here, no copy could ever be: that shows at the first proof, and a backup that does not start must
+        never be taken for a network's trouble.
+        """
         until = self._clock.monotonic() + min(_ANSWERS, self._longest)
         while True:
             database = self._connect(dsn)
@@ -244,9 +262,17 @@ def _run(instance: Instance) -> str:
     before it had its label."""
     if LABEL in instance.labels:
         return instance.labels[LABEL]
-    name = instance.name.removeprefix(PREFIX)
-    is_ours = instance.name.startswith(PREFIX) and name[:8].isdigit()
-    return name if is_ours else ""
+    prefix, _, name = instance.name.partition("-")
+    return name if f"{prefix}-" in (PREFIX, AGAIN) and name[:8].isdigit() else ""
+
+
+@contextmanager
+def _untried() -> Iterator[None]:
+    """What the API does not do, or not in time, says nothing of a backup."""
+    try:
+        yield
+    except (Failed, TimedOut) as error:
+        raise Untried(error.message, hint=error.hint) from error
 
 
 def _like(source: Instance, run: str) -> Settings:
