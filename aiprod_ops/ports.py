@@ -128,7 +128,8 @@ class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
     Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
-    says why it could not be taken further than the backup's own end, although WAL was to be kept.
+    says why it could not be taken further than the backup's own end, although WAL was to be kept. `until` is the moment
+    that it is of, where no WAL here tells how far it was taken.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Restored:
     backup: str = ""
     phases: Mapping[str, Seconds] = field(default_factory=dict)
     lacks: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ wrote to between the two has to have the same rows. What came or went meanwhile 
 damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
 nothing.
 
+On Cloud SQL it is recovered to the newest moment that the API names: Google restores its newest backup from before it
+and replays the WAL. `--backup ID` restores that backup alone.
+
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery", pg_verifybackup, pg_amcheck.
@@ -239,7 +242,8 @@ def _begun(copy: Copy, chosen: Compared) -> datetime | None:
 def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
     """From the newest moment that could have been recovered to the one at which the source was read, or to now where it
     is lost: rows do not tell, not all of them have a time. At the same moment it is how long its WAL took to be kept.
-    Without the WAL that was to be kept it is a warning at least."""
+    Without the WAL that was to be kept it is a warning at least. Of a backup that was asked for by its id, and restored
+    without WAL, it is no more than a figure."""
     restored, backups = copy.restored, copy.context.platform.backups
     if params.at or (chosen.read is None and not restored.lacks):
         return
@@ -248,13 +252,18 @@ def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Ite
     if restored.lacks or not is_same:
         ended = next((each.taken for each in backups.listed() if each.id == restored.backup), None)
         reaches = backups.arrangement().recovers_to
-        newest = max((each for each in (ended, reaches) if each is not None), default=None)
+        newest = restored.until or max((each for each in (ended, reaches) if each is not None), default=None)
         until = chosen.read or copy.context.clock.now()
         seconds = max(0.0, (until - newest).total_seconds()) if newest else None
         way = "the WAL that is kept reaches" if newest == reaches else "the backup ended at, and nothing follows it,"
+        if restored.until is not None:
+            way = "the copy is of"
         told = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "nothing tells when it is from"
         note = f"{told}; {note}" if note else told
-    yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
+    if params.backup and restored.until is not None:
+        yield Finding("what would have been lost", seconds, "s", note=note, id="rpo")
+    else:
+        yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
 
 
 def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:

@@ -93,13 +93,33 @@ def test_a_backup_is_restored_looked_at_and_gone(cloud: Cloud) -> None:
     done = cloud.prove("--control", "true")
     assert done.exit == 0, done.said
     told = done.json()
-    assert told["copy"]["checks"] == [f"restored from the backup {told['copy']['backup']} of aiprod"]
+    assert told["copy"]["backup"] == cloud.newest
+    (said,) = told["copy"]["checks"]
+    assert said.startswith("cloned from aiprod as of ")
+    assert said.endswith(f": its backup {cloud.newest} and the WAL after it")
     findings = {each["metric"]: each for each in told["findings"]}
     assert findings["damaged heaps and b-trees"]["status"] == "OK"
     assert findings["damage that was not noticed"]["value"] == 0
     assert findings["tables that differ at the same moment"]["value"] == 0, "nobody wrote since the backup"
     assert cloud.instances() == KNOWN
     cloud.sound()
+
+
+def test_what_was_written_since_the_backup_is_recovered_from_its_wal(cloud: Cloud) -> None:
+    """And a backup alone has it not: what the API says of the WAL is not what was restored."""
+    cloud.sql("CREATE TABLE since AS SELECT generate_series(1, 10) AS n")
+    try:
+        whole, alone = cloud.prove().json(), cloud.prove("--backup", cloud.newest).json()
+    finally:
+        cloud.sql("DROP TABLE since")
+    found, lone = ({each["id"]: each for each in told["findings"]} for told in (whole, alone))
+    assert found["tables that differ at the same moment"]["value"] == 0
+    assert found["rpo"]["status"] == "OK"
+    assert alone["copy"]["checks"] == [f"restored from the backup {cloud.newest} of aiprod"]
+    assert "tables that differ at the same moment" not in lone
+    assert lone["rpo"]["value"] > 0, "and no limit: it was asked for"
+    assert "the copy is of" in lone["rpo"]["note"]
+    assert (alone["exit"], whole["exit"]) == (0, 0)
 
 
 def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
@@ -180,7 +200,7 @@ def test_a_read_that_fails_for_a_while_is_tried_again(cloud: Cloud, fault: Fault
 def test_an_answer_that_was_lost_is_found(cloud: Cloud) -> None:
     """The restore was begun, and nobody was told: its operation is looked for, and waited for."""
     inject(cloud.url, Fault("drop", only="sql.instances.restoreBackup", after_work=True))
-    done = cloud.prove()
+    done = cloud.prove("--backup", cloud.newest)
     assert done.exit == 0, done.said
     assert cloud.instances() == KNOWN
 
@@ -200,7 +220,7 @@ def test_credentials_that_end_in_the_middle_are_no_bad_backup(cloud: Cloud) -> N
 @pytest.mark.parametrize("state", ["PENDING_CREATE", "RUNNABLE"])
 def test_kill_9_leaves_an_instance_that_the_next_run_deletes(cloud: Cloud, state: str) -> None:
     if state == "PENDING_CREATE":
-        inject(cloud.url, Fault("slow", only="CREATE", seconds=2))
+        inject(cloud.url, Fault("slow", only="CLONE", seconds=2))
     going = cloud.start("prove", BOOK, "--wait", "0")
     until(lambda: [e for e in cloud.api.instances() if e.name not in KNOWN and e.state == state], f"never {state}")
     going.kill()
@@ -219,11 +239,11 @@ def kept(cloud: Cloud, known: set[Path], kind: str) -> list[dict[str, Any]]:
     return [each["data"] for each in records if each["kind"] == kind]
 
 
-@pytest.mark.parametrize("kind", ["CREATE", "RESTORE_VOLUME"])
+@pytest.mark.parametrize("kind", ["CLONE", "CREATE", "RESTORE_VOLUME"])
 def test_a_killed_proof_is_resumed_by_the_name_of_its_operation(cloud: Cloud, kind: str) -> None:
     known = set(cloud.journals())
     inject(cloud.url, Fault("slow", only=kind, seconds=2))
-    going = cloud.start("prove", BOOK, "--wait", "0")
+    going = cloud.start("prove", BOOK, "--wait", "0", *([] if kind == "CLONE" else ["--backup", cloud.newest]))
     (begun,) = until(lambda: [e for e in kept(cloud, known, "operation") if e["what"].startswith(kind)], "no name")
     going.kill()
     operation = cloud.api.operation(begun["operation"])

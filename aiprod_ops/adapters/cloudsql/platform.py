@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from aiprod_ops.adapters.cloudsql.waiting import OperationFailed
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.programs import of_major
-from aiprod_ops.domain.backups import Origin, successful
+from aiprod_ops.domain.backups import Backup, Origin, successful
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut, Unreachable, Untried
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
@@ -39,6 +39,15 @@ class Place:
     project: str
     instance: str
     endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a new instance was made of: '' and None where it is the running one's clone. And in words."""
+
+    backup: str = ""
+    until: datetime | None = None
+    said: str = ""
 
 
 class CloudSqlPlatform:
@@ -89,12 +98,12 @@ class CloudSqlPlatform:
         try:
             with _untried():
                 try:
-                    backup, checks = self._made(copy, name, report, origin)
+                    of = self._made(copy, name, report, origin)
                 except OperationFailed as error:  # an INTERNAL_ERROR is mostly Google's own, and does not come again
                     report(f"{error.message}; once more, with a fresh instance")
                     self._removed(copy, report)
                     copy = f"{AGAIN}{name}".lower()
-                    backup, checks = self._made(copy, name, report, origin)
+                    of = self._made(copy, name, report, origin)
                 made = Seconds(time.monotonic() - started)
                 instance = self._calls.admin.instance(copy)
             where = {"host": instance.host, "port": str(instance.port), "dbname": self._database}
@@ -107,40 +116,63 @@ class CloudSqlPlatform:
                 took = Seconds(time.monotonic() - started)
                 phases = {"restore": made, "first answer": Seconds(took - made)}
                 size = Bytes(int(database.query(_SIZE)[0]["size"]))
-                yield database, Restored(name, took, size, checks, backup, phases)
+                yield database, Restored(name, took, size, (of.said,), of.backup, phases, until=of.until)
             finally:
                 database.close()
         finally:
             self._standing.pop(name, None)
             self._removed(copy, report)
 
-    def _made(
-        self, copy: str, run: str, report: Callable[[str], None], origin: Origin | None
-    ) -> tuple[str, tuple[str, ...]]:
-        """The id of the backup that was restored, '' for a clone, and what was done, in words."""
-        admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
-        if origin is None or origin.at is not None:
-            at = origin.at if origin else None
-            begin = lambda: admin.clone(source.name, copy, at=at)  # noqa: E731
-            self._calls.done(begin, "CLONE", copy, report)
-            mine = Settings(deletion_protected=False, labels={LABEL: run})
-            self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
-            return "", (f"cloned from {source.name}{f' as of {at.isoformat()}' if at else ''}",)
-        backup = self._chosen(origin)
-        new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
-        self._calls.done(lambda: admin.insert(new), "CREATE", copy, report)
-        report(f"restoring the backup {backup}")
-        self._calls.done(lambda: admin.restore(copy, backup, source.name), "RESTORE_VOLUME", copy, report)
-        return backup, (f"restored from the backup {backup} of {source.name}",)
+    def _made(self, copy: str, run: str, report: Callable[[str], None], origin: Origin | None) -> _Made:
+        """Without an origin a clone of what runs, which says nothing of its backups. With one a backup by its id, or
+        the newest with the WAL after it, up to a moment: as far as it can be recovered where none is named.
 
-    def _chosen(self, origin: Origin) -> str:
+        A clone with a point in time is no copy of the running disk: Google restores the newest backup from before it
+        and replays the archived WAL, into an instance of its own.
+        Source: https://docs.cloud.google.com/sql/docs/postgres/backup-recovery/pitr
+        """
+        admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
+        at = None if origin is None else origin.at or (None if origin.backup else self._latest(source))
+        if origin is not None and at is None:
+            return self._from_backup(copy, run, report, source, self._chosen(origin))
+        rests_on = None if at is None else self._before(at)
+        begin = lambda: admin.clone(source.name, copy, at=at)  # noqa: E731
+        self._calls.done(begin, "CLONE", copy, report)
+        mine = Settings(deletion_protected=False, labels={LABEL: run})
+        self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
+        if rests_on is None or at is None:
+            return _Made(said=f"cloned from {source.name}{f' as of {at.isoformat()}' if at else ''}")
+        said = f"cloned from {source.name} as of {at.isoformat()}: its backup {rests_on.id} and the WAL after it"
+        return _Made(rests_on.id, at, said)
+
+    def _from_backup(
+        self, copy: str, run: str, report: Callable[[str], None], source: Instance, backup: Backup
+    ) -> _Made:
+        """A backup alone: no WAL takes it further than its own end."""
+        new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
+        self._calls.done(lambda: self._calls.admin.insert(new), "CREATE", copy, report)
+        report(f"restoring the backup {backup.id}")
+        begin = lambda: self._calls.admin.restore(copy, backup.id, source.name)  # noqa: E731
+        self._calls.done(begin, "RESTORE_VOLUME", copy, report)
+        return _Made(backup.id, backup.taken, f"restored from the backup {backup.id} of {source.name}")
+
+    def _latest(self, source: Instance) -> datetime | None:
+        """The newest moment that can be recovered; None where no WAL is kept."""
+        window = self._reading.recovery_window(source.name) if source.backups.point_in_time else None
+        return window.latest if window else None
+
+    def _before(self, at: datetime) -> Backup | None:
+        """The backup that a moment is recovered from: the newest that had ended, as Google's documentation has it."""
+        return next((each for each in reversed(successful(self.backups.listed())) if each.taken <= at), None)
+
+    def _chosen(self, origin: Origin) -> Backup:
         good = successful(self.backups.listed())
         if origin.backup and origin.backup not in {each.id for each in good}:
             known = ", ".join(each.id for each in good[-3:]) or "none"
             raise Refused(f"there is no backup {origin.backup} of {self._place.instance}", hint=f"the newest: {known}")
         if not good:
             raise Refused(f"{self._place.instance} has no backup", hint="take one: aiprod-ops plan take-backup")
-        return origin.backup or good[-1].id
+        return next((each for each in good if each.id == origin.backup), good[-1])
 
     def _answering(self, copy: str, dsn: str) -> Database:
         """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer.
