@@ -21,6 +21,7 @@ from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import (
+    Broken,
     Exit,
     Failed,
     Held,
@@ -109,7 +110,9 @@ def _tried(
 ) -> tuple[Proof, Restored]:
     context = world.context
     for name in context.platform.sweep(lambda name: False if name == run else _is_alive(world.store, name)):
-        context.report(f"removed the copy {name} of a run that is no more")
+        context.report(f"removed the copy of the run {name}, which is no more")
+        if name != run:  # that one goes on
+            _end_killed(world, name)
     with context.platform.copy(run, context.report, origin) as (database, restored):
         _refuse_another(database.server(), draft)
         copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds, origin)
@@ -119,6 +122,16 @@ def _tried(
 
 class AnotherSystem(Refused):
     """The copy is not one of the target."""
+
+
+def _end_killed(world: World, run: str) -> None:
+    """A proof that was killed, and whose copy is gone, ends: nothing is left of it to resume. One that somebody holds
+    again ends by itself."""
+    with suppress(Held, Broken), world.store.lock(f"run-{run}", world.by):
+        journal = Journal(world.store, world.context.clock, run)
+        journal.recover()
+        if journal.records and journal.ended is None and journal.opening["kind"] == "prove":
+            journal.write("ended", exit=int(Exit.REFUSED), error="it was killed; a later proof has removed its copy")
 
 
 def _refuse_another(server: Server, draft: Draft) -> None:
