@@ -230,7 +230,8 @@ class Platform(Protocol):
 
     def control(self, name: str) -> Mapping[str, str]:
         """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
-        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
+        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not;
+        nothing where no file can be reached."""
 
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:

@@ -14,8 +14,8 @@ backups is judged by `check backups`.
 backup and its WAL give the very moment at which the source was read. Else the copy is held against two moments of the
 source, the last test before the backup and now: what it had at both the backup has to have, and a table that nobody
 wrote to between the two has to have the same rows. What came or went meanwhile is no fault. `--control`
-damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
-nothing.
+changes a row of the copy at the end, damages a file of it and a spare of its backup, and wants each to be noticed: a
+test that cannot fail proves nothing. On Cloud SQL no file can be reached: there it is the row alone.
 
 On Cloud SQL it is recovered to the newest moment that the API names: Google restores its newest backup from before it
 and replays the WAL. `--backup ID` restores that backup alone.
@@ -132,6 +132,7 @@ class Compared(Origin):
 @contextmanager
 def origin(ctx: Context, params: Params) -> Iterator[Origin]:
     """Which backup, and how far. The source is read meanwhile, as it is at one moment, if it still lives."""
+    _refuse_unknown(ctx, params)
     with ExitStack() as held:
         try:
             moment, session = held.enter_context(api.one_moment(ctx.db))
@@ -141,15 +142,18 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         gone = api.not_kept(ctx)
         source = held.enter_context(api.later(lambda: api.read_source(session, params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
-        is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
+        is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
         lsn = moment.lsn if is_kept else ""
         yield Compared(params.backup, params.until, lsn, moment, waited, source, read, gone)
 
 
-def _is_there(ctx: Context, params: Params) -> bool:
-    """Whether there is such a backup: nothing is waited for before one is refused."""
-    return any(params.backup in ("", each.id) for each in ctx.platform.backups.listed())
+def _refuse_unknown(ctx: Context, params: Params) -> None:
+    """A backup that is not there is a wrong command line, no backup that failed. Raises UsageError."""
+    listed = [each.id for each in ctx.platform.backups.listed()]
+    if params.backup and params.backup not in listed:
+        hint = f"the newest are: {', '.join(listed[-3:]) or 'none'}"
+        raise api.UsageError(f"there is no backup {params.backup}", hint=hint)
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
@@ -190,13 +194,16 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
         findings += _beside(copy, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        findings.append(_noticed(platform.control(restored.name)))
+        changed = api.row_control(copy.db, ours, params.compare)
+        findings.append(_noticed(changed, platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
 
-def _noticed(said: Mapping[str, str]) -> Finding:
-    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for."""
+def _noticed(rows: tuple[str, str], files: Mapping[str, str]) -> Finding:
+    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for. Where
+    no file can be reached, that is said."""
+    said = {rows[0]: rows[1], **(files or {"pg_amcheck": "not tried, no file of the copy can be reached"})}
     missed = [who for who, words in said.items() if not words]
     heard = "; ".join(words if words.startswith(who) else f"{who}: {words}" for who, words in said.items())
     note = f"{' and '.join(missed)} said nothing: this test proves nothing" if missed else heard

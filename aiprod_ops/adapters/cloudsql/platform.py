@@ -227,21 +227,9 @@ class CloudSqlPlatform:
             database.close()
         return amcheck(of_major(version // 10000, self._postgres_bin), self._standing[name], beside)
 
-    def control(self, name: str) -> dict[str, str]:
-        """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""
-        database = self._connect(self._standing[name])
-        try:
-            found = database.query(_LARGEST)
-            if not found:
-                database.execute(_TABLE, names={"table": _CONTROL})
-            table = Name(found[0]["schema"], found[0]["name"]) if found else _CONTROL
-            names = {"table": table}
-            before = database.query(_SUM, names=names)[0]["sum"]
-            database.execute("delete from {table} where ctid = (select min(ctid) from {table})", names=names)
-            is_noticed = database.query(_SUM, names=names)[0]["sum"] != before
-        finally:
-            database.close()
-        return {f"the sum over the rows of {table}": "one row less" if is_noticed else ""}
+    def control(self, name: str) -> dict[str, str]:  # noqa: ARG002
+        """No byte of an instance, or of a backup, can be reached: whether amcheck notices damage is not shown here."""
+        return {}
 
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
@@ -260,7 +248,7 @@ class CloudSqlPlatform:
             except Held:
                 continue
             self._removed(each.name, lambda _: None)
-            gone.append(each.name)
+            gone.append(_run(each))
         return gone
 
     def attach(self, operation: str, report: Callable[[str], None]) -> None:
@@ -275,18 +263,6 @@ class CloudSqlPlatform:
 
 
 _SIZE = "select sum(pg_database_size(oid))::bigint as size from pg_database where datallowconn /* aiprod-ops */"
-_LARGEST = """
-select n.nspname::text as schema, c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
-  and pg_relation_size(c.oid) > 0 and c.reltuples <> 0
-  and not exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
-  and not exists (select from pg_constraint f where f.confrelid = c.oid)
-order by pg_relation_size(c.oid) desc limit 1 /* aiprod-ops: a table to damage */
-"""
-#: Where no table can lose a row without more: one of our own.
-_CONTROL = Name("public", "aiprod_ops_control")
-_TABLE = "create table {table} as select generate_series(1, 2) as n"
-_SUM = "select sum(hashtextextended(t::text, 0)::numeric)::text as sum from {table} t /* aiprod-ops */"
 
 
 def _run(instance: Instance) -> str:
