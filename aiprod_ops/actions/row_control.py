@@ -18,7 +18,8 @@ left join lateral (
   select a.attname::text as value, a.atttypid::regtype::text as type from pg_attribute a
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
     and a.atttypid in ('integer'::regtype, 'bigint'::regtype, 'text'::regtype)
-    and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype <> 'n' and a.attnum = any (k.conkey))
+    and not exists (select from pg_constraint k
+                    where k.conrelid = c.oid and k.contype <> 'n' and a.attnum = any (k.conkey))
     and not exists (select from pg_index i where i.indrelid = c.oid
                     and (a.attnum = any (i.indkey) or 0 = any (i.indkey) or i.indpred is not null))
   order by a.attnum limit 1) a on true
