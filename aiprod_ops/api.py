@@ -48,6 +48,7 @@ from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
+from aiprod_ops.actions.row_control import row_control
 from aiprod_ops.actions.wal_keeping import not_kept, segment_of, unkept_since
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
@@ -76,7 +77,7 @@ from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
 from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, last_refusal, said_last, verified_backups
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
-from aiprod_ops.errors import Failed, PermissionMissing, Refused, TimedOut, Unreachable
+from aiprod_ops.errors import Failed, PermissionMissing, Refused, TimedOut, Unreachable, UsageError
 from aiprod_ops.ports import Database, Sample
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
@@ -88,15 +89,16 @@ __all__ = [
     "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NoParams", "OldBackup", "Origin",
     "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused", "Retention", "Runbook", "Sample",
     "Sampled", "Schema", "Seconds", "Statement", "StatementsSnapshot", "Status", "Table", "TableSize", "Thresholds",
-    "TimedOut", "Unreachable", "UsageSnapshot", "Window", "Workload", "advise", "ahead", "alembic_revision",
-    "audit", "backup_promise", "between_moments", "build_estimate", "build_of", "choices", "create_index",
-    "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift", "drift_scope",
-    "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults", "index_usage",
-    "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips", "known_refusals",
-    "labelled", "lacking_rows", "last_refusal", "later", "limited", "migrated", "narrow_indexes", "newest_backup",
-    "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy", "read_snapshot",
-    "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused",
-    "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "said_last", "same_moment",
-    "segment_of", "served", "show", "shown_size", "since_reset", "still_unused", "take_backup", "trees",
-    "try_builds", "try_repairs", "unkept_since", "unmended", "verified_backups", "whole", "writable",
+    "TimedOut", "Unreachable", "UsageError", "UsageSnapshot", "Window", "Workload", "advise", "ahead",
+    "alembic_revision", "audit", "backup_promise", "between_moments", "build_estimate", "build_of", "choices",
+    "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift",
+    "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
+    "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips",
+    "known_refusals", "labelled", "lacking_rows", "last_refusal", "later", "limited", "migrated", "narrow_indexes",
+    "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy",
+    "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",
+    "refused", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "row_control",
+    "said_last", "same_moment", "segment_of", "served", "show", "shown_size", "since_reset", "still_unused",
+    "take_backup", "trees", "try_builds", "try_repairs", "unkept_since", "unmended", "verified_backups", "whole",
+    "writable",
 ]  # fmt: skip

@@ -129,7 +129,8 @@ class Restored:
 
     Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
     says why it could not be taken further than the backup's own end, although WAL was to be kept. Of one that was taken
-    to a moment the last check says what was reached.
+    to a moment the last check says what was reached. `until` is the moment that it is of, where no WAL here tells how
+    far it was taken.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Restored:
     backup: str = ""
     phases: Mapping[str, Seconds] = field(default_factory=dict)
     lacks: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,8 @@ class Platform(Protocol):
 
     def control(self, name: str) -> Mapping[str, str]:
         """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
-        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
+        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not;
+        nothing where no file can be reached."""
 
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:

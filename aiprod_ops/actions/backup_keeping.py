@@ -61,7 +61,7 @@ def _is_taken(ctx: Context, new: NewBackup) -> bool | None:
 
 @take_backup.shows
 def _show_taking(new: NewBackup) -> str:
-    return f"take a full backup, labelled {new.label}, and verify it against its manifest"
+    return f"take a full backup, labelled {new.label}, and see that it is listed as successful"
 
 
 @take_backup.progress

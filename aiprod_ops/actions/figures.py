@@ -103,14 +103,17 @@ def read_source(session: Database, most: Bytes) -> Figures:
         session.close()
 
 
-def figures(sessions: Sequence[Database], most: Bytes, report: Callable[[str], None] = lambda _: None) -> Figures:
-    """Read every table of a database, in sessions side by side; those beyond `most` bytes are counted, not added up.
+def figures(
+    sessions: Sequence[Database], most: Bytes, report: Callable[[str], None] = lambda _: None, only: Name | None = None
+) -> Figures:
+    """Read every table of a database, or `only` one, in sessions side by side; those beyond `most` bytes are counted,
+    not added up.
 
     The sum does not depend on the order of the rows.
     """
     first = sessions[0]
     revision, beside = first.revision(), first.query(_AROUND)[0]
-    found = list(first.query(_TABLES))
+    found = [each for each in first.query(_TABLES) if only in (None, Name(each["schema"], each["name"]))]
     report(f"reading the rows of {len(found)} tables")
     for session in sessions:
         session.query(_ALIKE)

@@ -158,6 +158,7 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     (control,) = [each for each in done.json()["findings"] if each["metric"] == "damage that was not noticed"]
     assert "pg_amcheck" in control["note"]
     assert "pg_verifybackup" in control["note"]
+    assert "the comparison of rows: public." in control["note"]
     assert sorted((path.name, path.stat().st_size) for path in site.newest.rglob("*")) == before
     assert site.prove().exit == 0, "the stored backup is as it was"
 
@@ -837,6 +838,32 @@ def test_kill_9_leaves_nothing_that_the_next_test_does_not_remove(site: Site, mo
     bodies = [json.loads(path.read_text())["body"] for path in site.bench.state.glob("evidence/0*.json")]
     assert [body["exit"] for body in bodies if body["run"] == run] == [0]
     site.bench.sound(known=sorted(known))
+
+
+def test_a_killed_test_is_ended_by_the_next_one(site: Site) -> None:
+    going = site.bench.start("prove", BOOK, *NOW)
+    until(lambda: list((site.folder / "copies").glob("*/data")), "never restoring")
+    going.kill()
+    (run,) = site.bench.unfinished()
+    done = site.prove("-o", "prom")
+    assert done.exit == 0, done.said
+    assert "aiprod_ops_proof_status" in done.out
+    assert site.bench.unfinished() == []
+    assert "it was killed" in site.bench.run("runs", "show", run).out
+    assert site.bench.run("resume", run).exit != 0
+
+
+def test_a_backup_that_is_not_there_is_no_backup_that_failed(site: Site) -> None:
+    name = f"{site.newest.name}x"
+    done = site.prove("--backup", name)
+    assert (done.exit, f"there is no backup {name}" in done.err) == (64, True), done.said
+    assert site.newest.name in done.err, "the known ones"
+    told = site.prove("--backup", name, "-o", "prom")
+    assert (told.exit, "aiprod_ops_proof_status{" in told.out) == (64, True), told.said
+    (site.newest / "global" / "pg_control").write_bytes(b"")
+    done = site.prove("--backup", site.newest.name)
+    assert done.exit == 10, done.said
+    assert done.out.splitlines()[-1].startswith("next: aiprod-ops evidence show "), done.said
 
 
 def test_some_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:

@@ -14,7 +14,7 @@ from aiprod_ops.adapters.local.instance import LONGEST
 from aiprod_ops.adapters.local.programs import Programs
 from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Origin
-from aiprod_ops.errors import ConfigurationError, Failed, TimedOut
+from aiprod_ops.errors import ConfigurationError, Failed, TimedOut, Untried
 
 #: So far apart may the times of two transactions lie whose ends stand in the WAL the other way round.
 _JITTER = timedelta(minutes=1)
@@ -36,7 +36,7 @@ class Archive:
         try:
             return sorted(path.name for path in self._folder.iterdir() if wal.is_segment(path.name))
         except OSError as error:
-            raise Failed(f"the WAL archive {self._folder} cannot be read: {error.strerror}") from error
+            raise Untried(f"the WAL archive {self._folder} cannot be read: {error.strerror}") from error
 
     def following(self, first: str, own: Iterable[str] = ()) -> tuple[str, ...]:
         """Those from this one on, one for each number: of several timelines the newest. `own` are the ones that the

@@ -26,7 +26,7 @@ from aiprod_ops.adapters.local.programs import Programs
 from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
-from aiprod_ops.errors import Failed, Held, Refused
+from aiprod_ops.errors import Failed, Held, Refused, Untried
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes
 
@@ -74,7 +74,7 @@ class FolderRepository:
         except _Spoiled as error:
             return Backup(path.name, State.FAILED, started, label=label, said=error.message)
         except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
-            raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
+            raise Untried(f"the backup {path} cannot be read: {error.strerror}") from error
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
 
     def _complete(self, path: Path) -> tuple[datetime, Bytes, str]:

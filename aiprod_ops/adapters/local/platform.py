@@ -23,7 +23,7 @@ from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Untried
 from aiprod_ops.ports import Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -144,7 +144,7 @@ class LocalPlatform:
         else:
             source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
         programs = fitting(source.version // 10000, self._postgres_bin)
-        self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
+        self._refuse_without_room(source.needed if origin is None else self._needed(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)
         try:
@@ -238,6 +238,13 @@ class LocalPlatform:
         """A source that is lost, and of which nothing is known here: its backup tells the rest."""
         major = find(self._postgres_bin).major
         return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {}, is_known=False)
+
+    def _needed(self, origin: Origin) -> Bytes:
+        """What a copy from a stored backup takes. That the repository's list does not come says nothing of a backup."""
+        try:
+            return self.backups.size(origin)
+        except TimedOut as error:
+            raise Untried(error.message, hint=error.hint) from error
 
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free
