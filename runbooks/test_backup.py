@@ -247,7 +247,7 @@ def _begun(copy: Copy, chosen: Compared) -> datetime | None:
     """What the source had before this moment is older than the copy; None where nobody tells."""
     listed = copy.context.platform.backups.listed()
     begun = next((each.started for each in listed if each.id == copy.restored.backup), None)
-    return chosen.at or copy.restored.until or begun
+    return chosen.at or begun or copy.restored.until
 
 
 def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
