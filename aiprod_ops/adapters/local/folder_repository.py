@@ -22,7 +22,7 @@ from typing import Any
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.adapters.local.programs import Programs, fitting
 from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
@@ -49,6 +49,10 @@ class FolderRepository:
     ) -> None:
         self._programs, self._folder, self._backup, self._env = programs, folder, backup, env
         self._archive = Archive(archive, programs) if archive else None
+
+    @property
+    def major(self) -> int | None:
+        return version_of(self._folder)
 
     def listed(self) -> tuple[Backup, ...]:
         if not self._folder.is_dir():
@@ -147,11 +151,17 @@ class FolderRepository:
                 report(f"taking the backup {name}")
                 self._base_backup(server)
                 report("verifying it against its manifest")
-                server.verify_backup()
+                self._stored(server.data).verify_backup()
                 (part / "data").rename(self._folder / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return name
+
+    def _stored(self, path: Path) -> PostgresServer:
+        """A stored backup, read by programs of its own version: others do not understand its WAL."""
+        major = _major(path)
+        programs = self._programs if major is None or major == self._programs.major else fitting(major, None)
+        return PostgresServer(programs, path, path, 5432, path / "log")
 
     def _base_backup(self, server: PostgresServer) -> None:
         """Tablespaces would be written to where they are on the server: on this machine that is outside of the folder,
@@ -225,7 +235,7 @@ class FolderRepository:
         segments = self._following(chosen, origin)
         _refuse_tablespaces(source)
         report(f"restoring {chosen.id}, verifying it against its manifest")
-        stored = PostgresServer(self._programs, source, source, 5432, source / "log")
+        stored = self._stored(source)
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
         if (archive := self._archive) is not None and segments:
             work.append(lambda: archive.verify(segments))
@@ -247,7 +257,7 @@ class FolderRepository:
         victim.unlink()
         victim.write_bytes(content[:4096] + bytes([content[4096] ^ 0xFF]) + content[4097:])
         try:
-            PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
+            self._stored(spare).verify_backup()
         except Failed as error:
             return error.message if str(victim.relative_to(spare)) in error.message else ""
         finally:
@@ -323,6 +333,20 @@ class FolderRepository:
             return backup.taken <= at and not own.goes_past(at, own.segments())
         except Failed:
             return True  # it is damaged, and the one that is wanted: the restore says so
+
+
+def version_of(folder: Path) -> int | None:
+    """The major version of PostgreSQL that the newest backup in a folder is of; None where there is none."""
+    found = sorted(path for path in folder.glob("*") if _NAME.match(path.name)) if folder.is_dir() else []
+    return next((major for path in reversed(found) if (major := _major(path)) is not None), None)
+
+
+def _major(path: Path) -> int | None:
+    """Of one backup; None where it does not tell, which it does when it is verified."""
+    try:
+        return int((path / "PG_VERSION").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 _SPACES = "the server has tablespaces, which a folder of backups does not keep"

@@ -236,7 +236,7 @@ class LocalPlatform:
 
     def _unknown(self) -> Source:
         """A source that is lost, and of which nothing is known here: its backup tells the rest."""
-        major = find(self._postgres_bin).major
+        major = self.backups.major or find(self._postgres_bin).major
         return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {}, is_known=False)
 
     def _needed(self, origin: Origin) -> Bytes:

@@ -36,6 +36,10 @@ class Repository(Backups, Protocol):
     def verifier(self) -> str:
         """What refuses a damaged one."""
 
+    @property
+    def major(self) -> int | None:
+        """The major version of PostgreSQL that the newest is of; None where there is none, or it does not tell."""
+
     def holding(self, origin: Origin) -> AbstractContextManager[Origin]:
         """Choose a backup, and keep it and its WAL from being removed by us as long as the context lasts; answers the
         origin with its id. Raises what `fetch` does."""

@@ -38,6 +38,13 @@ class PgBackRest:
         self._program = program
         self._stanza = Stanza(program)
 
+    @property
+    def major(self) -> int | None:
+        """As pgBackRest names its archives: 15-1."""
+        kept = self._stanza.inventory().kept
+        found = kept[-1].archive.partition("-")[0] if kept else ""
+        return int(found) if found.isdigit() else None
+
     def listed(self) -> tuple[Backup, ...]:
         return self._stanza.listed()
 
