@@ -365,3 +365,17 @@ def test_a_damaged_backup_is_found_by_looking(cloud: Cloud, tmp_path: Path) -> N
     assert "invalid page in block 0" in str(done.json()["refused"]), done.said
     cloud.backups.remove(taken)
     assert taken not in {each.id for each in cloud.backups.listed()}
+
+
+def test_a_lost_instance_is_recovered_to_the_end_of_its_wal(cloud: Cloud) -> None:
+    """Nothing comes after the newest moment that the API names: that is where the WAL ends."""
+    assert cloud.prove().exit == 0, "it has to be known"
+    cloud.fleet.primary.stop("fast")
+    try:
+        done = cloud.prove()
+    finally:
+        cloud.fleet.primary.start()
+    assert done.exit == 0, done.said
+    assert "the source does not answer" in str(done.json()["findings"])
+    assert done.json()["copy"]["checks"][0].startswith("cloned from aiprod as of ")
+    assert cloud.instances() == KNOWN
