@@ -1,21 +1,6 @@
 """What a runbook file imports, and all it may import."""
 
 from aiprod_ops.actions.adding import add_replica, remove_replica
-from aiprod_ops.actions.backup_checks import (
-    Figures,
-    Moment,
-    around,
-    figures,
-    is_same,
-    not_kept,
-    one_moment,
-    plausible,
-    read_source,
-    record_figures,
-    recorded_figures,
-    same_moment,
-    writable,
-)
 from aiprod_ops.actions.backup_keeping import (
     NewBackup,
     OldBackup,
@@ -29,6 +14,7 @@ from aiprod_ops.actions.backup_keeping import (
 )
 from aiprod_ops.actions.backup_promise import backup_promise
 from aiprod_ops.actions.build_trials import served, try_builds
+from aiprod_ops.actions.figures import figures, read_source, record_figures, recorded_figures, writable
 from aiprod_ops.actions.index_builds import (
     LOCK,
     LONGEST,
@@ -59,11 +45,13 @@ from aiprod_ops.actions.instance_promise import instance_promise
 from aiprod_ops.actions.later import Later, later
 from aiprod_ops.actions.measurements import choices
 from aiprod_ops.actions.migrated import migrated
+from aiprod_ops.actions.moments import Moment, is_same, one_moment
 from aiprod_ops.actions.plan_flips import keep_flips, known_flips
 from aiprod_ops.actions.preflight import ready_to_build
 from aiprod_ops.actions.refusals import known_refusals
 from aiprod_ops.actions.repairs import Basis, repairs, revision_of, still_unused
 from aiprod_ops.actions.replication_readings import settings_of, topology
+from aiprod_ops.actions.row_control import row_control
 from aiprod_ops.actions.switching import Move as SwitchMove
 from aiprod_ops.actions.switching import (
     Takeover,
@@ -76,11 +64,12 @@ from aiprod_ops.actions.switching import (
     switch_back,
     switch_over,
 )
+from aiprod_ops.actions.wal_keeping import not_kept, segment_of, unkept_since
 from aiprod_ops.domain.advice.indexes import Advice, Budget, Candidate, NewIndex, advise
 from aiprod_ops.domain.advice.refusals import Refusal, refused
 from aiprod_ops.domain.audits import Promise as BackupPromise
 from aiprod_ops.domain.audits import audit
-from aiprod_ops.domain.backups import Arrangement, Backup, Origin, of_instance, whole
+from aiprod_ops.domain.backups import Arrangement, Backup, Origin, ahead, of_instance, whole
 from aiprod_ops.domain.backups import State as BackupState
 from aiprod_ops.domain.catalogue.drift import Migrated, drift, drift_scope
 from aiprod_ops.domain.catalogue.faults import KINDS, Existing, Fault
@@ -96,6 +85,8 @@ from aiprod_ops.domain.failover import Loss
 from aiprod_ops.domain.failover import loss as failover_loss
 from aiprod_ops.domain.failover import planned as switchover_candidates
 from aiprod_ops.domain.failover import unplanned as failover_candidates
+from aiprod_ops.domain.figures import Figures, same_moment
+from aiprod_ops.domain.figures import between as between_moments
 from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.instances import SETTINGS, Setups
 from aiprod_ops.domain.instances import drift as instance_drift
@@ -110,7 +101,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, last_refusal, said_last, verified_backups
 from aiprod_ops.engine.runbook import (
     Amount,
     Context,
@@ -124,30 +115,32 @@ from aiprod_ops.engine.runbook import (
     limited,
     promise,
 )  # fmt: skip
-from aiprod_ops.errors import Failed, OpsError, PermissionMissing, Refused, TimedOut, Unreachable
+from aiprod_ops.errors import Failed, OpsError, PermissionMissing, Refused, TimedOut, Unreachable, UsageError
 from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "Action", "Advice", "Amount", "Arrangement", "Backup",
-    "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison",
-    "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Failed",
+    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "Action", "Advice", "Amount", "Arrangement",
+    "Backup", "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes", "Candidate", "Catalogue",
+    "Comparison", "Context", "Copy", "Cores", "Counters", "Database", "Declared", "Estimate", "Existing", "Failed",
     "FailoverCandidate", "Fault", "Figures", "Finding", "Inspection", "Key", "Kind", "Lab", "LastProof", "Later",
     "Logged", "Loss", "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex",
     "NewReplica", "NoParams", "OldBackup", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio",
     "Refusal", "Refused", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds",
-    "Setups", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds",
-    "TimedOut", "Topology", "Unreachable", "UsageSnapshot", "Window", "Workload", "Zoned", "add_replica", "advise",
-    "alembic_revision", "around", "audit", "backup_promise", "barred", "build_estimate", "build_of", "choices",
-    "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift", "drift_scope",
-    "drop_index", "drop_invalid_index", "fail_over", "fail_over_zone", "failover_candidates", "failover_loss",
-    "figures", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "instance_drift",
-    "instance_flags", "instance_promise", "invariants", "is_built", "is_same", "judge_replication", "keep_flips",
-    "known_flips", "known_refusals", "labelled", "lacking_rows", "later", "limited", "lower_settings", "migrated",
-    "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "plausible", "promise",
-    "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
-    "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica",
-    "repairs", "repoint", "restore_index", "revision_of", "said_last", "same_moment", "served", "settings_of", "show",
-    "shown_size", "since_reset", "still_unused", "switch_back", "switch_over", "switchover_candidates", "take_backup",
-    "topology", "trees", "try_builds", "try_repairs", "unmended", "verified_backups", "whole", "writable",
+    "Setups", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover",
+    "Thresholds", "TimedOut", "Topology", "Unreachable", "UsageError", "UsageSnapshot", "Window", "Workload",
+    "Zoned", "add_replica", "advise", "ahead", "alembic_revision", "audit", "backup_promise", "barred",
+    "between_moments", "build_estimate", "build_of", "choices", "create_index", "creation", "database_size",
+    "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
+    "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "install_amcheck", "instance_drift", "instance_flags", "instance_promise",
+    "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals",
+    "labelled", "lacking_rows", "last_refusal", "later", "limited", "lower_settings", "migrated", "narrow_indexes",
+    "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy",
+    "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",
+    "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica", "repairs", "repoint",
+    "restore_index", "revision_of", "row_control", "said_last", "same_moment", "segment_of", "served",
+    "settings_of", "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over",
+    "switchover_candidates", "take_backup", "topology", "trees", "try_builds", "try_repairs", "unkept_since",
+    "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

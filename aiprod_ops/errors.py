@@ -18,7 +18,7 @@ class Exit(IntEnum):
     UNDONE = 20  #: failed, undone, the facts equal the facts before
     PARTLY = 21  #: failed, partly applied: page someone
     UNKNOWN = 22  #: contact lost while acting: the outcome is not known
-    USAGE = 64  #: the command line is wrong: nothing changed
+    USAGE = 64  #: the command line is wrong, or names what is not there: nothing changed
     BUG = 70  #: a bug in this program
     PERMISSION = 77  #: a privilege or a password is missing: nothing changed
     CONFIGURATION = 78  #: the configuration is missing or wrong: nothing changed
@@ -109,6 +109,11 @@ class Failed(OpsError):
 
 class Cancelled(Failed):
     """The server confirms that the statement was cancelled, by us or by somebody else."""
+
+
+class Untried(Failed):
+    """What was in the way is not what was to be tried, but the platform, a disk or a right of ours: nothing is known of
+    the thing itself."""
 
 
 class PartlyApplied(OpsError):

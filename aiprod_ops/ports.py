@@ -129,7 +129,9 @@ class Restored:
     """How a copy was made: seconds to take and restore it until it answered, its size, the checks it passed, in words.
 
     Of one that was restored from a stored backup `backup` is its id, and `phases` are the seconds of each step; `lacks`
-    says why it could not be taken further than the backup's own end, although WAL was to be kept.
+    says why it could not be taken further than the backup's own end, although WAL was to be kept. Of one that was taken
+    to a moment the last check says what was reached. `until` is the moment that it is of, where no WAL here tells how
+    far it was taken.
     """
 
     name: str
@@ -139,13 +141,15 @@ class Restored:
     backup: str = ""
     phases: Mapping[str, Seconds] = field(default_factory=dict)
     lacks: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Migrations:
     """An Alembic versions folder, and what of the target its revisions may rest on: names, nothing else.
 
-    `extensions` maps those of the target to their schemas. A migration may depend on the `day`, too.
+    `extensions` maps those of the target to their schemas. A migration may depend on the `day`, too, and what it makes
+    on the `major` version of the target's server: one is taken for the scratch server where it is there.
     """
 
     folder: str
@@ -154,6 +158,7 @@ class Migrations:
     roles: tuple[str, ...]
     extensions: Mapping[str, str]
     day: date
+    major: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +183,15 @@ class Backups(Protocol):
         """Take a full backup and answer its id when it has ended well. It carries the label, by which one that was
         begun is found again; a second call with the same label goes on with that one."""
 
-    def remove(self, backup: str) -> None:
-        """Throw one away; nothing happens when there is none of that id."""
+    def in_use(self, backup: str) -> str:
+        """Why one cannot be removed now, in words: a restore of ours reads it. '' where none is known to."""
 
-    def reaches(self, lsn: str) -> bool | None:
-        """Whether what is kept goes as far as this LSN, such as `0/1A2B3C4`; None where it cannot go by LSN at all, or
-        no WAL is kept: nothing is to be waited for."""
+    def remove(self, backup: str) -> None:
+        """Throw one away; nothing happens when there is none of that id. Raises Held while it is in use."""
+
+    def reaches(self, segment: str) -> bool | None:
+        """Whether this WAL segment is kept, such as `00000002000000000000001A`, or one that comes after it in the same
+        history; None where it cannot go by WAL at all, or none is kept: nothing is to be waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +369,8 @@ class Platform(Protocol):
 
     def control(self, name: str) -> Mapping[str, str]:
         """Damage the copy of this name, which is of no use any more, and a spare of the backup it was restored from, as
-        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not."""
+        far as each can be reached. Answers what looked for that, and in which words it noticed; '' where it did not;
+        nothing where no file can be reached."""
 
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Destroy copies whose run is not alive any more; answers their names. Of a run that is not known here (None:

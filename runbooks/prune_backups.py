@@ -9,7 +9,9 @@ run removes no more than `--most`. Right before each removal the list is read ag
 
 - that the retention asks for by now, or that is not the backup any more that the plan names,
 - as long as none of those stored is known to restore: what was never restored is a hope, and hopes are not thrown away
-  against each other. The sealed evidence of `test-backup` tells which ones are known.
+  against each other. The sealed evidence of `test-backup` tells which ones are known,
+- as long as a test restores one of them (exit 11): wait for its end. pgBackRest lets nobody hold a backup; a test of
+  one that is removed meanwhile says so, and tells nothing of it.
 
 Stopped anywhere, what is left meets the retention: a plan is a prefix of what may go, and every prefix of it is safe.
 A platform that throws backups away by itself (Cloud SQL, pgBackRest's `expire`) needs no pruning; `check backups` says

@@ -2,10 +2,10 @@
 
 `aiprod-ops plan take-backup` says whether one is due, how long the last one took and how large it was. A backup is due
 when the newest that could be restored began nearly as long ago as [backups] `every` in `service.toml` says, or when the
-last test of it failed; `--now` takes one in any case. It carries a label that follows from the one before it
-(`after-20261127T031500Z`), so that whoever begins again, after a crash or on the next day, finds what was begun: what
-is done is not done twice, and what was left half-done is cleared away first. Nothing is begun while another backup is
-being taken, or where there is no room for it.
+last test of it failed; one whose time has not come yet does not count. `--now` takes one in any case. It carries a
+label that follows from the one before it (`after-20261127T031500Z`), so that whoever begins again, after a crash or on
+the next day, finds what was begun: what is done is not done twice, and what was left half-done is cleared away first.
+Nothing is begun while another backup is being taken, or where there is no room for it.
 
 Afterwards it has to be listed as successful, be of this instance, and have about the size of the one before. What fails
 that is bad, and is taken back: left in its place it would be the newest, and the next run would find nothing to do. The
@@ -62,6 +62,7 @@ class Facts:
     instance: str
     newest: datetime | None
     is_disproved: bool
+    ahead: tuple[str, ...]  #: those from the future, which tell nothing of what is due
     now: Moving[datetime]
     before: Moving[Backup | None]
     room: Moving[Bytes | None]
@@ -83,14 +84,16 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     """Needs to read the repository and the evidence; the database is asked who it is, and how large."""
-    backups, instance = ctx.platform.backups, ctx.db.server().system_identifier
-    newest = api.newest_backup(backups.listed(), instance)
+    backups, instance, now = ctx.platform.backups, ctx.db.server().system_identifier, ctx.clock.now()
+    listed = backups.listed()
+    newest = api.newest_backup(listed, instance, now)
     size = newest.size if newest is not None else None
     return Facts(
         instance=instance,
         newest=newest.started if newest is not None else None,
         is_disproved=newest is not None and newest.id in api.disproved_backups(ctx),
-        now=ctx.clock.now(),
+        ahead=tuple(each.id for each in api.ahead(api.of_instance(listed, instance), now)),
+        now=now,
         before=newest,
         room=backups.arrangement().room,
         needs=size or api.database_size(ctx.db),
@@ -101,7 +104,8 @@ def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
 def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     """Whether one is due, and whether there is room for it."""
     if facts.newest is None:
-        yield Finding("a backup is due", 1.0, "", warn=1, note="there is none yet", id="due")
+        note = f"there is none yet{_beside(facts)}"
+        yield Finding("a backup is due", 1.0, "", warn=1, note=note, id="due")
     else:
         note = f"the newest began {api.show(_age(facts, facts.newest), 's')} ago{_why(facts, params)}"
         yield Finding("a backup is due", float(_is_due(facts, params)), "", warn=1, note=note, id="due")
@@ -113,7 +117,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     """One backup, where one is due."""
     if _is_due(facts, params):
-        new, before = NewBackup.following(facts.newest, facts.instance), facts.before
+        new, before = NewBackup.following(facts.newest, facts.instance, len(facts.ahead)), facts.before
         took = (before.ended - before.started).total_seconds() if before is not None and before.ended else None
         yield api.take_backup(
             new,
@@ -138,7 +142,8 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noq
     running = [each for each in backups.listed() if each.state is BackupState.RUNNING]
     note = ", ".join(f"{each.id}, since {each.started:%Y-%m-%d %H:%M} UTC" for each in running)
     yield Finding("backups being taken already", float(len(running)), "", crit=1, note=note)
-    room, newest = backups.arrangement().room, api.newest_backup(backups.listed(), ctx.db.server().system_identifier)
+    room, instance = backups.arrangement().room, ctx.db.server().system_identifier
+    newest = api.newest_backup(backups.listed(), instance, ctx.clock.now())
     if room is not None:
         yield _room(room, (newest and newest.size) or api.database_size(ctx.db))
 
@@ -155,7 +160,7 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # no
         yield Finding("of another instance", float(len(others)), "", crit=1, note=", ".join(others))
         if good:
             rest = tuple(each for each in listed if each.label != new.label and each.kind == good[-1].kind)
-            yield _shrunk(good[-1], api.newest_backup(rest, new.instance))
+            yield _shrunk(good[-1], api.newest_backup(rest, new.instance, ctx.clock.now()))
 
 
 @book.inject
@@ -185,9 +190,15 @@ def _why(facts: Facts, params: Params) -> str:
     if facts.is_disproved:
         return f"; {facts.before.id if facts.before else 'it'} was tested, and the last test of it failed"
     if facts.newest is None or _is_due(facts, params):
-        return ""
+        return _beside(facts)
     due = facts.newest + timedelta(seconds=_due_after(params))
     return f"; the next is due at {due:%Y-%m-%d %H:%M} UTC, `aiprod-ops plan take-backup --now` takes one at once"
+
+
+def _beside(facts: Facts) -> str:
+    if not facts.ahead:
+        return ""
+    return f"; {', '.join(facts.ahead[-3:])} does not count: its time has not come yet, `aiprod-ops check backups`"
 
 
 def _room(room: Bytes, needs: Bytes) -> Finding:

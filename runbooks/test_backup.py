@@ -10,10 +10,18 @@ next one.
 `aiprod-ops check test-backup` says whether the last test is younger than promised, and what it found. The list of
 backups is judged by `check backups`.
 
-`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment. Every row is compared where the
-backup and its WAL give the very moment at which the source was read; else counts are held against it. `--control`
-damages the copy and a spare of its backup at the end, and wants each to be noticed: a test that cannot fail proves
-nothing.
+`--backup ID` tests another one, `--at 2026-03-01T12:00:00Z` recovers to that moment, and says which transaction was the
+last until then. Every row is compared where the backup and its WAL give the very moment at which the source was read.
+Else the copy is held against two moments of the source, the last test before the backup and now: what it had at both
+the backup has to have, and a table that nobody wrote to between the two has to have the same rows. What came or went
+meanwhile is no fault. A large table that is empty in the backup alone is one, unless its `created_at` (with time zone)
+says that each row in the source is younger.
+
+`--control` changes a row of the copy at the end, damages a file of it and a spare of its backup, and wants each to be
+noticed: a test that cannot fail proves nothing. On Cloud SQL no file can be reached: there it is the row alone.
+
+On Cloud SQL it is recovered to the newest moment that the API names: Google restores its newest backup from before it
+and replays the WAL. `--backup ID` restores that backup alone.
 
 Is the source lost, the backup is restored all the same, and held against what the last test saw of the source.
 
@@ -127,6 +135,7 @@ class Compared(Origin):
 @contextmanager
 def origin(ctx: Context, params: Params) -> Iterator[Origin]:
     """Which backup, and how far. The source is read meanwhile, as it is at one moment, if it still lives."""
+    _refuse_unknown(ctx, params)
     with ExitStack() as held:
         try:
             moment, session = held.enter_context(api.one_moment(ctx.db))
@@ -136,22 +145,25 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         gone = api.not_kept(ctx)
         source = held.enter_context(api.later(lambda: api.read_source(session, params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
-        is_kept = bool(not params.at and moment.lsn) and _is_there(ctx, params) and _comes(ctx, moment.lsn, params)
+        is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
         lsn = moment.lsn if is_kept else ""
         yield Compared(params.backup, params.until, lsn, moment, waited, source, read, gone)
 
 
-def _is_there(ctx: Context, params: Params) -> bool:
-    """Whether there is such a backup: nothing is waited for before one is refused."""
-    return any(params.backup in ("", each.id) for each in ctx.platform.backups.listed())
+def _refuse_unknown(ctx: Context, params: Params) -> None:
+    """A backup that is not there is a wrong command line, no backup that failed. Raises UsageError."""
+    listed = [each.id for each in ctx.platform.backups.listed()]
+    if params.backup and params.backup not in listed:
+        hint = f"the newest are: {', '.join(listed[-3:]) or 'none'}"
+        raise api.UsageError(f"there is no backup {params.backup}", hint=hint)
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
     """Whether the WAL of this moment is kept before the patience ends."""
-    until, pause = ctx.clock.monotonic() + params.wait, Seconds(0.01)
+    until, pause, segment = ctx.clock.monotonic() + params.wait, Seconds(0.01), api.segment_of(ctx.db, lsn)
     ctx.report(f"waiting until the WAL of this moment is kept, {lsn}")
-    while not (reaches := ctx.platform.backups.reaches(lsn)):
+    while not (reaches := ctx.platform.backups.reaches(segment)):
         if reaches is None or ctx.clock.monotonic() > until:
             return False
         ctx.clock.sleep(pause)
@@ -182,27 +194,33 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
             metric = "WAL that is not where it was archived"
             findings.append(Finding(metric, 1.0, "", warn=1, note=chosen.gone, id="gone"))
         findings += _lost(copy, chosen, params, is_same=is_same)
-        findings += _beside(copy.context, ours, chosen, is_same=is_same)
+        findings += _beside(copy, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
     if params.control:
-        findings.append(_noticed(platform.control(restored.name)))
+        changed = api.row_control(copy.db, ours, params.compare)
+        findings.append(_noticed(changed, platform.control(restored.name)))
     steps = [f"{what}: {api.show(took, 's')}" for what, took in restored.phases.items()]
+    steps += restored.checks[-1:] if params.at else ()
     return Proof((), notes=tuple(steps), findings=tuple(findings))
 
 
-def _noticed(said: Mapping[str, str]) -> Finding:
-    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for."""
+def _noticed(rows: tuple[str, str], files: Mapping[str, str]) -> Finding:
+    """Each that looks for damage has to notice what was done to it: what one of them misses no other looks for. Where
+    no file can be reached, that is said."""
+    said = {rows[0]: rows[1], **(files or {"pg_amcheck": "not tried, no file of the copy can be reached"})}
     missed = [who for who, words in said.items() if not words]
     heard = "; ".join(words if words.startswith(who) else f"{who}: {words}" for who, words in said.items())
     note = f"{' and '.join(missed)} said nothing: this test proves nothing" if missed else heard
     return Finding("damage that was not noticed", float(len(missed)), "", crit=1, note=note)
 
 
-def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
+def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
+    ctx = copy.context
     if ours.newest is not None:
         age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
         yield Finding("age of the newest row", age, "s", id="newest")
+    begun = _begun(copy, chosen)
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
     except api.PermissionMissing as error:
@@ -215,17 +233,28 @@ def _beside(ctx: Context, ours: Figures, chosen: Compared, *, is_same: bool) -> 
     except api.Unreachable:
         theirs = None
     if theirs is None:
-        yield from _as_recorded(ctx, ours)
+        yield from _as_recorded(ctx, ours, begun)
         return
-    api.record_figures(ctx, theirs)
-    yield from api.around(theirs, ours)
-    yield from api.same_moment(theirs, ours) if is_same else api.plausible(theirs, ours)
+    before = api.recorded_figures(ctx, begun) if begun else None
+    api.record_figures(ctx, theirs, chosen.read or ctx.clock.now())
+    if is_same:
+        yield from api.same_moment(theirs, ours)
+    else:
+        yield from api.between_moments(before[1] if before else None, ours, theirs, begun)
+
+
+def _begun(copy: Copy, chosen: Compared) -> datetime | None:
+    """What the source had before this moment is older than the copy; None where nobody tells."""
+    listed = copy.context.platform.backups.listed()
+    begun = next((each.started for each in listed if each.id == copy.restored.backup), None)
+    return chosen.at or begun or copy.restored.until
 
 
 def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Iterator[Finding]:
     """From the newest moment that could have been recovered to the one at which the source was read, or to now where it
     is lost: rows do not tell, not all of them have a time. At the same moment it is how long its WAL took to be kept.
-    Without the WAL that was to be kept it is a warning at least."""
+    Without the WAL that was to be kept it is a warning at least. Of a backup that was asked for by its id, and restored
+    without WAL, it is no more than a figure."""
     restored, backups = copy.restored, copy.context.platform.backups
     if params.at or (chosen.read is None and not restored.lacks):
         return
@@ -234,16 +263,21 @@ def _lost(copy: Copy, chosen: Compared, params: Params, *, is_same: bool) -> Ite
     if restored.lacks or not is_same:
         ended = next((each.taken for each in backups.listed() if each.id == restored.backup), None)
         reaches = backups.arrangement().recovers_to
-        newest = max((each for each in (ended, reaches) if each is not None), default=None)
+        newest = restored.until or max((each for each in (ended, reaches) if each is not None), default=None)
         until = chosen.read or copy.context.clock.now()
         seconds = max(0.0, (until - newest).total_seconds()) if newest else None
         way = "the WAL that is kept reaches" if newest == reaches else "the backup ended at, and nothing follows it,"
+        if restored.until is not None:
+            way = "the copy is of"
         told = f"{way} {newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "nothing tells when it is from"
         note = f"{told}; {note}" if note else told
-    yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
+    if params.backup and restored.until is not None:
+        yield Finding("what would have been lost", seconds, "s", note=note, id="rpo")
+    else:
+        yield Finding("what would have been lost", seconds, "s", warn, 2 * params.rpo, note, id="rpo")
 
 
-def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
+def _as_recorded(ctx: Context, ours: Figures, begun: datetime | None) -> Iterator[Finding]:
     """The copy held against what an earlier test read of the source."""
     recorded = api.recorded_figures(ctx)
     if recorded is None:
@@ -252,8 +286,8 @@ def _as_recorded(ctx: Context, ours: Figures) -> Iterator[Finding]:
     at, theirs = recorded
     note = f"compared with what it had on {at:%Y-%m-%d %H:%M} UTC: {theirs.rows:,} rows of {len(theirs.tables)} tables"
     yield Finding("the source does not answer", 1.0, "", warn=1, note=note, id="source")
-    yield from api.around(theirs, ours)
-    yield from api.plausible(theirs, ours)
+    is_older = begun is not None and at < begun
+    yield from api.between_moments(theirs if is_older else None, ours, None if is_older else theirs, begun)
 
 
 @book.inject

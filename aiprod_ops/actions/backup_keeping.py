@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from aiprod_ops.domain.backups import Backup, State, of_instance, whole
+from aiprod_ops.domain.backups import Backup, State, ahead, of_instance, whole
 from aiprod_ops.engine.last_proofs import maker, restored_backups
 from aiprod_ops.engine.runbook import Amount, Context, Kind
-from aiprod_ops.errors import Refused
+from aiprod_ops.errors import Held, Refused
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes, show
 
@@ -25,10 +25,12 @@ class NewBackup:
     instance: str
 
     @classmethod
-    def following(cls, newest: datetime | None, instance: str) -> "NewBackup":
+    def following(cls, newest: datetime | None, instance: str, beside: int = 0) -> "NewBackup":
         """The one after the newest: as long as that one is the newest the label is the same. So whoever begins again,
-        after a crash or on another day, goes on with what was begun."""
-        return cls(f"after-{newest.astimezone(UTC):%Y%m%dT%H%M%SZ}" if newest else f"first-of-{instance}", instance)
+        after a crash or on another day, goes on with what was begun. `beside` so many that do not count, because they
+        are from the future: one of them may have the label that would be next."""
+        label = f"after-{newest.astimezone(UTC):%Y%m%dT%H%M%SZ}" if newest else f"first-of-{instance}"
+        return cls(f"{label}-{beside}" if beside else label, instance)
 
     def __str__(self) -> str:
         return self.label
@@ -59,7 +61,7 @@ def _is_taken(ctx: Context, new: NewBackup) -> bool | None:
 
 @take_backup.shows
 def _show_taking(new: NewBackup) -> str:
-    return f"take a full backup, labelled {new.label}, and verify it against its manifest"
+    return f"take a full backup, labelled {new.label}, and see that it is listed as successful"
 
 
 @take_backup.progress
@@ -77,7 +79,8 @@ def _ours(ctx: Context, new: NewBackup) -> list[Backup]:
 
 @discard_backup.needs
 def _refuse_needed(ctx: Context, new: NewBackup) -> None:
-    """Raises Refused for one that is still being taken, that others rest on, or that a test has restored."""
+    """Raises Refused for one that is still being taken, that others rest on, or that a test has restored, and Held as
+    long as a test restores it."""
     known = set(restored_backups(ctx))
     listed = ctx.platform.backups.listed()
     for each in _ours(ctx, new):
@@ -87,6 +90,12 @@ def _refuse_needed(ctx: Context, new: NewBackup) -> None:
             raise Refused(f"{each.id} is known to restore: it is not thrown away", hint="aiprod-ops plan prune-backups")
         if on_it := [other.id for other in listed if each.id in other.rests_on]:
             raise Refused(f"{each.id} is what {', '.join(on_it)} rests on", hint="aiprod-ops plan prune-backups")
+        _refuse_used(ctx, each.id)
+
+
+def _refuse_used(ctx: Context, backup: str) -> None:
+    if why := ctx.platform.backups.in_use(backup):
+        raise Held(why)
 
 
 @discard_backup.does
@@ -134,6 +143,12 @@ class OldBackup:
 remove_backup = Kind("remove-backup", OldBackup)
 
 
+@remove_backup.needs
+def _refuse_read(ctx: Context, old: OldBackup) -> None:
+    """Raises Held as long as a test restores it."""
+    _refuse_used(ctx, old.id)
+
+
 @remove_backup.does
 def _remove(ctx: Context, old: OldBackup) -> None:
     ctx.platform.backups.remove(old.id)
@@ -151,9 +166,10 @@ def _show_removing(old: OldBackup) -> str:
     return f"{what}; and of an archive that is ours the WAL that no other backup needs"
 
 
-def newest_backup(backups: tuple[Backup, ...], instance: str) -> Backup | None:
-    """The newest of this instance that could be restored, as far as the list tells."""
-    return next(reversed(whole(of_instance(backups, instance))), None)
+def newest_backup(backups: tuple[Backup, ...], instance: str, now: datetime) -> Backup | None:
+    """The newest of this instance that could be restored, as far as the list tells, and whose time has come."""
+    early = ahead(backups, now)
+    return next((each for each in reversed(whole(of_instance(backups, instance))) if each not in early), None)
 
 
 def database_size(database: Database) -> Bytes:

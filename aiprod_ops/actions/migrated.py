@@ -49,13 +49,15 @@ def migrated(context: Context, timeout: Seconds = Seconds(60)) -> Migrated:
 
 
 def _wanted(context: Context) -> Migrations:
+    server = context.db.server()
     return Migrations(
         folder=str(Path(context.target.migrations).absolute()),
-        database=context.db.server().database,
+        database=server.database,
         search_path=tuple(context.db.query(_SEARCH_PATH)[0]["search_path"]),
         roles=tuple(row["role"] for row in context.db.query(_ROLES)),
         extensions={row["extension"]: row["schema"] for row in context.db.query(_EXTENSIONS)},
         day=context.clock.now().date(),
+        major=server.version // 10000,
     )
 
 

@@ -12,6 +12,11 @@ from aiprod_ops.errors import ConfigurationError, Held
 _LEASE_BYTES = 512
 
 
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 class FolderStore:
     """Plans, journals and evidence below one folder; files are 0600, folders 0700.
 
@@ -52,8 +57,9 @@ class FolderStore:
 
     def names(self, prefix: str) -> list[str]:
         base = self.root / prefix
-        found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return sorted(str(path.relative_to(self.root)) for path in found)
+        walked = os.walk(base, onerror=_unless_gone)  # rglob takes a folder that is closed to us for an empty one
+        found = (Path(folder, name) for folder, _, files in walked for name in files if not name.startswith("."))
+        return sorted(str(path.relative_to(self.root)) for path in found if path.is_file())
 
     def where(self, name: str) -> str:
         return str(self.root / name)

@@ -81,7 +81,7 @@ def _name_unfinished(world: Any, made: Any, where: Where) -> None:
 @click.option("--every", is_flag=True, help="Print every measurement.")
 @_without
 @_why
-@options.output("text", "json")
+@options.output("text", "json", "prom")
 @deliveries
 @options.where
 def prove_command(
@@ -101,21 +101,25 @@ def prove_command(
         made = _for(entry, approved(world.store, world.context, digest)) if digest else None
         if made is not None:
             params = typed_params(entry, made.plan.parameters)
-        with _proof_delivered(to, world, entry, params):
+        with _proof_delivered(to, world, entry, params, output):
             if made is None:
                 made = draft(entry, world.context, params, by=world.by, without=without)
                 keep(world.store, made)
             if not made.plan.actions and not entry.book.examines:
-                click.echo(f"Nothing to prove: {entry.id} plans no change.")
-                render.left_out(made, where)
+                if output != "prom":
+                    click.echo(f"Nothing to prove: {entry.id} plans no change.")
+                    render.left_out(made, where)
                 return 0
             proven = prove(world, entry, params, made, new_run(world.context.clock, entry.id))
+    if output == "prom":
+        return int(proven.evidence.body["exit"])
     return tell_proof(entry, proven, output, where, given, every=every)
 
 
 @contextmanager
-def _proof_delivered(to: Deliveries, world: Any, entry: Any, params: Any) -> Iterator[None]:
-    """Hand over how the proof ended, also where it could not be made."""
+def _proof_delivered(to: Deliveries, world: Any, entry: Any, params: Any, output: str) -> Iterator[None]:
+    """Hand over how the proof ended, also where it could not be made; `-o prom` prints just that."""
+    from aiprod_ops.cli.verdicts import prometheus
     from aiprod_ops.engine.results import failed_proof, last_proof
     from aiprod_ops.units import Seconds
 
@@ -125,10 +129,15 @@ def _proof_delivered(to: Deliveries, world: Any, entry: Any, params: Any) -> Ite
         yield
     except OpsError:
         took = Seconds(round(clock.monotonic() - began, 3))
-        deliver(to, [failed_proof(world, entry.id, parameters, took)])
+        results = [failed_proof(world, entry.id, parameters, took)]
+        deliver(to, results)
+        if output == "prom":
+            prometheus(results)
         raise
     last = last_proof(world.store, world.context.target, entry.id, parameters, entry.book.exports)
     deliver(to, [last] if last else [])
+    if output == "prom":
+        prometheus([last] if last else [])
 
 
 @click.command("run", context_settings=options.PASS_THROUGH)

@@ -35,7 +35,8 @@ def tell_proof(entry: Any, proven: Any, output: str, where: Where, given: dict[s
     render.say(verdict(proven))
     if not proven.draft:
         step = "plan" if "plan" in entry.book.phases else "prove"
-        render.say(f"next: mend what was refused, then aiprod-ops {step} {entry.id}{spelled(given)}{repeated(where)}")
+        render.say(f"when that is mended: aiprod-ops {step} {entry.id}{spelled(given)}{repeated(where)}")
+        render.say(f"next: aiprod-ops evidence show {proven.evidence.n}{repeated(where)}")
     elif proven.draft.plan.actions:
         render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
     return int(proven.evidence.body["exit"])

@@ -279,8 +279,8 @@ def _cloudsql(
 
 
 def _repository(target: Target, backup: str) -> "Repository":
-    from aiprod_ops.adapters.local.folder_repository import FolderRepository
-    from aiprod_ops.adapters.local.programs import find
+    from aiprod_ops.adapters.local.folder_repository import FolderRepository, version_of
+    from aiprod_ops.adapters.local.programs import find, of_major
     from aiprod_ops.adapters.postgres.dsn import without_password
 
     if target.backups.startswith(config.PGBACKREST):
@@ -288,7 +288,9 @@ def _repository(target: Target, backup: str) -> "Repository":
         from aiprod_ops.adapters.pgbackrest.repository import PgBackRest
 
         return PgBackRest(Program(target.backups.removeprefix(config.PGBACKREST)))
-    programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
+    place = Path(target.postgres_bin) if target.postgres_bin else None
+    major = version_of(Path(target.backups))
+    programs = of_major(major, place) if major else find(place)
     archive = Path(target.archive) if target.archive else None
     dsn, env = without_password(backup)
     return FolderRepository(programs, Path(target.backups), archive, dsn, env)

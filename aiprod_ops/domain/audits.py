@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from aiprod_ops.domain.backups import Arrangement, Backup, State, of_instance, successful, whole
+from aiprod_ops.domain.backups import Arrangement, Backup, State, ahead, is_ahead, of_instance, successful, whole
 from aiprod_ops.domain.calendars import DAY
 from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.retention import Retention
@@ -29,29 +29,50 @@ LATE = 1.5
 
 
 def audit(
-    backups: Sequence[Backup], arrangement: Arrangement, promise: Promise, instance: str, now: datetime
+    backups: Sequence[Backup],
+    arrangement: Arrangement,
+    promise: Promise,
+    instance: str,
+    now: datetime,
+    unkept: Seconds | None = None,
 ) -> Iterator[Finding]:
-    """One finding for each promise; what nobody tells is UNKNOWN.
+    """One finding for each promise; what nobody tells is UNKNOWN. `unkept` is how long ago at most the instance wrote
+    what is not kept yet, where it tells: a quiet one writes nothing, and an archive that grows old lacks nothing.
 
     A list without one that could be restored is CRITICAL, not UNKNOWN: it was read, and it says so. A list that cannot
-    be read is an error of whoever reads it. What belongs to another instance counts for nothing here.
+    be read is an error of whoever reads it. What belongs to another instance counts for nothing here, and what is from
+    a time that has not come yet is never taken for fresh.
     """
     ours = of_instance(backups, instance)
-    good = whole(ours)
+    early = ahead(ours, now)
+    good = [each for each in whole(ours) if each not in early]
+    yield from _ahead(early, arrangement, now)
     if good:
         yield _newest(good[-1], promise, now)
         yield from _gaps(good, promise, now)
-        yield _recoverable(good[-1], arrangement, promise, now)
+        yield _recoverable(good[-1], arrangement, promise, now, unkept)
         yield from _lacking(arrangement)
     else:
         note = "none that is stored could be restored" if successful(ours) else "none has ever ended well"
+        note = "all that could be restored are from times that have not come yet" if whole(ours) else note
         yield Finding("without a backup", 1.0, "", crit=1, note=note, id="newest")
     yield from _failures(ours, good)
-    yield from _baseless(ours, good)
+    yield from _baseless(ours)
     yield from _strangers(backups, ours, instance)
     yield from _window(arrangement)
     yield from _retained(arrangement, promise)
     yield from _asked(good, arrangement, promise)
+
+
+def _ahead(early: Sequence[Backup], arrangement: Arrangement, now: datetime) -> Iterator[Finding]:
+    """Whatever is measured from such a time on looks young for as long as the clock ran ahead."""
+    told = [(each.id, max(each.started, each.taken)) for each in early]
+    if arrangement.recovers_to and is_ahead(arrangement.recovers_to, now):
+        told.append((f"the WAL that is kept, {arrangement.last}".removesuffix(", "), arrangement.recovers_to))
+    if told:
+        names = ", ".join(f"{name} ({at:%Y-%m-%d %H:%M:%S} UTC)" for name, at in told[-3:])
+        note = f"{names}: a clock ran ahead, here ({now:%Y-%m-%d %H:%M:%S} UTC) or there, and no age is known of them"
+        yield Finding("times that have not come yet", float(len(told)), "", crit=1, note=note, id="ahead")
 
 
 def _newest(newest: Backup, promise: Promise, now: datetime) -> Finding:
@@ -84,8 +105,9 @@ def _failures(ours: Sequence[Backup], good: Sequence[Backup]) -> Iterator[Findin
         yield Finding("failures since the last success", float(len(failed)), "", 1, 3, note, id="failed")
 
 
-def _baseless(ours: Sequence[Backup], good: Sequence[Backup]) -> Iterator[Finding]:
-    lost = [each for each in successful(ours) if each not in good]
+def _baseless(ours: Sequence[Backup]) -> Iterator[Finding]:
+    able = whole(ours)
+    lost = [each for each in successful(ours) if each not in able]
     if lost:
         note = f"{lost[-1].id} rests on {', '.join(lost[-1].rests_on)}"
         yield Finding("backups whose base is gone", float(len(lost)), "", 1, 1, note, id="baseless")
@@ -98,15 +120,23 @@ def _strangers(backups: Sequence[Backup], ours: Sequence[Backup], instance: str)
         yield Finding("backups of another instance", float(len(others)), "", 1, 1, note, id="stranger")
 
 
-def _recoverable(newest: Backup, arrangement: Arrangement, promise: Promise, now: datetime) -> Finding:
-    """The newest moment that can be restored to: the newest backup, or what the WAL kept beside it reaches."""
-    moments = [newest.taken, *([arrangement.recovers_to] if arrangement.recovers_to else [])]
-    age = max(0.0, (now - max(moments)).total_seconds())
-    alone = "without point-in-time recovery: all since the newest backup would be lost"
+def _recoverable(
+    newest: Backup, arrangement: Arrangement, promise: Promise, now: datetime, unkept: Seconds | None
+) -> Finding:
+    """The newest moment that can be restored to: the newest backup, or what the WAL kept beside it reaches. Where that
+    WAL is whole and the instance tells how old at most what it lacks is, it is as if it reached so far."""
+    last = arrangement.recovers_to
+    moments = [newest.taken, *([last] if last else [])]
+    age = max(0.0, (now - max(each for each in moments if not is_ahead(each, now))).total_seconds())
+    note = "" if last else "without point-in-time recovery: all since the newest backup would be lost"
+    if last and unkept is not None and unkept < age:
+        note = (
+            f"all whole segments are kept, and archive_timeout closes the next; they end at {last:%Y-%m-%d %H:%M} UTC"
+        )
+        age = unkept
     return Finding(
-        "age of the newest recoverable moment", age, "s", promise.rpo, 2 * promise.rpo,
-        "" if arrangement.recovers_to else alone, id="recoverable",
-    )  # fmt: skip
+        "age of the newest recoverable moment", age, "s", promise.rpo, 2 * promise.rpo, note, id="recoverable"
+    )
 
 
 def _lacking(arrangement: Arrangement) -> Iterator[Finding]:

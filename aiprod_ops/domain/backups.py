@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from aiprod_ops.units import Bytes, Seconds
+
+#: Later than now by more than this is no moment that has come: some clock ran ahead, and the age of what it told is
+#: unknown. Clocks that follow NTP differ by far less: one that is off by 0.128 s is set anew (RFC 5905, STEPT).
+AHEAD = timedelta(minutes=1)
 
 
 class State(StrEnum):
@@ -50,7 +54,8 @@ class Arrangement:
     """How a repository is set up to act by itself; what it does not tell is None.
 
     `recovers_from` and `recovers_to` bound the moments that can be restored to (point-in-time recovery); `lacks` says
-    why none after the newest backup can, although WAL is to be kept. A key of '' says that there is none.
+    why none after the newest backup can, although WAL is to be kept. `last` is the WAL segment with which they end,
+    where the repository shows it. A key of '' says that there is none.
     """
 
     keeps: int | None = None  #: so many backups, then the oldest is thrown away
@@ -58,6 +63,7 @@ class Arrangement:
     recovers_from: datetime | None = None
     recovers_to: datetime | None = None
     lacks: str = ""
+    last: str = ""
     is_protected: bool | None = None  #: against deletion of the instance
     region: str = ""
     locations: tuple[str, ...] = ()
@@ -116,3 +122,13 @@ def with_bases(ids: Iterable[str], by_id: Mapping[str, Backup]) -> set[str]:
 def of_instance(backups: Iterable[Backup], instance: str) -> list[Backup]:
     """Those that are not known to be of another instance."""
     return [each for each in backups if not (instance and each.instance and each.instance != instance)]
+
+
+def is_ahead(at: datetime, now: datetime) -> bool:
+    """Whether a time is one that has not come yet."""
+    return at > now + AHEAD
+
+
+def ahead(backups: Iterable[Backup], now: datetime) -> list[Backup]:
+    """Those that say that they began or ended in the future: nobody knows how old they are."""
+    return [each for each in backups if is_ahead(max(each.started, each.taken), now)]

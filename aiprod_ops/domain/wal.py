@@ -6,7 +6,7 @@ Source: PostgreSQL manual, "WAL Internals"; `XLogFileName` in xlog_internal.h.
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aiprod_ops.units import Bytes
@@ -76,6 +76,33 @@ def line(names: Iterable[str], first: str, size: int = USUAL) -> Line:
         if number(after, size) != number(before, size) + 1:
             return Line(ordered, before)
     return Line(ordered)
+
+
+def branches(history: str) -> dict[str, int]:
+    """Of a timeline's history the timelines that it came from, and where it left each: bytes since the beginning.
+
+    Source: `readTimeLineHistory` in timeline.c; a line is a timeline (decimal), an LSN, and why.
+
+    >>> branches("1\\t0/3000060\\tno recovery target specified\\n")
+    {'00000001': 50331744}
+    """
+    lines = (line.split() for line in history.splitlines())
+    return {f"{int(words[0]):08X}": position(words[1]) for words in lines if len(words) > 1 and words[0].isdigit()}
+
+
+def comes_to(names: Iterable[str], segment: str, left: Mapping[str, Mapping[str, int]], size: int = USUAL) -> bool:
+    """Whether one of these is the segment, or comes after it: on its own timeline, or on one that left that one no
+    earlier (`left` has the branches of each timeline). What another timeline has of the same number is another history.
+
+    >>> comes_to(["000000010000000000000009"], "000000020000000000000005", {})
+    False
+    """
+    least, timeline = number(segment, size), segment[:8]
+    return any(
+        number(name, size) >= least
+        and (name[:8] == timeline or left.get(name[:8], {}).get(timeline, -1) // size >= least)
+        for name in names
+    )
 
 
 def size_of(lsn: str, name: str) -> Bytes:

@@ -64,6 +64,17 @@ def disproved_backups(context: Context, runbook: str = "test-backup") -> tuple[s
     return tuple(name for name, is_good in _said_of_each(context, runbook).items() if name and not is_good)
 
 
+def last_refusal(context: Context, backup: str, runbook: str = "test-backup") -> tuple[int, str] | None:
+    """The number of the evidence by which the last proof of a stored backup of this target failed, and what it says;
+    None where it held, or there is none. Raises OSError where the evidence cannot be read."""
+    for each in Archive(context.history.store).bodies(kind="prove", runbook=runbook):
+        is_of_it = (each.body["target"]["target"], each.body["copy"]["backup"]) == (context.target.name, backup)
+        if is_of_it and (is_good := _holds(each.body)) is not None:
+            said = "; ".join(f"{what}: {why}" for what, why in each.body.get("refused", {}).items())
+            return None if is_good else (each.n, said)
+    return None
+
+
 def _said_of_each(context: Context, runbook: str) -> dict[str, bool]:
     """Whether the last proof of each backup held."""
     last: dict[str, bool] = {}

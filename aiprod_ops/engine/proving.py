@@ -20,7 +20,19 @@ from aiprod_ops.engine.planning import keep
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Copy
 from aiprod_ops.engine.world import World
-from aiprod_ops.errors import Exit, Failed, Held, OpsError, Refused, TimedOut, UsageError, before_acting, is_full
+from aiprod_ops.errors import (
+    Broken,
+    Exit,
+    Failed,
+    Held,
+    OpsError,
+    Refused,
+    TimedOut,
+    Untried,
+    UsageError,
+    before_acting,
+    is_full,
+)
 from aiprod_ops.ports import Restored, Server, Store
 from aiprod_ops.units import Bytes, Seconds, seconds
 
@@ -69,14 +81,16 @@ def prove(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> Pr
 
 
 def _examined(world: World, entry: Entry, params: Any, draft: Draft, run: str) -> tuple[Proof, Restored, bool]:
-    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells. Answers, too,
-    whether it was of the newest, as far as its WAL reaches."""
+    """A copy from a stored backup: that it cannot be restored, or not be read, is what the proof tells. What hindered
+    the proof itself disproves nothing (`Untried`, and all that is no answer): no evidence is sealed, and what the last
+    proof said stays. Answers, too, whether it was of the newest, as far as its WAL reaches."""
     clock = world.context.clock
     with entry.book.phases["origin"](world.context, params) as origin:
-        started, label = clock.monotonic(), origin.backup
+        started, label = clock.monotonic(), origin.backup or (_newest(world) if origin.is_newest else "")
         try:
-            label = label or (_newest(world) if origin.is_newest else "")
             return *_tried(world, entry, params, draft, run, origin), origin.is_newest
+        except Untried:
+            raise
         except (Failed, TimedOut, AnotherSystem) as error:
             if _NO_ROOM in error.message:
                 hint = "make room where copies are restored, then prove again"
@@ -96,7 +110,9 @@ def _tried(
 ) -> tuple[Proof, Restored]:
     context = world.context
     for name in context.platform.sweep(lambda name: False if name == run else _is_alive(world.store, name)):
-        context.report(f"removed the copy {name} of a run that is no more")
+        context.report(f"removed the copy of the run {name}, which is no more")
+        if name != run:  # that one goes on
+            _end_killed(world, name)
     with context.platform.copy(run, context.report, origin) as (database, restored):
         _refuse_another(database.server(), draft)
         copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds, origin)
@@ -106,6 +122,16 @@ def _tried(
 
 class AnotherSystem(Refused):
     """The copy is not one of the target."""
+
+
+def _end_killed(world: World, run: str) -> None:
+    """A proof that was killed, and whose copy is gone, ends: nothing is left of it to resume. One that somebody holds
+    again ends by itself."""
+    with suppress(Held, Broken), world.store.lock(f"run-{run}", world.by):
+        journal = Journal(world.store, world.context.clock, run)
+        journal.recover()
+        if journal.records and journal.ended is None and journal.opening["kind"] == "prove":
+            journal.write("ended", exit=int(Exit.REFUSED), error="it was killed; a later proof has removed its copy")
 
 
 def _refuse_another(server: Server, draft: Draft) -> None:

@@ -10,9 +10,10 @@ import click
 import pytest
 
 from aiprod_ops import cli
-from aiprod_ops.adapters.local.programs import find, of_major
+from aiprod_ops.adapters.local.programs import find, fitting, of_major
 from aiprod_ops.cli import redaction
 from aiprod_ops.cli.lab import leading_to
+from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.lab import folder
 
 
@@ -101,6 +102,10 @@ def test_the_programs_of_the_servers_version_are_found_where_debian_puts_them(tm
     assert of_major(wheel, None, debian).bin == find().bin
     assert of_major(wheel + 2, None, debian).bin == find().bin
     assert of_major(wheel + 1, find().bin, debian).bin == find().bin, "what was named is taken"
+    assert fitting(wheel + 1, None, debian).major == wheel + 1
+    with pytest.raises(ConfigurationError, match=rf"the server is PostgreSQL {wheel + 2}, .* are {wheel}") as refused:
+        fitting(wheel + 2, None, debian)
+    assert f"postgresql-{wheel + 2}" in refused.value.hint
 
 
 def test_one_line_of_several_checks_is_sentences(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ def test_a_plan_that_has_nothing_to_do_is_followed_by_the_same_check() -> None:
     assert following == "aiprod-ops check a --keep-daily '0 d' --target t"
 
 
-def test_a_proof_that_refused_is_followed_by_the_same_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proof_that_refused_is_followed_by_its_evidence(capsys: pytest.CaptureFixture[str]) -> None:
     entry = SimpleNamespace(id="a", book=SimpleNamespace(phases=("prove",)))
     proof = SimpleNamespace(comparisons=(), worth=(), findings=(), notes=(), refused={"x": "no"})
     proven = SimpleNamespace(
@@ -25,4 +25,6 @@ def test_a_proof_that_refused_is_followed_by_the_same_one(capsys: pytest.Capture
         evidence=SimpleNamespace(n=1, seal="0" * 64, body={"exit": 10}),
     )
     assert tell_proof(entry, proven, "text", Where(target="t"), {"rto": "1ms", "wait": "0s"}, every=False) == 10
-    assert "then aiprod-ops prove a --rto 1ms --wait 0s --target t\n" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == "next: aiprod-ops evidence show 1 --target t", "a command that can be pasted"
+    assert told[-2] == "when that is mended: aiprod-ops prove a --rto 1ms --wait 0s --target t"

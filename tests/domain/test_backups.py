@@ -315,6 +315,51 @@ def test_a_failure_tells_why() -> None:
     assert finding.note == "x: no space"
 
 
+@pytest.mark.parametrize(
+    ("backups", "against"),
+    [
+        ([stored("a", 1.0), stored("b", -1 / 1440)], {}),  # within a minute: no two clocks are the same
+        ([stored("a", 1.0), stored("b", -1.1 / 1440)], {"ahead": "CRITICAL"}),
+        ([stored("a", 1.6), stored("b", -1.0)], {"ahead": "CRITICAL", "newest": "WARNING"}),
+        ([stored("a", 1.6), stored("b", -1.0, State.RUNNING)], {"ahead": "CRITICAL", "newest": "WARNING"}),
+        ([stored("b", -1.0)], {"ahead": "CRITICAL", "newest": "CRITICAL"}),
+        # named for tomorrow, and its files are of today
+        ([stored("a", 1.6), replace(stored("b", 0.1), started=NOW + timedelta(days=1))],
+         {"ahead": "CRITICAL", "newest": "WARNING"}),
+    ],
+)  # fmt: skip
+def test_what_is_from_the_future_is_no_fresh_backup(backups: list[Backup], against: dict[str, str]) -> None:
+    found = audited(backups)
+    assert statuses(found) == against
+    assert "ahead" not in found or found["ahead"].note.startswith("b (2027-01-1")
+
+
+@pytest.mark.parametrize(("seconds", "against"), [(59, {}), (61, {"ahead": "CRITICAL", "recoverable": "CRITICAL"})])
+def test_wal_from_the_future_is_not_what_one_could_recover_to(seconds: int, against: dict[str, str]) -> None:
+    found = audited(arrangement=replace(WAL, recovers_to=NOW + timedelta(seconds=seconds), last="0000000A"))
+    assert statuses(found) == against
+    assert "ahead" not in found or "the WAL that is kept, 0000000A (2027-01-10 12:01:01 UTC)" in found["ahead"].note
+
+
+@pytest.mark.parametrize(
+    ("reaches_h", "unkept", "expected"),
+    [
+        (8, None, (8 * 3600, "CRITICAL")),
+        (8, Seconds(60), (60, "OK")),
+        (8, Seconds(3600), (3600, "WARNING")),  # archive_timeout is longer than what may be lost
+        (0.01, Seconds(60), (36, "OK")),
+        (None, Seconds(60), (12 * 3600, "CRITICAL")),  # nothing follows the backup: what is kept of it does not help
+    ],
+)
+def test_a_quiet_night_lets_no_archive_grow_old(
+    reaches_h: float | None, unkept: Seconds | None, expected: tuple[float, str]
+) -> None:
+    reaches = None if reaches_h is None else NOW - timedelta(hours=reaches_h)
+    arrangement = replace(WAL, recovers_to=reaches)
+    found = {each.id: each for each in audit(DAILY, arrangement, PROMISE, "", NOW, unkept)}["recoverable"]
+    assert (found.value, found.status.name) == expected
+
+
 def test_backups_of_another_instance_count_for_nothing() -> None:
     """A restored server that archives into the same place would otherwise hide that ours has none any more."""
     mixed = [stored("ours", 3, instance="7"), stored("theirs", 0.1, instance="8"), stored("?", 5)]

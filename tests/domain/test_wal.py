@@ -55,3 +55,27 @@ def test_the_size_follows_from_an_lsn_and_its_segment(size: Bytes) -> None:
 
 def test_where_the_size_is_open_it_is_the_usual_one() -> None:
     assert wal.size_of("0/28", names(1, 0)[0]) == wal.USUAL
+
+
+LEFT = {"00000002": wal.branches("1\t0/6000060\tno recovery target specified\n"), "00000003": {}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "is_reached"),
+    [
+        (names(2, 6, 7), names(2, 7), True),
+        (names(2, 6, 7), names(2, 8), False),
+        (names(1, 5, 6, 7, 8, 9), names(2, 8), False),  # the old primary ran further than the new one
+        (names(2, 8), names(1, 6), True),  # where timeline 2 left timeline 1
+        (names(2, 8), names(1, 7), False),  # what timeline 1 has from there on is not in it
+        (names(3, 8), names(1, 6), False),  # it came from elsewhere
+        ([], names(1, 6), False),
+    ],
+)
+def test_what_comes_to_a_segment_is_of_its_history(stored: list[str], asked: list[str], is_reached: bool) -> None:
+    assert wal.comes_to(stored, asked[0], LEFT) == is_reached
+
+
+def test_a_history_has_comments_and_empty_lines() -> None:
+    text = "# from elsewhere\n\n1\t0/5000000\tbefore 2000-01-01 01:00:00+01\n11\tA/6000060\tno recovery target\n"
+    assert wal.branches(text) == {"00000001": 5 << 24, "0000000B": 10 * wal.LOG + (6 << 24) + 0x60}

@@ -102,7 +102,7 @@ class MemoryDatabase:
     def query(self, sql: str, *_: Any, **__: Any) -> list[dict[str, Any]]:
         if "pg_database_size" in sql:
             return [{"size": 1000}]
-        if "pg_stat_progress_basebackup" in sql or "pg_stat_archiver" in sql:
+        if any(name in sql for name in ("pg_stat_progress_basebackup", "pg_stat_archiver", "pg_walfile_name")):
             return []
         if self.light.lost > 0:
             self.light.lost -= 1
@@ -149,6 +149,7 @@ class MemoryBackups:
     before: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
     taken: int = 0
+    used: set[str] = field(default_factory=set)
 
     def listed(self) -> tuple[Backup, ...]:
         return tuple(self.kept)
@@ -171,8 +172,11 @@ class MemoryBackups:
         self.after()
         return name
 
-    def reaches(self, lsn: str) -> bool:
+    def reaches(self, segment: str) -> bool:
         return False
+
+    def in_use(self, backup: str) -> str:
+        return f"{backup} is being restored" if backup in self.used else ""
 
     def remove(self, backup: str) -> None:
         self.kept = [each for each in self.kept if each.id != backup]

@@ -79,7 +79,7 @@ def world() -> World:
 def test_the_migrations_get_names_of_the_target_and_nothing_else(world: World) -> None:
     assert world.ask() == HEAD
     names = ("app", "owner")
-    wanted = Migrations("/srv/versions", "shop", ("app", "public"), names, {"citext": "public"}, date(2026, 11, 21))
+    wanted = Migrations("/srv/versions", "shop", ("app", "public"), names, {"citext": "public"}, date(2026, 11, 21), 18)
     assert world.platform.asked == [(wanted, None)]
 
 

@@ -20,7 +20,7 @@ from aiprod_ops.engine.operations import Outcome, apply, resume, roll_back, undo
 from aiprod_ops.engine.registry import find
 from aiprod_ops.engine.world import World
 from aiprod_ops.errors import Exit, Failed, OutcomeUnknown, Refused, UsageError
-from aiprod_ops.units import Bytes
+from aiprod_ops.units import Bytes, Seconds
 
 OURS = "7000000000000000001"
 PROMISED = Promises(
@@ -124,6 +124,21 @@ def test_the_first_one_is_taken_and_then_there_is_nothing_to_do(taking: Keeping)
     assert (again.exit, again.run, taking.stored.taken) == (Exit.DONE, "", 1)
 
 
+def test_one_from_the_future_does_not_hold_up_the_next_ones(taking: Keeping) -> None:
+    """A clock that ran ahead named it; until its time comes another is taken each day, with a label of its own."""
+    taking.store("before", 23)
+    made = taking.plan()
+    taking.store("ahead", -48, label=made.plan.actions[0].name)
+    assert taking.check()["due"] is Status.WARNING
+    for day in (1, 2):
+        made = taking.plan()
+        assert taking.check()["due"] is Status.WARNING
+        assert taking.apply(made).exit is Exit.DONE
+        assert taking.stored.taken == day
+        assert taking.check()["due"] is Status.OK
+        taking.bench.clock.sleep(Seconds(22 * 3600))
+
+
 @pytest.mark.parametrize(("age_hours", "is_due"), [(0.5, False), (20, False), (20.7, True), (48, True)])
 def test_one_is_due_by_when_the_last_began(taking: Keeping, age_hours: float, is_due: bool) -> None:
     """A scheduled run that begins a little earlier than yesterday's takes one all the same."""
@@ -212,6 +227,18 @@ def test_one_that_began_in_this_second_did_not_begin_before(taking: Keeping) -> 
     assert taking.apply(made).exit is Exit.DONE
     taking.stored.kept[-1] = replace(taking.stored.kept[-1], started=made.created - timedelta(milliseconds=900))
     assert planning.recompute(taking.entry, taking.world().context, taking.params(every="0s"), made).actions == ()
+
+
+def test_what_a_test_restores_just_now_is_not_taken_back(taking: Keeping) -> None:
+    taking.stored.size = Bytes(10)  # bad: it is far smaller than the one before
+    taking.store("a", 48)
+    made = taking.plan()
+    taking.stored.after = lambda: taking.stored.used.update(taking.ids())
+    with pytest.raises(OutcomeUnknown, match="is being restored"):
+        taking.apply(made)
+    taking.stored.used.clear()
+    assert taking.resume().exit is Exit.UNDONE
+    assert taking.ids() == ["a"]
 
 
 def test_what_is_no_backup_of_ours_is_not_the_newest(taking: Keeping) -> None:
@@ -499,6 +526,36 @@ def test_the_audit_is_one_check(bench: Bench) -> None:
     }  # fmt: skip
 
 
+def test_that_the_newest_was_disproved_is_a_warning_that_names_the_evidence(bench: Bench) -> None:
+    keeping = Keeping(bench, "backups")
+    for name, age in (("old", 20), ("new", 0.1)):
+        keeping.store(name, age)
+    keeping.restored("new", "old")
+    assert "disproved" not in keeping.check()
+    keeping.restored("old", code=10)
+    assert "disproved" not in keeping.check(), "the newest is another one"
+    keeping.restored("new", code=10)
+    checked = planning.check(keeping.entry, keeping.world().context, keeping.params())
+    (found,) = [each for each in checked.findings if each.id == "disproved"]
+    assert (found.status, found.note.startswith("evidence 4; take another")) == (Status.WARNING, True)
+
+
+def test_evidence_that_cannot_be_read_leaves_one_line_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping = Keeping(bench, "backups")
+    keeping.store("a", 0.1)
+    names = bench.store.names
+
+    def closed(prefix: str) -> list[str]:
+        if prefix == "evidence/":
+            raise PermissionError(13, "Permission denied", "/state/evidence")
+        return names(prefix)
+
+    monkeypatch.setattr(bench.store, "names", closed)
+    assert keeping.check() == {
+        "newest": Status.OK, "recoverable": Status.OK, "disproved": Status.UNKNOWN,
+    }  # fmt: skip
+
+
 def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
     keeping = Keeping(bench, "prune-backups")
     keeping.restored("a", "b")
@@ -519,3 +576,16 @@ def test_what_a_test_restored_is_known_from_its_evidence(bench: Bench) -> None:
 def test_a_retention_of_less_than_a_day_is_a_forgotten_unit(bench: Bench, given: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(given))} is .*, expected at least a day"):
         Keeping(bench, "prune-backups").params(**given)
+
+
+def test_what_a_test_restores_just_now_is_not_pruned(pruning: Keeping) -> None:
+    for age in range(1, 50):
+        pruning.store(f"{age:02}", 24 * age)
+    pruning.restored("01")
+    before, made = pruning.ids(), pruning.plan()
+    pruning.stored.used.add(made.plan.actions[-1].name)
+    outcome = pruning.apply(made)
+    assert (outcome.exit, outcome.reason) == (Exit.HELD, f"{made.plan.actions[-1].name} is being restored")
+    assert pruning.ids() == before
+    pruning.stored.used.clear()
+    assert pruning.apply(made).exit is Exit.DONE

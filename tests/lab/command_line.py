@@ -1,7 +1,9 @@
 """The real command line against real servers: what the tests of bad days share."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +252,16 @@ def lab(rows: int) -> Iterator[Bench]:
             yield bench
         finally:
             fleets.down(folder / "lab")
+
+
+def backdated(backup: Path, at: datetime) -> None:
+    """A stored backup in a folder, of which all that tells the time says then. Its manifest still holds."""
+    manifest = backup / "backup_manifest"
+    written = re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d GMT", f"{at:%Y-%m-%d %H:%M:%S} GMT", manifest.read_text())
+    begin, seal, _ = written.partition('"Manifest-Checksum": "')
+    manifest.write_text(f'{begin}{seal}{hashlib.sha256(begin.encode()).hexdigest()}"}}\n')
+    for path in (manifest, backup / "backup_label"):
+        os.utime(path, (at.timestamp(), at.timestamp()))
 
 
 @contextmanager

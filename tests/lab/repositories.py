@@ -89,7 +89,11 @@ class Site:
     def segments(self, name: str = "") -> list[Path]:
         """The files of stored WAL segments, by name."""
         pattern = f"**/{name or '0000'}*"
-        found = [path for path in self.archive.glob(pattern) if path.is_file() and len(path.name.split("-")[0]) == 24]
+        found = [
+            path
+            for path in self.archive.glob(pattern)
+            if path.is_file() and len(path.name.split("-")[0]) == 24 and path.suffix != ".tmp"
+        ]
         return sorted(found, key=lambda path: path.name)
 
     @property

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench, Done, configured, lone_server, short_folder, until
+from command_line import Bench, Done, backdated, configured, lone_server, short_folder, until
 
-from aiprod_ops.actions import backup_checks
+from aiprod_ops.actions import figures, moments
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -158,6 +158,7 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     (control,) = [each for each in done.json()["findings"] if each["metric"] == "damage that was not noticed"]
     assert "pg_amcheck" in control["note"]
     assert "pg_verifybackup" in control["note"]
+    assert "the comparison of rows: public." in control["note"]
     assert sorted((path.name, path.stat().st_size) for path in site.newest.rglob("*")) == before
     assert site.prove().exit == 0, "the stored backup is as it was"
 
@@ -391,8 +392,7 @@ def unarchived(site: Site, first: str = "") -> None:
     for each in site.archive.iterdir():
         if each.name >= first:
             each.unlink()
-    then = time.time() - 60
-    os.utime(site.newest / "backup_manifest", (then, then))
+    backdated(site.newest, datetime.now(UTC) - timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -499,11 +499,11 @@ def test_the_locks_of_the_source_end_with_its_reading(site: Site) -> None:
     held = "SELECT count(*) FROM pg_locks WHERE relation = 'jobs'::regclass AND pid <> pg_backend_pid()"
     with (
         PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
-        backup_checks.one_moment(database) as (_, session),
+        moments.one_moment(database) as (_, session),
     ):
         session.query("SELECT count(*) FROM jobs")
         assert site.bench.sql(held) != [(0,)]
-        assert backup_checks.read_source(session, Bytes(0)).rows >= 20_000
+        assert figures.read_source(session, Bytes(0)).rows >= 20_000
         until(lambda: site.bench.sql(held) == [(0,)], "a lock is held")
 
 
@@ -522,6 +522,136 @@ def test_without_an_archive_in_the_configuration_none_is_missed_or_waited_for(si
     done = site.bench.run("prove", BOOK, "--wait", "1h", "-o", "json", timeout_s=120)
     assert done.exit == 0, done.said
     assert "gone" not in {each["id"] for each in done.json()["findings"]}
+
+
+def bare(site: Site) -> None:
+    """Without an archive a backup restores to its own end, and the source has gone on."""
+    lines = site.bench.config.read_text().splitlines(keepends=True)
+    site.bench.config.write_text("".join(line for line in lines if not line.startswith("archive =")))
+
+
+def read_before(site: Site) -> None:
+    """The source is read by a test, and what is taken afterwards has another second in its name: it is later."""
+    assert site.prove().exit == 0
+    time.sleep(1)
+
+
+def found(done: Done) -> dict[str, str]:
+    """What is not OK."""
+    return {each["metric"]: each["status"] for each in done.json()["findings"] if each["status"] != "OK"}
+
+
+def test_what_the_source_got_since_the_backup_is_no_fault_of_it(site: Site) -> None:
+    """A role, an extension, tables, and as many rows again."""
+    bare(site)
+    read_before(site)
+    site.repository().take("second")
+    for text in (
+        "CREATE ROLE newcomer",
+        "CREATE EXTENSION pg_trgm",
+        "CREATE TABLE more (n int)",
+        "DROP TABLE places",
+        "INSERT INTO jobs SELECT g, 'new', now(), 'z' FROM generate_series(30001, 60000) g",
+    ):
+        site.bench.sql(text)
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
+
+
+def test_a_table_that_is_empty_in_the_backup_alone_is_seen(site: Site) -> None:
+    """A small one that nobody writes to, and a large one that has gone on."""
+    bare(site)
+    read_before(site)
+    site.bench.sql("CREATE TABLE kept AS TABLE places")
+    site.bench.sql("CREATE TABLE all_jobs AS TABLE jobs")
+    site.bench.sql("TRUNCATE places, jobs")
+    site.repository().take("emptied")
+    site.bench.sql("INSERT INTO places TABLE kept")
+    site.bench.sql("INSERT INTO jobs TABLE all_jobs")
+    site.bench.sql("INSERT INTO jobs VALUES (90000, 'new', now(), '')")
+    done = site.prove("-o", "json")
+    assert done.exit == 10, done.said
+    assert done.json()["refused"] == {
+        "tables that nobody wrote to and that differ": "1 public.places",
+        "tables without their rows": "1 public.jobs",
+    }
+
+
+def test_without_a_test_before_the_backup_the_age_of_a_row_tells_that_it_lacks_it(site: Site) -> None:
+    bare(site)
+    site.bench.sql("CREATE TABLE kept AS TABLE jobs")
+    site.bench.sql("TRUNCATE jobs")
+    site.repository().take("emptied")
+    site.bench.sql("INSERT INTO jobs TABLE kept")
+    assert site.disproved() == "1 public.jobs"
+
+
+def test_a_table_that_is_filled_since_the_backup_is_no_fault_of_it(site: Site) -> None:
+    bare(site)
+    site.bench.sql("CREATE TABLE mail (n int, created_at timestamptz DEFAULT clock_timestamp())")
+    site.repository().take("second")
+    site.bench.sql("INSERT INTO mail SELECT g FROM generate_series(1, 5000) g")
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {"tables without their rows": "WARNING"}), done.said
+    assert "public.mail; perhaps written since the backup" in done.out
+
+
+def test_a_missing_table_is_seen(site: Site) -> None:
+    bare(site)
+    read_before(site)
+    site.bench.sql("ALTER TABLE places RENAME TO away")
+    site.repository().take("lacking")
+    site.bench.sql("ALTER TABLE away RENAME TO places")
+    assert site.disproved() == "1 public.places"
+
+
+def test_what_is_rewritten_while_the_source_is_read_is_not_compared(site: Site) -> None:
+    """A snapshot from before a TRUNCATE sees an empty table."""
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        moments.one_moment(database) as (_, session),
+    ):
+        site.bench.sql("TRUNCATE places")
+        read = figures.read_source(session, Bytes(1 << 30))
+    assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
+
+
+def test_what_is_dropped_while_the_source_is_read_is_not_compared(site: Site) -> None:
+    with (
+        PostgresDatabase(site.bench.admin, writes=False, application_name="test") as database,
+        moments.one_moment(database) as (_, session),
+    ):
+        site.bench.sql("DROP TABLE places")
+        read = figures.read_source(session, Bytes(1 << 30))
+    assert (read.rewritten, read.told.keys()) == (("public.places",), {"public.jobs"})
+
+
+def test_row_security_hides_rows_from_the_reader_and_not_from_the_copy(site: Site) -> None:
+    site.bench.sql("ALTER TABLE places ENABLE ROW LEVEL SECURITY")
+    site.switch()
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {"tables that may not be read whole": "WARNING"}), done.said
+    assert "BYPASSRLS" in done.out
+    site.bench.sql("ALTER ROLE probe BYPASSRLS")
+    site.switch()
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
+
+
+def test_what_hinders_a_writer_in_the_source_is_no_fault_of_the_backup(site: Site) -> None:
+    for text in (
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL here'; END $$",
+        "CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION no()",
+        "ALTER SYSTEM SET search_path = ''",
+        "ALTER DATABASE app SET default_transaction_read_only = on",
+    ):
+        site.bench.sql(text)
+    site.server.programs.run("pg_ctl", "reload", f"--pgdata={site.server.data}", cwd=site.folder)
+    with postgres.session(site.bench.admin) as session, session.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.execute("SELECT pg_logical_emit_message(true, 'test', ''), pg_switch_wal()")
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
 
 
 def test_what_is_needed_of_an_archive_goes_by_number_not_by_timeline(site: Site) -> None:
@@ -574,11 +704,66 @@ def test_a_backup_that_is_too_old(site: Site, age: float, status: str, exit_code
     then = datetime.now(UTC) - timedelta(hours=age)
     old = site.backups / f"{then:%Y%m%dT%H%M%SZ}-old"
     site.newest.rename(old)
-    os.utime(old / "backup_manifest", (then.timestamp(), then.timestamp()))
+    backdated(old, then)
     check = site.bench.run("check", "backups", "-o", "json")
     found = {each["id"]: each["status"] for each in check.json()["checks"][0]["findings"]}
     assert found["newest"] == status, check.said
     assert check.exit == exit_code, check.said
+
+
+def test_a_backup_named_for_the_future_is_told_and_another_one_is_due(site: Site) -> None:
+    """The clock here ran ahead when it was taken."""
+    good, then = site.newest, datetime.now(UTC) - timedelta(days=3)
+    backdated(good, then)
+    early = site.backups / f"{datetime.now(UTC) + timedelta(days=2):%Y%m%dT%H%M%SZ}-early"
+    shutil.copytree(good, early)
+    good.rename(site.backups / f"{then:%Y%m%dT%H%M%SZ}-old")
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], early.name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
+    assert found["newest"]["status"] == "CRITICAL"
+    due = site.bench.run("check", "take-backup")
+    assert (due.exit, f"{early.name} does not count" in due.out) == (1, True), due.said
+
+
+def test_wal_from_the_future_is_told(site: Site) -> None:
+    """None of the last segments tells a transaction, so the file's time counts."""
+    last = segments(site)[-1]
+    for number in range(1, 9):
+        name = f"{last.name[:16]}{int(last.name[16:], 16) + number:08X}"
+        (site.archive / name).write_bytes(bytes(last.stat().st_size))
+        os.utime(site.archive / name, (time.time() + 3600, time.time() + 3600))
+    check = site.bench.run("check", "backups", "-o", "json")
+    found = {each["id"]: each for each in check.json()["checks"][0]["findings"]}
+    assert (found["ahead"]["status"], name in found["ahead"]["note"]) == ("CRITICAL", True), check.said
+
+
+def test_nobody_writes_and_the_archive_grows_old(site: Site) -> None:
+    """With archive_timeout that loses nothing; without, the age of the archive is all that is known."""
+    promises = site.folder / "service.toml"
+    promises.write_text('[backups]\nrpo = "2 s"\n')
+    config = site.folder / "quiet.toml"
+    config.write_text(f'service = "{promises}"\n' + site.bench.config.read_text())
+
+    def found() -> tuple[str, str]:
+        check = site.bench.run("check", "backups", "--config", str(config), "-o", "json")
+        (told,) = [each for each in check.json()["checks"][0]["findings"] if each["id"] == "recoverable"]
+        return str(told["status"]), str(told["note"])
+
+    admin = Bench(site.bench.config, site.server.dsn("postgres", "postgres"))
+    admin.sql("ALTER SYSTEM SET autovacuum = off")  # nobody is nobody
+    admin.sql("ALTER SYSTEM SET archive_timeout = '1s'")
+    admin.sql("SELECT pg_reload_conf()")
+    site.bench.sql("INSERT INTO jobs SELECT max(id) + 1, 'last', now(), 'y' FROM jobs")
+    time.sleep(5)
+    _, note = until(lambda: (told := found())[0] == "OK" and told, "the last segment is not kept")
+    assert "all whole segments are kept" in note
+    proof = site.bench.run("prove", BOOK, "--rpo", "2s", "--wait", "0s", "--config", str(config), "-o", "json")
+    (lost,) = [each for each in proof.json()["findings"] if each["id"] == "rpo"]
+    assert (proof.exit, lost["status"]) == (0, "OK"), proof.said  # the copy has each transaction that the source has
+    admin.sql("ALTER SYSTEM SET archive_timeout = 0")
+    admin.sql("SELECT pg_reload_conf()")
+    assert found() == ("CRITICAL", "")
 
 
 def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
@@ -593,6 +778,10 @@ def test_a_point_in_time_is_between_two_rows(site: Site) -> None:
     done = site.prove("--at", at, "-o", "json")
     assert done.exit == 0, done.said
     assert done.json()["parameters"]["at"] == at
+    ((one, two),) = site.bench.sql("SELECT min(at), max(at) FROM marks")
+    (said,) = [note for note in done.json()["notes"] if note.startswith("recovered to ")]
+    reached = datetime.fromisoformat(said.rpartition(" ended at ")[2].replace(" UTC", "+00:00"))
+    assert one < reached < between < two, said
     late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     refused = site.prove("--at", late)  # no fault of the backup, so it is not disproved
     assert (refused.exit, "the WAL archive reaches" in refused.err) == (10, True), refused.said
@@ -649,6 +838,32 @@ def test_kill_9_leaves_nothing_that_the_next_test_does_not_remove(site: Site, mo
     bodies = [json.loads(path.read_text())["body"] for path in site.bench.state.glob("evidence/0*.json")]
     assert [body["exit"] for body in bodies if body["run"] == run] == [0]
     site.bench.sound(known=sorted(known))
+
+
+def test_a_killed_test_is_ended_by_the_next_one(site: Site) -> None:
+    going = site.bench.start("prove", BOOK, *NOW)
+    until(lambda: list((site.folder / "copies").glob("*/data")), "never restoring")
+    going.kill()
+    (run,) = site.bench.unfinished()
+    done = site.prove("-o", "prom")
+    assert done.exit == 0, done.said
+    assert "aiprod_ops_proof_status" in done.out
+    assert site.bench.unfinished() == []
+    assert "it was killed" in site.bench.run("runs", "show", run).out
+    assert site.bench.run("resume", run).exit != 0
+
+
+def test_a_backup_that_is_not_there_is_no_backup_that_failed(site: Site) -> None:
+    name = f"{site.newest.name}x"
+    done = site.prove("--backup", name)
+    assert (done.exit, f"there is no backup {name}" in done.err) == (64, True), done.said
+    assert site.newest.name in done.err, "the known ones"
+    told = site.prove("--backup", name, "-o", "prom")
+    assert (told.exit, "aiprod_ops_proof_status{" in told.out) == (64, True), told.said
+    (site.newest / "global" / "pg_control").write_bytes(b"")
+    done = site.prove("--backup", site.newest.name)
+    assert done.exit == 10, done.said
+    assert done.out.splitlines()[-1].startswith("next: aiprod-ops evidence show "), done.said
 
 
 def test_some_clean_backups_in_a_row_give_no_alarm(site: Site) -> None:

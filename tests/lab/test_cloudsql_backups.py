@@ -1,6 +1,7 @@
 """Backups on Cloud SQL are taken, tested and told through Google's own client; a bad API day leaves nothing behind."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,10 @@ class Cloud(Bench):
         calls = Calls(self.api, SystemClock(), Seconds(60), OperationLog())
         return CloudSqlBackups("aiprod", self.api, lambda: calls)
 
+    @property
+    def newest(self) -> str:
+        return self.backups.listed()[-1].id
+
     def instances(self) -> set[str]:
         return {each.name for each in self.api.instances()}
 
@@ -88,13 +93,35 @@ def test_a_backup_is_restored_looked_at_and_gone(cloud: Cloud) -> None:
     done = cloud.prove("--control", "true")
     assert done.exit == 0, done.said
     told = done.json()
-    assert told["copy"]["checks"] == [f"restored from the backup {told['copy']['backup']} of aiprod"]
+    assert told["copy"]["backup"] == cloud.newest
+    (said,) = told["copy"]["checks"]
+    assert said.startswith("cloned from aiprod as of ")
+    assert said.endswith(f": its backup {cloud.newest} and the WAL after it")
     findings = {each["metric"]: each for each in told["findings"]}
     assert findings["damaged heaps and b-trees"]["status"] == "OK"
     assert findings["damage that was not noticed"]["value"] == 0
+    assert "of one row differs" in findings["damage that was not noticed"]["note"]
+    assert "pg_amcheck: not tried" in findings["damage that was not noticed"]["note"]
     assert findings["tables that differ at the same moment"]["value"] == 0, "nobody wrote since the backup"
     assert cloud.instances() == KNOWN
     cloud.sound()
+
+
+def test_what_was_written_since_the_backup_is_recovered_from_its_wal(cloud: Cloud) -> None:
+    """And a backup alone has it not: what the API says of the WAL is not what was restored."""
+    cloud.sql("CREATE TABLE since AS SELECT generate_series(1, 10) AS n")
+    try:
+        whole, alone = cloud.prove().json(), cloud.prove("--backup", cloud.newest).json()
+    finally:
+        cloud.sql("DROP TABLE since")
+    found, lone = ({each["id"]: each for each in told["findings"]} for told in (whole, alone))
+    assert found["tables that differ at the same moment"]["value"] == 0
+    assert found["rpo"]["status"] == "OK"
+    assert alone["copy"]["checks"] == [f"restored from the backup {cloud.newest} of aiprod"]
+    assert "tables that differ at the same moment" not in lone
+    assert lone["rpo"]["value"] > 0, "and no limit: it was asked for"
+    assert "the copy is of" in lone["rpo"]["note"]
+    assert (alone["exit"], whole["exit"]) == (0, 0)
 
 
 def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
@@ -108,25 +135,52 @@ def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
     cloud.sql("DROP TABLE marks")
 
 
-@pytest.mark.parametrize(
-    ("fault", "longest", "words"),
-    [
-        (Fault("fail", only="RESTORE_VOLUME"), "", "RESTORE_VOLUME on ops-"),
-        (Fault("broken-copy", only="CLONE"), "5 s", "is there, but it does not answer"),
-        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
-    ],
-)
-def test_a_restore_that_goes_wrong_is_evidence(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
-    inject(cloud.url, fault)
+def test_a_copy_that_is_done_and_does_not_answer_is_evidence(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("broken-copy", only="CLONE"))
     ((now,),) = cloud.sql("SELECT clock_timestamp()")
     try:
-        done = cloud.prove(*(("--at", now.isoformat()) if fault.only == "CLONE" else ()), longest=longest)
+        done = cloud.prove("--at", now.isoformat(), longest="5 s")
     finally:
         clear(cloud)
     assert done.exit == 10, done.said
-    assert words in str(done.json()["refused"]), done.said
+    assert "is there, but it does not answer" in str(done.json()["refused"]), done.said
     assert cloud.run("check", BOOK).exit == 2
     assert cloud.prove().exit == 0, "the next one removes what was left, and holds"
+    assert cloud.instances() == KNOWN
+
+
+def test_an_operation_that_fails_once_is_tried_again(cloud: Cloud) -> None:
+    inject(cloud.url, Fault("fail", only="RESTORE_VOLUME"))
+    done = cloud.run("prove", BOOK, "--wait", "0", "--backup", cloud.newest)
+    assert done.exit == 0, done.said
+    assert "once more, with a fresh instance" in done.err
+    assert cloud.instances() == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("fault", "longest", "words"),
+    [
+        (Fault("fail", only="RESTORE_VOLUME", count=2), "", "INTERNAL_ERROR"),
+        (Fault("fail", only="CREATE", count=2, code="RESOURCE_EXHAUSTED"), "", "RESOURCE_EXHAUSTED"),
+        (Fault("answer", only="sql.instances.restoreBackup", status=400), "", "Google answered 400"),
+        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
+    ],
+)
+def test_trouble_of_the_api_disproves_no_backup(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
+    """No evidence is sealed, no other backup becomes due, and the metrics say that nothing is known."""
+    assert cloud.prove("--backup", cloud.newest).exit == 0
+    before, metrics = sorted(cloud.state.glob("evidence/*")), cloud.config.with_name("proof.prom")
+    inject(cloud.url, fault)
+    try:
+        done = cloud.prove("--backup", cloud.newest, "--prom-file", str(metrics), longest=longest)
+    finally:
+        clear(cloud)
+    assert (done.exit, words in done.said) == (10, True), done.said
+    assert sorted(cloud.state.glob("evidence/*")) == before
+    assert "its last test failed" not in cloud.run("plan", "take-backup").said
+    assert cloud.run("check", BOOK).exit == 0
+    assert re.search(r"_proof_status\{.*\} 3", metrics.read_text()), metrics.read_text()
+    assert cloud.prove().exit == 0, "the next one removes what was left"
     assert cloud.instances() == KNOWN
 
 
@@ -148,7 +202,7 @@ def test_a_read_that_fails_for_a_while_is_tried_again(cloud: Cloud, fault: Fault
 def test_an_answer_that_was_lost_is_found(cloud: Cloud) -> None:
     """The restore was begun, and nobody was told: its operation is looked for, and waited for."""
     inject(cloud.url, Fault("drop", only="sql.instances.restoreBackup", after_work=True))
-    done = cloud.prove()
+    done = cloud.prove("--backup", cloud.newest)
     assert done.exit == 0, done.said
     assert cloud.instances() == KNOWN
 
@@ -168,7 +222,7 @@ def test_credentials_that_end_in_the_middle_are_no_bad_backup(cloud: Cloud) -> N
 @pytest.mark.parametrize("state", ["PENDING_CREATE", "RUNNABLE"])
 def test_kill_9_leaves_an_instance_that_the_next_run_deletes(cloud: Cloud, state: str) -> None:
     if state == "PENDING_CREATE":
-        inject(cloud.url, Fault("slow", only="CREATE", seconds=2))
+        inject(cloud.url, Fault("slow", only="CLONE", seconds=2))
     going = cloud.start("prove", BOOK, "--wait", "0")
     until(lambda: [e for e in cloud.api.instances() if e.name not in KNOWN and e.state == state], f"never {state}")
     going.kill()
@@ -187,11 +241,11 @@ def kept(cloud: Cloud, known: set[Path], kind: str) -> list[dict[str, Any]]:
     return [each["data"] for each in records if each["kind"] == kind]
 
 
-@pytest.mark.parametrize("kind", ["CREATE", "RESTORE_VOLUME"])
+@pytest.mark.parametrize("kind", ["CLONE", "CREATE", "RESTORE_VOLUME"])
 def test_a_killed_proof_is_resumed_by_the_name_of_its_operation(cloud: Cloud, kind: str) -> None:
     known = set(cloud.journals())
     inject(cloud.url, Fault("slow", only=kind, seconds=2))
-    going = cloud.start("prove", BOOK, "--wait", "0")
+    going = cloud.start("prove", BOOK, "--wait", "0", *([] if kind == "CLONE" else ["--backup", cloud.newest]))
     (begun,) = until(lambda: [e for e in kept(cloud, known, "operation") if e["what"].startswith(kind)], "no name")
     going.kill()
     operation = cloud.api.operation(begun["operation"])
@@ -311,3 +365,17 @@ def test_a_damaged_backup_is_found_by_looking(cloud: Cloud, tmp_path: Path) -> N
     assert "invalid page in block 0" in str(done.json()["refused"]), done.said
     cloud.backups.remove(taken)
     assert taken not in {each.id for each in cloud.backups.listed()}
+
+
+def test_a_lost_instance_is_recovered_to_the_end_of_its_wal(cloud: Cloud) -> None:
+    """Nothing comes after the newest moment that the API names: that is where the WAL ends."""
+    assert cloud.prove().exit == 0, "it has to be known"
+    cloud.fleet.primary.stop("fast")
+    try:
+        done = cloud.prove()
+    finally:
+        cloud.fleet.primary.start()
+    assert done.exit == 0, done.said
+    assert "the source does not answer" in str(done.json()["findings"])
+    assert done.json()["copy"]["checks"][0].startswith("cloned from aiprod as of ")
+    assert cloud.instances() == KNOWN

@@ -423,7 +423,7 @@ def test_a_check_that_was_killed_leaves_nothing_after_the_next(bench: Bench, tem
         "from aiprod_ops.adapters.postgres.database import PostgresDatabase\n"
         "from aiprod_ops.ports import Migrations\n"
         "connect = lambda dsn: PostgresDatabase(dsn, writes=True, application_name='test')\n"
-        "wanted = Migrations(sys.argv[1], 'shop', (), (), {}, date(2026, 1, 1))\n"
+        "wanted = Migrations(sys.argv[1], 'shop', (), (), {}, date(2026, 1, 1), 18)\n"
         "migrations.run(wanted, None, connect, 600)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(bench.versions)])

@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from command_line import until
-from repositories import HAS_PGBACKREST, SYSTEM, Site, altered, flip, site_of
+from repositories import HAS_PGBACKREST, STANZA, SYSTEM, Site, altered, connect, flip, site_of
 
+from aiprod_ops.actions.wal_keeping import unkept_since
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import find
 from aiprod_ops.adapters.local.repository import Fetched
 from aiprod_ops.adapters.local.unprivileged import Way, command
 from aiprod_ops.domain.backups import Origin, State
-from aiprod_ops.errors import Failed, Refused
+from aiprod_ops.errors import Failed, Held, Refused
 
 pytestmark = pytest.mark.lab
 
@@ -65,6 +67,46 @@ def test_the_arrangement_tells_which_moments_can_be_restored(site: Site) -> None
     assert arrangement.keeps == (None if site.kind == "folder" else 7)
 
 
+def test_a_copy_of_a_folder_renews_no_time() -> None:
+    """`cp -r` gives all files the time of the copying: they say nothing of when the backup and the WAL are from."""
+    with site_of("folder") as site:
+        site.repository.take("first")
+        told = site.repository.arrangement()
+        assert told.recovers_to == site.repository.listed()[0].taken, "no transaction ended since, and none is lost"
+        begun = datetime.now(UTC)  # without the files' own times a backup's is known to the second
+        until(lambda: datetime.now(UTC) > begun + timedelta(seconds=1), "time passes")
+        site.mark("a")
+        [before], reached = site.repository.listed(), site.repository.arrangement().recovers_to
+        later = datetime.now(UTC).timestamp() + 9 * 3600
+        for path in (*(site.folder / "backups").rglob("*"), *site.archive.iterdir()):
+            os.utime(path, (later, later))
+        [after] = site.repository.listed()
+        assert abs(after.taken - before.taken) < timedelta(minutes=1)
+        assert site.repository.arrangement().recovers_to == reached
+        assert reached is not None
+        assert reached <= site.moments["a"] < reached + timedelta(minutes=1)
+        assert site.restored(Origin(at=reached))[0] == ["a"]
+
+
+def test_a_backup_with_transactions_from_after_the_moment_does_not_lead_to_it() -> None:
+    """Where its files' own times were renewed, the time of its end may be told too early; its own WAL tells."""
+    with site_of("folder") as site:
+        first = site.repository.take("first")
+        site.mark("a")
+        second = site.folder / "backups" / site.repository.take("second")
+        site.mark("b")
+        manifest = second / "backup_manifest"
+        early = re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d GMT", "2020-01-01 00:00:00 GMT", manifest.read_text())
+        manifest.write_text(early)
+        [segment] = site.segments(site.holds["b"])
+        shutil.copy(segment, second / "pg_wal" / segment.name)
+        for path in (manifest, second / "backup_label"):
+            os.utime(path)
+        with pytest.raises(Failed, match="manifest"):
+            site.restored(Origin(second.name))
+        assert site.restored(Origin(at=site.moments["a"]))[::2] == (["a"], first)
+
+
 def test_the_newest_is_taken_to_the_end_of_the_wal(site: Site) -> None:
     marks, checks, backup = site.restored(Origin())
     assert marks == ["a", "b", "c"]
@@ -80,8 +122,17 @@ def test_an_older_one_by_its_id(site: Site) -> None:
 
 
 def test_a_moment_between_two_transactions(site: Site) -> None:
-    marks, _, backup = site.restored(Origin(at=site.moments["a"]))
+    marks, checks, backup = site.restored(Origin(at=site.moments["a"]))
     assert (marks, backup) == (["a"], site.backups[0])
+    assert re.search(r"recovered to .* UTC: the last transaction until then ended at .* UTC", checks[-1])
+
+
+def test_a_copy_that_went_further_than_was_asked_for_is_found(site: Site) -> None:
+    with (
+        site.platform().copy("copy", origin=Origin(at=site.moments["b"])) as (database, _),
+        pytest.raises(Failed, match=r"recovery went too far, to a transaction that ended at .* was asked for"),
+    ):
+        site.repository.check_recovered(Fetched("", (), at=site.moments["a"]), database)
 
 
 def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
@@ -89,29 +140,31 @@ def test_a_moment_after_which_nothing_was_committed(site: Site) -> None:
     quiet = site.moments["c"]
     reached = site.repository.arrangement().recovers_to
     assert reached is not None
-    if reached < quiet:  # stored in the same second
+    if site.kind == "folder":
+        quiet = reached  # what its last transaction tells
+    elif reached < quiet:  # stored in the same second
         site.sql("SELECT pg_logical_emit_message(false, 'test', 'no transaction')")
         until(lambda: datetime.now(UTC) > quiet + timedelta(seconds=1), "time passes")
         site.archived()
     marks, checks, _ = site.restored(Origin(at=quiet))
     assert marks == ["a", "b", "c"]
-    assert checks[-1].startswith("replayed to the end of the archive, 0000")
+    assert checks[-2].startswith("replayed to the end of the archive, 0000")
+    assert checks[-1].startswith("recovered to 20")
 
 
 def test_an_lsn_between_two_transactions(site: Site) -> None:
     lsn = site.lsns["a"]
-    assert site.repository.reaches(lsn)
+    assert site.repository.reaches(site.holds["a"])
     marks, _, _ = site.restored(Origin(site.backups[0], lsn=lsn))
     assert marks == ["a"]
-    assert not site.repository.reaches("FFFF/0")
+    assert not site.repository.reaches("000000010000FFFF00000000")
 
 
 def test_what_the_server_archived_last_is_there_also_right_after_a_backup(site: Site) -> None:
     taken = site.repository.take("fresh")
     for (name,) in site.sql("SELECT last_archived_wal FROM pg_stat_archiver"):
         if "." not in name:  # right after a backup it may be the backup's own file that was archived last
-            number = int(name[8:16], 16) * 256 + int(name[16:], 16)
-            assert site.repository.reaches(f"{number // 256:X}/{number % 256 << 24:X}")
+            assert site.repository.reaches(name)
     site.repository.remove(taken)
 
 
@@ -289,6 +342,88 @@ if os.geteuid() == 0 and sys.platform == "linux":
             read = subprocess.run(command(Way.NOBODY, ["/bin/cat", f"{place[1]}/{name}"]), capture_output=True, cwd="/")
             assert (read.returncode, len(read.stdout)) == (0, 1 << 24), read.stderr
         shutil.rmtree(folder)
+
+
+def test_what_a_test_restores_is_not_removed_meanwhile() -> None:
+    with site_of("folder") as site:
+        first, second = (site.repository.take(label) for label in ("first", "second"))
+        site.mark("a")
+        with site.platform().copy("copy", origin=Origin(first)):
+            assert site.repository.in_use(first).startswith(f"{first} is being restored")
+            assert site.repository.in_use(second) == ""
+            with pytest.raises(Held, match=f"{first} is being restored by a test"):
+                site.repository.remove(first)
+            site.repository.remove(second)
+        assert [each.id for each in site.repository.listed()] == [first]
+        assert site.restored(Origin(first))[0] == ["a"], "its WAL is still there"
+        assert site.repository.in_use(first) == ""
+
+
+if HAS_PGBACKREST:
+
+    def test_one_that_expires_while_it_is_restored_is_not_called_damaged() -> None:
+        """No lock of pgBackRest's keeps it."""
+        with site_of("pgbackrest") as site:
+            first, second = (site.repository.take(label) for label in ("first", "second"))
+            folder = site.folder / "copy"
+            folder.mkdir()
+            programs = site.server.programs
+            server = PostgresServer(programs, folder / "data", folder / "s", 5432, folder / "server.log")
+            with site.repository.holding(Origin(first)) as origin:
+                assert origin.backup == first
+                with pytest.raises(Refused, match=f"{first} was removed while it was restored"):
+                    site.repository.fetch(origin, server, lambda _: site.repository.remove(first))
+            shutil.rmtree(site.folder / "repo" / "backup" / STANZA / second / "pg_data" / "base")
+            shutil.rmtree(folder / "data")
+            with pytest.raises(Failed):
+                site.repository.fetch(Origin(second), server, lambda _: None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_without_writes_lacks_nothing_in_its_archive(kind: str) -> None:
+    """What it wrote last is closed in time and kept; after that it closes no segment, however long it is quiet."""
+    with site_of(kind) as site, closing(connect(site.dsn)) as database:
+        site.repository.take("first")
+        assert unkept_since(database, site.repository) is None, "nothing closes a segment in time"
+        site.sql("ALTER SYSTEM SET archive_timeout = '1s'")
+        site.sql("SELECT pg_reload_conf()")
+        site.sql("INSERT INTO marks VALUES ('last')")
+        until(lambda: unkept_since(database, site.repository) == 1, "the last whole segment is not kept")
+        site.sql("ALTER SYSTEM SET archive_command = '/bin/false'")
+        site.sql("SELECT pg_reload_conf()")
+        site.sql("INSERT INTO marks VALUES ('more')")
+        site.sql("SELECT pg_switch_wal()")
+        assert unkept_since(database, site.repository) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_failover_only_the_segments_of_the_new_timeline_count(kind: str) -> None:
+    """The old primary went on for a while and archived more than the new one has written until now."""
+    with site_of(kind) as site:
+        site.repository.take("before")
+        site.mark("old")
+        last = site.segments()[-1]
+        further = f"{last.name[:16]}{int(last.name[16:24], 16) + 9:08X}"
+        shutil.copy2(last, last.with_name(f"{further}{last.name[24:]}"))
+        site.server.stop()
+        (site.server.data / "standby.signal").touch()
+        site.server.programs.hand_over(site.server.data / "standby.signal")
+        site.server.start()
+        with closing(connect(site.dsn)) as standby:
+            assert unkept_since(standby, site.repository) is None
+        site.sql("SELECT pg_promote()")
+        site.sql("INSERT INTO marks VALUES ('new')")
+        [(current,)] = site.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+        assert str(current).startswith("00000002")
+        assert not site.repository.reaches(str(current))
+        assert site.repository.reaches(further)
+        site.archived()
+        assert site.repository.reaches(str(current))
+        # On the old timeline and not there: the new one left it later, so that one leads on.
+        for path in site.segments(site.holds["old"]) + site.segments(further):
+            path.unlink()
+        assert site.repository.reaches(site.holds["old"])
+        assert not site.repository.reaches(further)
 
 
 def test_zz_removal(site: Site) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from command_line import lone_server, short_folder
 
-from aiprod_ops.actions import backup_checks
+from aiprod_ops.actions import figures
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
+from aiprod_ops.domain.figures import Rows
 from aiprod_ops.lab import postgres
 from aiprod_ops.units import Bytes
 
@@ -66,9 +67,9 @@ def dsn(request: pytest.FixtureRequest) -> Iterator[str]:
         yield made
 
 
-def summed(dsn: str) -> dict[str, backup_checks.Rows]:
+def summed(dsn: str) -> dict[str, Rows]:
     with PostgresDatabase(dsn, writes=False, application_name="test") as database:
-        return dict(backup_checks.figures([database], Bytes(1_000_000_000)).tables)
+        return dict(figures.figures([database], Bytes(1_000_000_000)).tables)
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench, Done, lab, until
+from command_line import Bench, Done, backdated, lab, until
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.lab import faults
@@ -245,7 +245,7 @@ def make_old(bench: Bench, days: int) -> list[str]:
         (folder / "global").mkdir(mode=0o700, parents=True)
         for file in ("backup_manifest", "backup_label", "global/pg_control"):
             shutil.copy(stored(bench) / name / file, folder / file)
-            os.utime(folder / file, (at.timestamp(), at.timestamp()))
+        backdated(folder, at)
         made.append(folder.name)
     return made
 

@@ -44,8 +44,8 @@ class CloudSqlBackups:
             automatic=told.enabled,
         )
 
-    def reaches(self, lsn: str) -> None:
-        """Cloud SQL recovers to a time, never to an LSN."""
+    def reaches(self, segment: str) -> None:
+        """Cloud SQL recovers to a time, and shows no WAL."""
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         calls = self._calls()
@@ -62,6 +62,10 @@ class CloudSqlBackups:
         if not good:
             raise Failed(f"the backup {label} of {self._instance} did not end well", hint="aiprod-ops check backups")
         return good[0].id
+
+    def in_use(self, backup: str) -> str:  # noqa: ARG002
+        """Google does not tell who restores it."""
+        return ""
 
     def remove(self, backup: str) -> None:
         calls = self._calls()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -16,19 +16,22 @@ from aiprod_ops.adapters.cloudsql.calls import Calls
 from aiprod_ops.adapters.cloudsql.cluster import CloudSqlCluster
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import Instance
+from aiprod_ops.adapters.cloudsql.waiting import OperationFailed
 from aiprod_ops.adapters.cloudsql.zones import CloudSqlZones
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local.amcheck import amcheck
-from aiprod_ops.domain.backups import Origin, successful
+from aiprod_ops.adapters.local.programs import of_major
+from aiprod_ops.domain.backups import Backup, Origin, successful
 from aiprod_ops.domain.instances import Setup, Setups
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import Failed, Held, OpsError, Refused, Unreachable
+from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut, Unreachable, Untried
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
 LABEL = "aiprod-ops-copy"  #: of an instance that may be deleted when its run is no more; the value is the run
-PREFIX = "ops-"  #: a clone takes no label of its own at first: its name tells, too
+PREFIX, AGAIN = "ops-", "ops2-"  #: a clone takes no label of its own at first: its name tells, too
 _DELETIONS = 3
+_UNHINDERED = "-c default_transaction_read_only=off"  #: what a role or a database forbids is no fault of the copy
 _ANSWERS = Seconds(60)  #: an instance that is RUNNABLE answers within this time
 
 
@@ -41,6 +44,15 @@ class Place:
     instance: str
     endpoint: str = ""
     ways: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a new instance was made of: '' and None where it is the running one's clone. And in words."""
+
+    backup: str = ""
+    until: datetime | None = None
+    said: str = ""
 
 
 class CloudSqlPlatform:
@@ -103,56 +115,98 @@ class CloudSqlPlatform:
     def copy(
         self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
     ) -> Iterator[tuple[Database, Restored]]:
-        """Clone the instance, or restore one of its backups into a new one; it is deleted when the context ends."""
+        """Clone the instance, or restore one of its backups into a new one; it is deleted when the context ends.
+
+        Raises Untried where the API makes no copy, which says nothing of the backup; Failed where it says that it has
+        made one, and that one does not answer.
+        """
         copy, started = f"{PREFIX}{name}".lower(), time.monotonic()
         try:
-            backup, checks = self._made(copy, name, report, origin or Origin(at=None), is_clone=origin is None)
-            made = Seconds(time.monotonic() - started)
-            instance = self._calls.admin.instance(copy)
+            with _untried():
+                try:
+                    of = self._made(copy, name, report, origin)
+                except OperationFailed as error:  # an INTERNAL_ERROR is mostly Google's own, and does not come again
+                    report(f"{error.message}; once more, with a fresh instance")
+                    self._removed(copy, report)
+                    copy = f"{AGAIN}{name}".lower()
+                    of = self._made(copy, name, report, origin)
+                made = Seconds(time.monotonic() - started)
+                instance = self._calls.admin.instance(copy)
             where = {"host": instance.host, "port": str(instance.port), "dbname": self._database}
-            dsn = make_dsn(**{**parse_dsn(self._dsn), **where})
+            given = parse_dsn(self._dsn)
+            options = f"{given.get('options', '')} {_UNHINDERED}".strip()
+            dsn = make_dsn(**{**given, **where, "options": options})
             database = self._answering(copy, dsn)
             try:
                 self._standing[name] = dsn
                 took = Seconds(time.monotonic() - started)
                 phases = {"restore": made, "first answer": Seconds(took - made)}
                 size = Bytes(int(database.query(_SIZE)[0]["size"]))
-                yield database, Restored(name, took, size, checks, backup, phases)
+                yield database, Restored(name, took, size, (of.said,), of.backup, phases, until=of.until)
             finally:
                 database.close()
         finally:
             self._standing.pop(name, None)
             self._removed(copy, report)
 
-    def _made(
-        self, copy: str, run: str, report: Callable[[str], None], origin: Origin, *, is_clone: bool
-    ) -> tuple[str, tuple[str, ...]]:
-        """The id of the backup that was restored, '' for a clone, and what was done, in words."""
-        admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
-        if is_clone or origin.at is not None:
-            begin = lambda: admin.clone(source.name, copy, at=origin.at)  # noqa: E731
-            self._calls.done(begin, "CLONE", copy, report)
-            mine = Settings(deletion_protected=False, labels={LABEL: run})
-            self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
-            return "", (f"cloned from {source.name}{f' as of {origin.at.isoformat()}' if origin.at else ''}",)
-        backup = self._chosen(origin)
-        new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
-        self._calls.done(lambda: admin.insert(new), "CREATE", copy, report)
-        report(f"restoring the backup {backup}")
-        self._calls.done(lambda: admin.restore(copy, backup, source.name), "RESTORE_VOLUME", copy, report)
-        return backup, (f"restored from the backup {backup} of {source.name}",)
+    def _made(self, copy: str, run: str, report: Callable[[str], None], origin: Origin | None) -> _Made:
+        """Without an origin a clone of what runs, which says nothing of its backups. With one a backup by its id, or
+        the newest with the WAL after it, up to a moment: as far as it can be recovered where none is named.
 
-    def _chosen(self, origin: Origin) -> str:
+        A clone with a point in time is no copy of the running disk: Google restores the newest backup from before it
+        and replays the archived WAL, into an instance of its own.
+        Source: https://docs.cloud.google.com/sql/docs/postgres/backup-recovery/pitr
+        """
+        admin, source = self._calls.admin, self._calls.admin.instance(self._place.instance)
+        at = None if origin is None else origin.at or (None if origin.backup else self._latest(source))
+        if origin is not None and at is None:
+            return self._from_backup(copy, run, report, source, self._chosen(origin))
+        rests_on = None if at is None else self._before(at)
+        begin = lambda: admin.clone(source.name, copy, at=at)  # noqa: E731
+        self._calls.done(begin, "CLONE", copy, report)
+        mine = Settings(deletion_protected=False, labels={LABEL: run})
+        self._calls.done(lambda: admin.patch(copy, mine), "UPDATE", copy, report)
+        if rests_on is None or at is None:
+            return _Made(said=f"cloned from {source.name}{f' as of {at.isoformat()}' if at else ''}")
+        said = f"cloned from {source.name} as of {at.isoformat()}: its backup {rests_on.id} and the WAL after it"
+        return _Made(rests_on.id, at, said)
+
+    def _from_backup(
+        self, copy: str, run: str, report: Callable[[str], None], source: Instance, backup: Backup
+    ) -> _Made:
+        """A backup alone: no WAL takes it further than its own end."""
+        new = NewInstance(copy, source.version, source.region, settings=_like(source, run))
+        self._calls.done(lambda: self._calls.admin.insert(new), "CREATE", copy, report)
+        report(f"restoring the backup {backup.id}")
+        begin = lambda: self._calls.admin.restore(copy, backup.id, source.name)  # noqa: E731
+        self._calls.done(begin, "RESTORE_VOLUME", copy, report)
+        return _Made(backup.id, backup.taken, f"restored from the backup {backup.id} of {source.name}")
+
+    def _latest(self, source: Instance) -> datetime | None:
+        """The newest moment that can be recovered; None where no WAL is kept."""
+        window = self._reading.recovery_window(source.name) if source.backups.point_in_time else None
+        return window.latest if window else None
+
+    def _before(self, at: datetime) -> Backup | None:
+        """The backup that a moment is recovered from: the newest that had ended, as Google's documentation has it."""
+        return next((each for each in reversed(successful(self.backups.listed())) if each.taken <= at), None)
+
+    def _chosen(self, origin: Origin) -> Backup:
         good = successful(self.backups.listed())
         if origin.backup and origin.backup not in {each.id for each in good}:
             known = ", ".join(each.id for each in good[-3:]) or "none"
             raise Refused(f"there is no backup {origin.backup} of {self._place.instance}", hint=f"the newest: {known}")
         if not good:
             raise Refused(f"{self._place.instance} has no backup", hint="take one: aiprod-ops plan take-backup")
-        return origin.backup or good[-1].id
+        return next((each for each in good if each.id == origin.backup), good[-1])
 
     def _answering(self, copy: str, dsn: str) -> Database:
-        """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer."""
+        """A session with the copy. RUNNABLE is no proof that it serves: raises Failed where it does not answer.
+
+        That disproves the backup: Google says that it is restored, and nobody could work with it. Could it not be
+        reached from here, no copy could ever be: that shows at the first proof, and a backup that does not start must
+        never be taken for a network's trouble.
+        """
         until = self._clock.monotonic() + min(_ANSWERS, self._longest)
         while True:
             database = self._connect(dsn)
@@ -192,23 +246,16 @@ class CloudSqlPlatform:
 
     def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
         """What pg_amcheck finds, from here: it needs PostgreSQL's programs, and a role that may read all."""
-        return amcheck(self._standing[name], self._postgres_bin, beside)
-
-    def control(self, name: str) -> dict[str, str]:
-        """No byte of an instance can be reached: a row is changed, and the sum over the rows has to tell."""
         database = self._connect(self._standing[name])
         try:
-            found = database.query(_LARGEST)
-            if not found:
-                database.execute(_TABLE, names={"table": _CONTROL})
-            table = Name(found[0]["schema"], found[0]["name"]) if found else _CONTROL
-            names = {"table": table}
-            before = database.query(_SUM, names=names)[0]["sum"]
-            database.execute("delete from {table} where ctid = (select min(ctid) from {table})", names=names)
-            is_noticed = database.query(_SUM, names=names)[0]["sum"] != before
+            version = database.server().version
         finally:
             database.close()
-        return {f"the sum over the rows of {table}": "one row less" if is_noticed else ""}
+        return amcheck(of_major(version // 10000, self._postgres_bin), self._standing[name], beside)
+
+    def control(self, name: str) -> dict[str, str]:  # noqa: ARG002
+        """No byte of an instance, or of a backup, can be reached: whether amcheck notices damage is not shown here."""
+        return {}
 
     def sweep(self, is_alive: Callable[[str], bool | None]) -> list[str]:
         """Delete copies whose run is not alive any more: what they are doing comes to its end first."""
@@ -227,7 +274,7 @@ class CloudSqlPlatform:
             except Held:
                 continue
             self._removed(each.name, lambda _: None)
-            gone.append(each.name)
+            gone.append(_run(each))
         return gone
 
     def attach(self, operation: str, report: Callable[[str], None]) -> None:
@@ -242,18 +289,6 @@ class CloudSqlPlatform:
 
 
 _SIZE = "select sum(pg_database_size(oid))::bigint as size from pg_database where datallowconn /* aiprod-ops */"
-_LARGEST = """
-select n.nspname::text as schema, c.relname::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = 'p'
-  and pg_relation_size(c.oid) > 0 and c.reltuples <> 0
-  and not exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
-  and not exists (select from pg_constraint f where f.confrelid = c.oid)
-order by pg_relation_size(c.oid) desc limit 1 /* aiprod-ops: a table to damage */
-"""
-#: Where no table can lose a row without more: one of our own.
-_CONTROL = Name("public", "aiprod_ops_control")
-_TABLE = "create table {table} as select generate_series(1, 2) as n"
-_SUM = "select sum(hashtextextended(t::text, 0)::numeric)::text as sum from {table} t /* aiprod-ops */"
 
 
 def _run(instance: Instance) -> str:
@@ -261,9 +296,17 @@ def _run(instance: Instance) -> str:
     before it had its label."""
     if LABEL in instance.labels:
         return instance.labels[LABEL]
-    name = instance.name.removeprefix(PREFIX)
-    is_ours = instance.name.startswith(PREFIX) and name[:8].isdigit()
-    return name if is_ours else ""
+    prefix, _, name = instance.name.partition("-")
+    return name if f"{prefix}-" in (PREFIX, AGAIN) and name[:8].isdigit() else ""
+
+
+@contextmanager
+def _untried() -> Iterator[None]:
+    """What the API does not do, or not in time, says nothing of a backup."""
+    try:
+        yield
+    except (Failed, TimedOut) as error:
+        raise Untried(error.message, hint=error.hint) from error
 
 
 def _like(source: Instance, run: str) -> Settings:

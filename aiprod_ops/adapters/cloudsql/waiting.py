@@ -16,6 +16,10 @@ LONGEST_PAUSE = Seconds(15)
 SKEW = Seconds(5)  #: how far our clock and Google's may be apart
 
 
+class OperationFailed(Failed):
+    """An operation ended, and Google says that it failed."""
+
+
 def wait(
     admin: CloudSqlAdmin,
     name: str,
@@ -30,8 +34,8 @@ def wait(
 
     Pauses grow by half, up to 15 s. What makes a poll fail for a while (throttled, no contact) is told to `trouble` and
     waited out.
-    Raises Failed with Google's words when the operation failed, TimedOut at the deadline (it goes on), OutcomeUnknown
-    when the credentials ended meanwhile (it goes on, too), Missing when there is no such operation.
+    Raises OperationFailed with Google's words when the operation failed, TimedOut at the deadline (it goes on),
+    OutcomeUnknown when the credentials ended meanwhile (it goes on, too), Missing when there is no such operation.
     """
     deadline = clock.monotonic() + timeout
     last = "not seen yet"
@@ -61,7 +65,7 @@ def _succeeded(admin: CloudSqlAdmin, operation: Operation) -> Operation:
     if operation.problems:
         said = "; ".join(f"{problem.code}: {problem.message}" for problem in operation.problems)
         what = f"{operation.type} on {operation.target} (operation {operation.name})"
-        raise Failed(f"{what} failed: {said}", hint=admin.look(operation.name))
+        raise OperationFailed(f"{what} failed: {said}", hint=admin.look(operation.name))
     return operation
 
 

@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,19 @@ from typing import Any
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.adapters.local.programs import Programs
+from aiprod_ops.adapters.local.programs import Programs, fitting
 from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
-from aiprod_ops.errors import Failed, Refused
+from aiprod_ops.errors import Failed, Held, Refused, Untried
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
 _PART, _GOING = ".part", ".going"
 _MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
+_READ = "backup_label"  #: in a backup, locked by all that restore it: nothing has to be written for that
+_IN_USE = "is being restored by a test: it can be removed when that has ended, see aiprod-ops runs list"
 _ON_ITS_WAY = timedelta(seconds=5)  #: so long may the last WAL of a backup take into the archive
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -46,6 +49,10 @@ class FolderRepository:
     ) -> None:
         self._programs, self._folder, self._backup, self._env = programs, folder, backup, env
         self._archive = Archive(archive, programs) if archive else None
+
+    @property
+    def major(self) -> int | None:
+        return version_of(self._folder)
 
     def listed(self) -> tuple[Backup, ...]:
         if not self._folder.is_dir():
@@ -71,18 +78,18 @@ class FolderRepository:
         except _Spoiled as error:
             return Backup(path.name, State.FAILED, started, label=label, said=error.message)
         except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
-            raise Failed(f"the backup {path} cannot be read: {error.strerror}") from error
+            raise Untried(f"the backup {path} cannot be read: {error.strerror}") from error
         return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
 
     def _complete(self, path: Path) -> tuple[datetime, Bytes, str]:
         """When it ended, its size, and of which system it is. Raises _Spoiled where no restore can begin with it."""
+        _first_segment(path)
         try:
             manifest = _manifest(path)
             size = Bytes(sum(int(each.get("Size", 0)) for each in manifest["Files"]))
-            ended = datetime.fromtimestamp((path / "backup_manifest").stat().st_mtime, UTC)
-        except (*_ODD, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of any shape
+            ended = _ended(path, manifest)
+        except (*_ODD, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise _Spoiled(f"its manifest cannot be read: {_words(error)}") from error
-        _first_segment(path)
         try:
             (path / "global" / "pg_control").stat()
         except _ODD as error:
@@ -102,12 +109,13 @@ class FolderRepository:
         good, room = successful(self.listed()), self._room()
         if (archive := self._archive) is None or not good:
             return Arrangement(automatic=False, room=room)
-        reached = [(each, archive.reaches(*self._wal_of(each.id))) for each in good]
-        able = [(each, to) for each, to in reached if to] if reached[-1][1] else []
+        onward = [(each, archive.onward(*self._wal_of(each.id))) for each in good]
+        able = [(each, names) for each, names in onward if names] if onward[-1][1] else []
         return Arrangement(
             automatic=False,
             recovers_from=able[0][0].taken if able else None,
-            recovers_to=able[-1][1] if able else None,
+            recovers_to=max(able[-1][0].taken, archive.moment(able[-1][1])) if able else None,
+            last=able[-1][1][-1] if able else "",
             lacks=self._lacks(good[-1]),
             room=room,
         )
@@ -117,8 +125,8 @@ class FolderRepository:
         there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
         return Bytes(shutil.disk_usage(there).free)
 
-    def reaches(self, lsn: str) -> bool | None:
-        return None if self._archive is None else self._archive.has(lsn)
+    def reaches(self, segment: str) -> bool | None:
+        return None if self._archive is None else self._archive.comes_to(segment)
 
     def take(self, label: str, report: Callable[[str], None] = lambda _: None) -> str:
         """Raises Refused where the label is none."""
@@ -127,7 +135,8 @@ class FolderRepository:
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
             if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
-                self._discard(each.id)
+                self._set_aside(each.id)
+                self._sweep()
         name = f"{datetime.now(UTC):{_STAMP}}-{label}"
         part = self._folder / f"{name}{_PART}"
         try:
@@ -137,15 +146,22 @@ class FolderRepository:
             raise Failed(f"no backup can be written to {self._folder}: {error.strerror}") from error
         server = PostgresServer(self._programs, part / "data", part, 5432, part / "log")
         try:
-            with _locked(part / _MAKER):
+            (part / _MAKER).touch()
+            with _locked(part / _MAKER, fcntl.LOCK_EX):
                 report(f"taking the backup {name}")
                 self._base_backup(server)
                 report("verifying it against its manifest")
-                server.verify_backup()
+                self._stored(server.data).verify_backup()
                 (part / "data").rename(self._folder / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return name
+
+    def _stored(self, path: Path) -> PostgresServer:
+        """A stored backup, read by programs of its own version: others do not understand its WAL."""
+        major = _major(path)
+        programs = self._programs if major is None or major == self._programs.major else fitting(major, None)
+        return PostgresServer(programs, path, path, 5432, path / "log")
 
     def _base_backup(self, server: PostgresServer) -> None:
         """Tablespaces would be written to where they are on the server: on this machine that is outside of the folder,
@@ -164,31 +180,62 @@ class FolderRepository:
             raise Refused(f"{backup!r} is not the name of a backup")
         if _is_alive(self._folder / backup):
             raise Refused(f"{backup} is being taken", hint="wait until it has ended")
-        self._discard(backup)
+        try:
+            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self._set_aside(backup)
+        except BlockingIOError as error:
+            raise Held(f"{backup} {_IN_USE}") from error
+        except _ODD:
+            self._set_aside(backup)  # nobody restores what has none
+        self._sweep()
         left = successful(self.listed())
         if self._archive is not None and left:
             self._archive.clean([_first_segment(self._folder / each.id) for each in left])
 
-    def _discard(self, backup: str) -> None:
+    def in_use(self, backup: str) -> str:
+        try:
+            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return ""
+        except BlockingIOError:
+            return f"{backup} {_IN_USE}"
+        except OSError:
+            return ""
+
+    def _set_aside(self, backup: str) -> None:
         path = self._folder / backup
         if path.is_dir():
             processes.stop(path)  # what a killed maker left behind writes on
             # From here on it is no backup any more, however far the removal comes.
             path.rename(self._folder / f"{backup}{_GOING}")
+
+    def _sweep(self) -> None:
         for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
             shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
         return self._chosen(origin).size or Bytes(0)
 
+    @contextmanager
+    def holding(self, origin: Origin) -> Iterator[Origin]:
+        """Others may be removed meanwhile: the WAL that this one needs stays as long as it is there."""
+        chosen = self._chosen(origin)
+        label = self._folder / chosen.id / _READ
+        with ExitStack() as held:
+            try:
+                held.enter_context(_locked(label, fcntl.LOCK_SH))
+                label.stat()
+            except FileNotFoundError as error:
+                raise Refused(f"{chosen.id} was removed just now", hint="aiprod-ops check backups") from error
+            yield replace(origin, backup=chosen.id)
+
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         chosen = self._chosen(origin)
         source = self._folder / chosen.id
         checks = ["pg_verifybackup: intact"]
-        segments = self._following(chosen.id, origin)
+        segments = self._following(chosen, origin)
         _refuse_tablespaces(source)
         report(f"restoring {chosen.id}, verifying it against its manifest")
-        stored = PostgresServer(self._programs, source, source, 5432, source / "log")
+        stored = self._stored(source)
         work: list[Callable[[], None]] = [lambda: _copy(source, server.data), stored.verify_backup]
         if (archive := self._archive) is not None and segments:
             work.append(lambda: archive.verify(segments))
@@ -197,7 +244,7 @@ class FolderRepository:
             checks.append(f"{len(segments)} WAL segments beside it: none is missing, all can be read")
         settings = self._readable(archive, server, segments).recovery(origin, segments) if archive else {}
         archived = segments if to_the_end(settings) else ()
-        return Fetched(chosen.id, tuple(checks), settings, archived, lacks=self._lacks(chosen))
+        return Fetched(chosen.id, tuple(checks), settings, archived, at=origin.at, lacks=self._lacks(chosen))
 
     def refusal(self, backup: str, spare: Path) -> str:
         """All files but one are links to the stored ones: nothing is written to these."""
@@ -210,7 +257,7 @@ class FolderRepository:
         victim.unlink()
         victim.write_bytes(content[:4096] + bytes([content[4096] ^ 0xFF]) + content[4097:])
         try:
-            PostgresServer(self._programs, spare, spare, 5432, spare / "log").verify_backup()
+            self._stored(spare).verify_backup()
         except Failed as error:
             return error.message if str(victim.relative_to(spare)) in error.message else ""
         finally:
@@ -228,7 +275,7 @@ class FolderRepository:
         server.programs.hand_over(place)
         return copied
 
-    def _following(self, chosen: str, origin: Origin) -> tuple[str, ...]:
+    def _following(self, chosen: Backup, origin: Origin) -> tuple[str, ...]:
         """Raises Refused where the moment lies after all that is archived."""
         if self._archive is None:
             if origin.at is not None or origin.lsn:
@@ -237,9 +284,9 @@ class FolderRepository:
                     hint="name the folder that archive_command fills as `archive` in the target's configuration",
                 )
             return ()
-        first, own = self._wal_of(chosen)
+        first, own = self._wal_of(chosen.id)
         segments = self._archive.following(first, own)
-        check_reach(origin, self._archive.reaches(first, own))
+        check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
         return segments
 
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:
@@ -249,11 +296,11 @@ class FolderRepository:
 
     def _lacks(self, backup: Backup) -> str:
         """Why the archive does not lead on from a backup; '' where there is to be none."""
-        is_new = datetime.now(UTC) - backup.taken < _ON_ITS_WAY
+        is_new = abs(datetime.now(UTC) - backup.taken) < _ON_ITS_WAY
         return self._archive.lacks(*self._wal_of(backup.id), is_new=is_new) if self._archive else ""
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        return check_replayed(database, fetched.archived)
+        return check_replayed(database, fetched)
 
     def _chosen(self, origin: Origin) -> Backup:
         listed = self.listed()
@@ -268,15 +315,38 @@ class FolderRepository:
             if found.state is State.FAILED:
                 raise Failed(f"the backup {origin.backup} cannot be restored: {found.said}")
             return found
-        able = [each for each in good if origin.at is None or each.taken <= origin.at]
-        if not able:
+        able = (each for each in reversed(good) if origin.at is None or self._is_from_before(each, origin.at))
+        if (newest := next(able, None)) is None:
             when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             first = min((each.taken for each in good), default=None)
             ended = f"the oldest ended at {first:%Y-%m-%d %H:%M:%S} UTC: ask for a later moment" if first else ""
             raise Refused(
                 f"there is no backup{when} in {self._folder}", hint=ended or "take one: aiprod-ops plan take-backup"
             )
-        return able[-1]
+        return newest
+
+    def _is_from_before(self, backup: Backup, at: datetime) -> bool:
+        """Whether no transaction that is part of it ended after a moment: by its time, which may be that of its
+        beginning, and by its own WAL."""
+        own = Archive(self._folder / backup.id / "pg_wal", self._programs)
+        try:
+            return backup.taken <= at and not own.goes_past(at, own.segments())
+        except Failed:
+            return True  # it is damaged, and the one that is wanted: the restore says so
+
+
+def version_of(folder: Path) -> int | None:
+    """The major version of PostgreSQL that the newest backup in a folder is of; None where there is none."""
+    found = sorted(path for path in folder.glob("*") if _NAME.match(path.name)) if folder.is_dir() else []
+    return next((major for path in reversed(found) if (major := _major(path)) is not None), None)
+
+
+def _major(path: Path) -> int | None:
+    """Of one backup; None where it does not tell, which it does when it is verified."""
+    try:
+        return int((path / "PG_VERSION").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 _SPACES = "the server has tablespaces, which a folder of backups does not keep"
@@ -313,6 +383,26 @@ def _first_segment(path: Path) -> str:
     return found[1]
 
 
+def _ended(path: Path, manifest: Mapping[str, Any]) -> datetime:
+    """When it ended, by the server's clock: the manifest has the second in which the first file, backup_label, was
+    sent, and is itself the last one.
+
+    The files' own times are those of whoever wrote them, and a copy of the repository renews them, within its own
+    duration: only how far these two are apart is taken from them, and the part of the second, where they are of it.
+    Nothing in it was written later than that.
+    Source: `sendFileWithContent` in basebackup.c; PostgreSQL manual, "Backup Manifest File Object".
+    """
+    times = {each.get("Path", ""): each["Last-Modified"] for each in manifest["Files"]}
+    newest, second = (
+        datetime.strptime(text, "%Y-%m-%d %H:%M:%S GMT").replace(tzinfo=UTC)
+        for text in (max(times.values()), times["backup_label"])
+    )
+    first, last = ((path / name).stat().st_mtime for name in ("backup_label", "backup_manifest"))
+    part = first - second.timestamp()
+    took = (part if 0 <= part < 1 else 1.0) + max(0.0, last - first)
+    return max(newest, second + timedelta(seconds=took))
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     content = json.loads((path / "backup_manifest").read_text(encoding="utf-8"))
     if not isinstance(content, dict):
@@ -323,9 +413,10 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(path: Path, how: int) -> Iterator[None]:
+    """A file that is there, locked; alone only by who may write to it: NFS asks for that. Ends with the process."""
+    with path.open("rb" if how & fcntl.LOCK_SH else "r+b") as file:
+        fcntl.flock(file, how)
         yield
 
 
@@ -340,8 +431,7 @@ def _link(stored: str, spare: str) -> None:
 def _is_alive(part: Path) -> bool:
     """Whether somebody is taking it."""
     try:
-        with (part / _MAKER).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(part / _MAKER, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
     except BlockingIOError:
         return True

@@ -19,7 +19,7 @@ import msgspec
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.adapters.local.programs import complaint, find
+from aiprod_ops.adapters.local.programs import complaint, of_major
 from aiprod_ops.adapters.local.scratch import scratch, sweep
 from aiprod_ops.adapters.postgres.catalog import statement
 from aiprod_ops.domain.catalogue.drift import Migrated, Step
@@ -70,7 +70,7 @@ def run(migrations: Migrations, postgres_bin: Path | None, connect: Connect, tim
     """Run the migrations on a scratch server and read what came of it. Raises Failed, TimedOut, ConfigurationError."""
     if not Path(migrations.folder).is_dir():
         raise ConfigurationError(f"there is no folder {migrations.folder}", hint="`migrations` of the target names it")
-    programs = find(postgres_bin)
+    programs = of_major(migrations.major, postgres_bin)
     before, started = inputs(migrations, postgres_bin), time.time_ns() - _RACY_NS
     with scratch(programs) as server:
         _prepare(server, migrations, connect)

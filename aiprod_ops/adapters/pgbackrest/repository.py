@@ -8,7 +8,9 @@ the copy for longer than the machine runs. The WAL is fetched into the copy befo
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer
@@ -16,9 +18,9 @@ from aiprod_ops.adapters.local.repository import Fetched, check_label, check_rep
 from aiprod_ops.adapters.pgbackrest import inventory as lists
 from aiprod_ops.adapters.pgbackrest.control import refusal
 from aiprod_ops.adapters.pgbackrest.fetching import Fetcher
+from aiprod_ops.adapters.pgbackrest.inventory import Kept
 from aiprod_ops.adapters.pgbackrest.program import Program
 from aiprod_ops.adapters.pgbackrest.stanza import Stanza, check
-from aiprod_ops.domain import wal
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State
 from aiprod_ops.errors import Failed, Held, PermissionMissing, Refused
 from aiprod_ops.ports import Database
@@ -36,6 +38,13 @@ class PgBackRest:
         self._program = program
         self._stanza = Stanza(program)
 
+    @property
+    def major(self) -> int | None:
+        """As pgBackRest names its archives: 15-1."""
+        kept = self._stanza.inventory().kept
+        found = kept[-1].archive.partition("-")[0] if kept else ""
+        return int(found) if found.isdigit() else None
+
     def listed(self) -> tuple[Backup, ...]:
         return self._stanza.listed()
 
@@ -50,6 +59,7 @@ class PgBackRest:
             keeps_for=duration,
             recovers_from=able[0].kept.backup.taken if able else None,
             recovers_to=able[-1].reaches if able else None,
+            last=able[-1].names[-1] if able else "",
             lacks=chains[-1].lacks if chains else "",
             key=good[-1].backup.key if good else "",
             automatic=False,
@@ -128,8 +138,27 @@ class PgBackRest:
         chain = self._stanza.chain(self._stanza.chosen(origin))
         return Bytes((chain.kept.backup.size or 0) + len(chain.names) * chain.kept.segment)
 
+    @contextmanager
+    def holding(self, origin: Origin) -> Iterator[Origin]:
+        """Chosen, not held: pgBackRest's locks keep two backups apart, and let an `expire` remove what a restore reads.
+        So a restore that fails looks whether it is still there."""
+        yield replace(origin, backup=self._stanza.chosen(origin).backup.id)
+
+    def in_use(self, backup: str) -> str:  # noqa: ARG002
+        return ""
+
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
-        chain = self._stanza.chain(self._stanza.chosen(origin))
+        chosen = self._stanza.chosen(origin)
+        try:
+            return self._fetched(chosen, origin, server, report)
+        except (Failed, Refused) as error:
+            if chosen.backup.id in {each.backup.id for each in self._stanza.inventory().kept}:
+                raise
+            gone = f"{chosen.backup.id} was removed while it was restored, which tells nothing of it"
+            raise Refused(f"{gone}: {error.message}", hint="prove another one") from error
+
+    def _fetched(self, chosen: Kept, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
+        chain = self._stanza.chain(chosen)
         check(chain, origin)
         fetcher = Fetcher(self._program, server)
         report(f"restoring {chain.kept.backup.id}, each file checked against its manifest")
@@ -142,18 +171,14 @@ class PgBackRest:
         )
         settings = archive.recovery(origin, names)
         archived = names if to_the_end(settings) else ()
-        return Fetched(chain.kept.backup.id, checks, settings, archived, tablespaces)
+        return Fetched(chain.kept.backup.id, checks, settings, archived, origin.at, tablespaces)
 
-    def reaches(self, lsn: str) -> bool | None:
+    def reaches(self, segment: str) -> bool | None:
         good = [each for each in self._stanza.inventory().kept if each.backup.state is State.SUCCESSFUL]
-        if not good:
-            return None
-        names = self._stanza.chain(good[-1]).names  # from what the backup itself needs
-        last = wal.number(names[-1], good[-1].segment) if names else -1
-        return last >= wal.position(lsn) // good[-1].segment
+        return self._stanza.comes_to(good[-1], segment) if good else None
 
     def refusal(self, backup: str, spare: Path) -> str:
         return refusal(self._program, self._stanza.chosen(Origin(backup)), spare)
 
     def check_recovered(self, fetched: Fetched, database: Database) -> list[str]:
-        return check_replayed(database, fetched.archived)
+        return check_replayed(database, fetched)

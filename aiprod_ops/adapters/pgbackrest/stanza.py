@@ -83,11 +83,27 @@ class Stanza:
 
     def chain(self, kept: Kept) -> Chain:
         """Looked up in the repository itself: `info` tells the first and the last segment, and no hole between."""
-        folder = f"archive/{self.name}/{kept.archive}"
-        listed = self._program.json("repo-ls", "--recurse", f"--repo={kept.repository}", folder)
-        stored = lists.stored_wal(listed)
+        stored = self._stored(kept)
         line = wal.line((each.name for each in stored), kept.first, kept.segment)
         return Chain(kept, stored, line.names, _lacking(kept, line))
+
+    def comes_to(self, kept: Kept, segment: str) -> bool:
+        """Whether the archive of a backup has a segment, or one that comes after it in its history."""
+        names = [each.name for each in self._stored(kept)]
+        segments = [name for name in names if wal.is_segment(name)]
+        newer = {name[:8] for name in segments if name[:8] > segment[:8]}
+        left = {each: wal.branches(self._history(kept, each)) for each in newer if f"{each}.history" in names}
+        return wal.comes_to(segments, segment, left, kept.segment)
+
+    def _history(self, kept: Kept, timeline: str) -> str:
+        return self._program.run("repo-get", f"--repo={kept.repository}", f"{self._archive(kept)}/{timeline}.history")
+
+    def _stored(self, kept: Kept) -> tuple[Stored, ...]:
+        listed = self._program.json("repo-ls", "--recurse", f"--repo={kept.repository}", self._archive(kept))
+        return lists.stored_wal(listed)
+
+    def _archive(self, kept: Kept) -> str:
+        return f"archive/{self.name}/{kept.archive}"
 
     def option(self, command: str) -> dict[str, str]:
         """The options that hold for a command."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aiprod_ops.adapters.local.archive import Archive
 from aiprod_ops.lab.cloudsql import documents
 from aiprod_ops.lab.cloudsql.context import Context, Handler, Json, Request, now, page
 from aiprod_ops.lab.cloudsql.ledger import Backup, Instance, replicas
@@ -208,7 +209,10 @@ class Backups:
         else:
             servers.archive_all(source)
             servers.take_in(instance, Path(backup.folder, "data"))
-            target = {"restore_command": f'cp "{source.archive}/%f" "%p"', "recovery_target_time": at.isoformat(" ")}
+            target = {"restore_command": f'cp "{source.archive}/%f" "%p"'}
+            archive = Archive(Path(source.archive), servers.programs)
+            if archive.goes_past(at, archive.segments()):  # else the state at that moment is the end of the WAL
+                target["recovery_target_time"] = at.isoformat(" ")
             servers.recover(instance, target)
         self._ready(instance)
 

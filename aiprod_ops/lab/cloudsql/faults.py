@@ -11,7 +11,7 @@ Operations (`only` is a type such as CLONE):
   fail                 end DONE with an error `code` and `message`, without having done anything
   never-end            do the work and stay RUNNING
   slow                 take `seconds` instead of the usual time
-  broken-copy          a CLONE or CREATE that ends DONE, and whose server does not start
+  broken-copy          a CLONE, CREATE or RESTORE_VOLUME that ends DONE, and whose server does not start
 """
 
 import json
