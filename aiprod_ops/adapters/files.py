@@ -13,7 +13,7 @@ _LEASE_BYTES = 512
 
 
 def _unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+    if not isinstance(error, FileNotFoundError):
         raise error
 
 

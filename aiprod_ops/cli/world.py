@@ -279,7 +279,8 @@ def _cloudsql(
 
 
 def _repository(target: Target, backup: str) -> "Repository":
-    from aiprod_ops.adapters.local.folder_repository import FolderRepository, version_of
+    from aiprod_ops.adapters.local.base_backups import version_of
+    from aiprod_ops.adapters.local.folder_repository import FolderRepository
     from aiprod_ops.adapters.local.programs import find, of_major
     from aiprod_ops.adapters.postgres.dsn import without_password
 

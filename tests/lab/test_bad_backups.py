@@ -18,9 +18,10 @@ from command_line import Bench, Done, backdated, configured, lone_server, short_
 
 from aiprod_ops.actions import figures, moments
 from aiprod_ops.adapters.local.archive import Archive
+from aiprod_ops.adapters.local.copies import delete
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.adapters.local.platform import delete, flip
+from aiprod_ops.adapters.local.platform import flip
 from aiprod_ops.adapters.local.programs import find, reachable
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.lab import postgres

@@ -388,8 +388,9 @@ def test_nothing_is_written_into_the_folder(bench: Bench) -> None:
 
 
 def test_a_full_store_is_said(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    bench.store = FolderStore(tmp_path / "file")
+    (tmp_path / "history/shop").mkdir(parents=True)
+    (tmp_path / "history/shop/migrated").symlink_to("nowhere")  # it reads as empty, and takes nothing
+    bench.store = FolderStore(tmp_path)
     assert bench.drift() == {}
     assert "they run again next time" in bench.said[0]
 

@@ -1,42 +1,46 @@
 """Stored backups in a folder of this machine: base backups with their manifests, and the WAL archive beside them.
 
-    BACKUPS/20261128T031500Z-LABEL/        one backup, as pg_basebackup wrote it, complete by its name
-    BACKUPS/20261128T031500Z-LABEL.part/   one that is being taken, or was when its maker died
-
 The archive is the folder that the server's archive_command fills. Source: PostgreSQL manual, "Continuous Archiving and
 Point-in-Time Recovery".
 """
 
 import fcntl
-import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.archive import Archive
+from aiprod_ops.adapters.local.base_backups import (
+    GOING,
+    MAKER,
+    NAME,
+    ODD,
+    PART,
+    READ,
+    STAMP,
+    first_segment,
+    is_being_taken,
+    locked,
+    major_of,
+    read,
+    version_of,
+)
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs, fitting
 from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
-from aiprod_ops.errors import Failed, Held, Refused, Untried
+from aiprod_ops.errors import Failed, Held, Refused
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Bytes
 
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-([A-Za-z0-9._-]+)\Z")
-_PART, _GOING = ".part", ".going"
-_MAKER = "maker"  #: beside the backup, locked by whoever takes it: the lock ends with the process
-_READ = "backup_label"  #: in a backup, locked by all that restore it: nothing has to be written for that
 _IN_USE = "is being restored by a test: it can be removed when that has ended, see aiprod-ops runs list"
 _ON_ITS_WAY = timedelta(seconds=5)  #: so long may the last WAL of a backup take into the archive
-_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 class FolderRepository:
@@ -57,53 +61,8 @@ class FolderRepository:
     def listed(self) -> tuple[Backup, ...]:
         if not self._folder.is_dir():
             return ()
-        found = [self._read(path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        found = [read(path, self._programs) for path in sorted(self._folder.iterdir()) if path.is_dir()]
         return tuple(each for each in found if each is not None)
-
-    def _read(self, path: Path) -> Backup | None:
-        match = _NAME.match(path.name.removesuffix(_PART))
-        if match is None:
-            return None  # what is being removed, and what is not ours
-        label = match[2]
-        try:
-            started = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC)
-        except ValueError:
-            return None  # no day of any calendar: not ours
-        if path.suffix == _PART:
-            is_alive = _is_alive(path)
-            said = "" if is_alive else "whoever took it is no more"
-            return Backup(path.name, State.RUNNING if is_alive else State.FAILED, started, label=label, said=said)
-        try:
-            ended, size, identifier = self._complete(path)
-        except _Spoiled as error:
-            return Backup(path.name, State.FAILED, started, label=label, said=error.message)
-        except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
-            raise Untried(f"the backup {path} cannot be read: {error.strerror}") from error
-        return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
-
-    def _complete(self, path: Path) -> tuple[datetime, Bytes, str]:
-        """When it ended, its size, and of which system it is. Raises _Spoiled where no restore can begin with it."""
-        _first_segment(path)
-        try:
-            manifest = _manifest(path)
-            size = Bytes(sum(int(each.get("Size", 0)) for each in manifest["Files"]))
-            ended = _ended(path, manifest)
-        except (*_ODD, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-            raise _Spoiled(f"its manifest cannot be read: {_words(error)}") from error
-        try:
-            (path / "global" / "pg_control").stat()
-        except _ODD as error:
-            raise _Spoiled("it has no global/pg_control") from error
-        return ended, size, str(manifest.get("System-Identifier", "")) or self._identifier(path)
-
-    def _identifier(self, path: Path) -> str:
-        """Before PostgreSQL 17 the manifest does not tell of which system it is."""
-        try:
-            said = self._programs.run("pg_controldata", str(path), cwd=self._folder)
-        except Failed as error:
-            raise _Spoiled(f"its global/pg_control cannot be read: {error.message}") from error
-        found = re.search(r"Database system identifier:\s+(\d+)", said)
-        return found[1] if found else ""
 
     def arrangement(self) -> Arrangement:
         good, room = successful(self.listed()), self._room()
@@ -134,11 +93,11 @@ class FolderRepository:
         for each in self.listed():
             if each.label == label and each.state is State.SUCCESSFUL:
                 return each.id
-            if each.label == label and each.state is State.FAILED and each.id.endswith(_PART):
+            if each.label == label and each.state is State.FAILED and each.id.endswith(PART):
                 self._set_aside(each.id)
                 self._sweep()
-        name = f"{datetime.now(UTC):{_STAMP}}-{label}"
-        part = self._folder / f"{name}{_PART}"
+        name = f"{datetime.now(UTC):{STAMP}}-{label}"
+        part = self._folder / f"{name}{PART}"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part.mkdir(mode=0o700)
@@ -146,8 +105,8 @@ class FolderRepository:
             raise Failed(f"no backup can be written to {self._folder}: {error.strerror}") from error
         server = PostgresServer(self._programs, part / "data", part, 5432, part / "log")
         try:
-            (part / _MAKER).touch()
-            with _locked(part / _MAKER, fcntl.LOCK_EX):
+            (part / MAKER).touch()
+            with locked(part / MAKER, fcntl.LOCK_EX):
                 report(f"taking the backup {name}")
                 self._base_backup(server)
                 report("verifying it against its manifest")
@@ -159,7 +118,7 @@ class FolderRepository:
 
     def _stored(self, path: Path) -> PostgresServer:
         """A stored backup, read by programs of its own version: others do not understand its WAL."""
-        major = _major(path)
+        major = major_of(path)
         programs = self._programs if major is None or major == self._programs.major else fitting(major, None)
         return PostgresServer(programs, path, path, 5432, path / "log")
 
@@ -176,25 +135,25 @@ class FolderRepository:
 
     def remove(self, backup: str) -> None:
         """With the WAL that no backup needs any more. Raises Refused for a name that is none of a backup."""
-        if _NAME.match(backup.removesuffix(_PART)) is None:
+        if NAME.match(backup.removesuffix(PART)) is None:
             raise Refused(f"{backup!r} is not the name of a backup")
-        if _is_alive(self._folder / backup):
+        if is_being_taken(self._folder / backup):
             raise Refused(f"{backup} is being taken", hint="wait until it has ended")
         try:
-            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with locked(self._folder / backup / READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 self._set_aside(backup)
         except BlockingIOError as error:
             raise Held(f"{backup} {_IN_USE}") from error
-        except _ODD:
+        except ODD:
             self._set_aside(backup)  # nobody restores what has none
         self._sweep()
         left = successful(self.listed())
         if self._archive is not None and left:
-            self._archive.clean([_first_segment(self._folder / each.id) for each in left])
+            self._archive.clean([first_segment(self._folder / each.id) for each in left])
 
     def in_use(self, backup: str) -> str:
         try:
-            with _locked(self._folder / backup / _READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with locked(self._folder / backup / READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 return ""
         except BlockingIOError:
             return f"{backup} {_IN_USE}"
@@ -206,10 +165,10 @@ class FolderRepository:
         if path.is_dir():
             processes.stop(path)  # what a killed maker left behind writes on
             # From here on it is no backup any more, however far the removal comes.
-            path.rename(self._folder / f"{backup}{_GOING}")
+            path.rename(self._folder / f"{backup}{GOING}")
 
     def _sweep(self) -> None:
-        for each in self._folder.glob(f"*{_GOING}"):  # also of those whose removal was killed
+        for each in self._folder.glob(f"*{GOING}"):  # also of those whose removal was killed
             shutil.rmtree(each, ignore_errors=True)
 
     def size(self, origin: Origin) -> Bytes:
@@ -219,10 +178,10 @@ class FolderRepository:
     def holding(self, origin: Origin) -> Iterator[Origin]:
         """Others may be removed meanwhile: the WAL that this one needs stays as long as it is there."""
         chosen = self._chosen(origin)
-        label = self._folder / chosen.id / _READ
+        label = self._folder / chosen.id / READ
         with ExitStack() as held:
             try:
-                held.enter_context(_locked(label, fcntl.LOCK_SH))
+                held.enter_context(locked(label, fcntl.LOCK_SH))
                 label.stat()
             except FileNotFoundError as error:
                 raise Refused(f"{chosen.id} was removed just now", hint="aiprod-ops check backups") from error
@@ -292,7 +251,7 @@ class FolderRepository:
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:
         """The first segment that it needs, and those in it: what was written while it was taken is part of it."""
         path = self._folder / backup
-        return _first_segment(path), [each.name for each in (path / "pg_wal").glob("*")]
+        return first_segment(path), [each.name for each in (path / "pg_wal").glob("*")]
 
     def _lacks(self, backup: Backup) -> str:
         """Why the archive does not lead on from a backup; '' where there is to be none."""
@@ -335,20 +294,6 @@ class FolderRepository:
             return True  # it is damaged, and the one that is wanted: the restore says so
 
 
-def version_of(folder: Path) -> int | None:
-    """The major version of PostgreSQL that the newest backup in a folder is of; None where there is none."""
-    found = sorted(path for path in folder.glob("*") if _NAME.match(path.name)) if folder.is_dir() else []
-    return next((major for path in reversed(found) if (major := _major(path)) is not None), None)
-
-
-def _major(path: Path) -> int | None:
-    """Of one backup; None where it does not tell, which it does when it is verified."""
-    try:
-        return int((path / "PG_VERSION").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
 _SPACES = "the server has tablespaces, which a folder of backups does not keep"
 _SPACES_HINT = 'pgBackRest keeps them: backups = "pgbackrest:STANZA"'
 
@@ -359,84 +304,12 @@ def _refuse_tablespaces(data: Path) -> None:
         raise Refused(_SPACES, hint=_SPACES_HINT)
 
 
-class _Spoiled(Failed):
-    """Something that every complete backup has is not in this one."""
-
-
-#: Where a file should be is nothing, or something else.
-_ODD = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-
-
-def _words(error: Exception) -> str:
-    return str(error.strerror if isinstance(error, OSError) else error)
-
-
-def _first_segment(path: Path) -> str:
-    """The first WAL segment that a backup needs. Source: the file backup_label, "START WAL LOCATION"."""
-    try:
-        text = (path / "backup_label").read_text(encoding="utf-8", errors="replace")
-    except _ODD as error:
-        raise _Spoiled("it has no backup_label") from error
-    found = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", text)
-    if found is None:
-        raise _Spoiled("its backup_label does not tell where its WAL begins")
-    return found[1]
-
-
-def _ended(path: Path, manifest: Mapping[str, Any]) -> datetime:
-    """When it ended, by the server's clock: the manifest has the second in which the first file, backup_label, was
-    sent, and is itself the last one.
-
-    The files' own times are those of whoever wrote them, and a copy of the repository renews them, within its own
-    duration: only how far these two are apart is taken from them, and the part of the second, where they are of it.
-    Nothing in it was written later than that.
-    Source: `sendFileWithContent` in basebackup.c; PostgreSQL manual, "Backup Manifest File Object".
-    """
-    times = {each.get("Path", ""): each["Last-Modified"] for each in manifest["Files"]}
-    newest, second = (
-        datetime.strptime(text, "%Y-%m-%d %H:%M:%S GMT").replace(tzinfo=UTC)
-        for text in (max(times.values()), times["backup_label"])
-    )
-    first, last = ((path / name).stat().st_mtime for name in ("backup_label", "backup_manifest"))
-    part = first - second.timestamp()
-    took = (part if 0 <= part < 1 else 1.0) + max(0.0, last - first)
-    return max(newest, second + timedelta(seconds=took))
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    content = json.loads((path / "backup_manifest").read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("it is no JSON object")
-    if not content.get("Files"):
-        raise ValueError("it lists no files")
-    return content
-
-
-@contextmanager
-def _locked(path: Path, how: int) -> Iterator[None]:
-    """A file that is there, locked; alone only by who may write to it: NFS asks for that. Ends with the process."""
-    with path.open("rb" if how & fcntl.LOCK_SH else "r+b") as file:
-        fcntl.flock(file, how)
-        yield
-
-
 def _link(stored: str, spare: str) -> None:
     """A copy where the two are on different file systems, or on one without hard links."""
     try:
         os.link(stored, spare)
     except OSError:
         shutil.copy2(stored, spare)
-
-
-def _is_alive(part: Path) -> bool:
-    """Whether somebody is taking it."""
-    try:
-        with _locked(part / _MAKER, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
 
 
 def _copy(

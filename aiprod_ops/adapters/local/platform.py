@@ -1,12 +1,9 @@
 """The platform `local`: PostgreSQL on machines of our own. A copy is a base backup, verified and started here."""
 
-import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from psycopg2.extensions import make_dsn
 from aiprod_ops.adapters.local import migrations as scripts
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.amcheck import amcheck
+from aiprod_ops.adapters.local.copies import claim, delete, has_maker, is_copy
 from aiprod_ops.adapters.local.instance import LONGEST, PostgresServer, socket_folder
 from aiprod_ops.adapters.local.programs import Programs, find, fitting, reachable
 from aiprod_ops.adapters.local.repository import Fetched, Repository
@@ -27,8 +25,6 @@ from aiprod_ops.errors import ConfigurationError, Failed, PermissionMissing, Ref
 from aiprod_ops.ports import Cluster, Database, Kept, Migrations, Restored
 from aiprod_ops.units import Bytes, Seconds, show
 
-MARKER = "copy.json"
-_LARGE = 1 << 20
 PORT = 5432  #: only the name of a socket in a folder of the copy's own
 
 #: Libraries whose background workers would act on the world from a copy (run jobs, apply changes).
@@ -160,7 +156,7 @@ class LocalPlatform:
         programs = fitting(source.version // 10000, self._postgres_bin)
         self._refuse_without_room(source.needed if origin is None else self._needed(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
-        folder = _claim(self._copies, name, sockets)
+        folder = claim(self._copies, name, sockets)
         try:
             started = time.monotonic()
             server = PostgresServer(reachable(programs, folder), folder / "data", sockets, PORT, folder / "server.log")
@@ -213,9 +209,9 @@ class LocalPlatform:
 
         def is_dead(folder: Path) -> bool:
             alive = is_alive(folder.name)
-            return not _has_maker(folder) if alive is None else not alive
+            return not has_maker(folder) if alive is None else not alive
 
-        dead = [folder for folder in sorted(self._copies.iterdir()) if _is_copy(folder) and is_dead(folder)]
+        dead = [folder for folder in sorted(self._copies.iterdir()) if is_copy(folder) and is_dead(folder)]
         for folder in dead:
             processes.stop(folder)
             delete(folder)
@@ -321,69 +317,6 @@ def _least(server: PostgresServer) -> dict[str, str | int]:
 
 
 HBA = "local all all trust\n"  # the socket's folder is closed to everybody else
-
-
-def _claim(copies: Path, name: str, sockets: Path) -> Path:
-    """Make the copy's folder, marked as one from its first moment but one."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigurationError(f"{name!r} is not a name for a copy: letters, digits, '.', '_' and '-' only")
-    folder = copies / name
-    try:
-        folder.mkdir(mode=0o711)
-    except FileExistsError as error:
-        raise Refused(f"there is a copy named {name} already in {copies}") from error
-    text = json.dumps({"pid": os.getpid(), "sockets": str(sockets), "created": time.time()})
-    (folder / MARKER).write_text(text, encoding="utf-8")
-    return folder
-
-
-def _is_copy(folder: Path) -> bool:
-    # An empty folder is a copy whose maker was killed before it wrote the marker.
-    return folder.is_dir() and ((folder / MARKER).exists() or not any(folder.iterdir()))
-
-
-def _has_maker(folder: Path) -> bool:
-    """Whether the process that made a copy is still there, as far as its number tells."""
-    try:
-        return Path("/proc", str(json.loads((folder / MARKER).read_text(encoding="utf-8"))["pid"])).exists()
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def delete(folder: Path) -> None:
-    """Delete a stopped copy, its tablespaces, and its sockets where they had to live elsewhere."""
-    try:
-        sockets = json.loads((folder / MARKER).read_text(encoding="utf-8"))["sockets"]
-        shutil.rmtree(sockets, ignore_errors=True)
-    except (OSError, ValueError):
-        pass  # killed before it was marked: then there are no sockets either
-    _unlink_large(folder)
-    while folder.exists():
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            continue  # another run deletes it at the same time
-
-
-def _unlink_large(folder: Path) -> None:
-    """What takes time: the pages of a file are given back one by one, and those that are on their way to the disk are
-    waited for."""
-    large = [
-        path
-        for parent, _, names in os.walk(folder)
-        for path in (Path(parent, name) for name in names)
-        if _bytes(path) >= _LARGE
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(lambda path: path.unlink(missing_ok=True), large):
-            pass
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return 0  # another run deletes it at the same time
 
 
 def _libraries(server: PostgresServer) -> str:
