@@ -71,6 +71,7 @@ from aiprod_ops.domain.findings import Finding, Status
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
 from aiprod_ops.domain.retention import Retention, prunable
+from aiprod_ops.domain.retention import staying as staying_backups
 from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
@@ -98,7 +99,7 @@ __all__ = [
     "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy",
     "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",
     "refused", "remove_backup", "remove_index", "repairs", "restore_index", "revision_of", "row_control",
-    "said_last", "same_moment", "segment_of", "served", "show", "shown_size", "since_reset", "still_unused",
-    "take_backup", "trees", "try_builds", "try_repairs", "unkept_since", "unmended", "verified_backups", "whole",
-    "writable",
+    "said_last", "same_moment", "segment_of", "served", "show", "shown_size", "since_reset", "staying_backups",
+    "still_unused", "take_backup", "trees", "try_builds", "try_repairs", "unkept_since", "unmended",
+    "verified_backups", "whole", "writable",
 ]  # fmt: skip

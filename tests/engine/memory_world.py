@@ -75,6 +75,9 @@ class MemoryStore:
         finally:
             del self.held[name]
 
+    def is_locked(self, name: str) -> bool:
+        return name in self.held
+
 
 @dataclass
 class Light:
