@@ -729,6 +729,28 @@ def test_one_row_that_differs_is_seen(site: Site) -> None:
         assert "public.jobs" in site.disproved()
 
 
+def test_a_backup_of_one_that_was_promoted_beside_the_source(site: Site) -> None:
+    """It has the source's own identifier, and another history: its rows are those of nobody who is asked for."""
+    bare(site)
+    twin = PostgresServer(
+        site.server.programs, site.folder / "twin", site.folder / "t", 5432, site.folder / "twin.log"
+    )  # fmt: skip
+    twin.base_backup(site.server.dsn("postgres", "app"))
+    twin.configure(
+        {"listen_addresses": "", "archive_mode": "off"}, "local all all trust\nlocal replication all trust\n"
+    )
+    (twin.data / "standby.signal").touch(mode=0o600)
+    twin.programs.hand_over(twin.data)
+    twin.start()
+    try:
+        twin.programs.run("pg_ctl", "promote", f"--pgdata={twin.data}", cwd=site.folder)
+        shutil.rmtree(site.backups)
+        FolderRepository(twin.programs, site.backups, None, twin.dsn("postgres", "app")).take("forked")
+        assert site.disproved() == "1 it is of timeline 2, the source writes to 1"
+    finally:
+        twin.stop("immediate")
+
+
 @contextmanager
 def tampered(site: Site) -> Iterator[None]:
     """A stored backup of a twin whose disk changed a byte of a row, before checksums and manifest were written."""
