@@ -21,7 +21,7 @@ from aiprod_ops.adapters.local.amcheck import amcheck
 from aiprod_ops.adapters.local.programs import of_major
 from aiprod_ops.domain.backups import Backup, Origin, successful
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut, Unreachable, Untried
+from aiprod_ops.errors import Failed, Held, OpsError, PermissionMissing, Refused, TimedOut, Unreachable, Untried
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
@@ -221,7 +221,7 @@ class CloudSqlPlatform:
             try:
                 return self._delete(copy, report)
             except OpsError as error:
-                if not left or not isinstance(error, Failed | TimedOut | Unreachable):
+                if not left or isinstance(error, Refused | PermissionMissing):
                     report(f"the copy {copy} is left, and costs money until the next run removes it: {error.message}")
                     return None
             self._clock.sleep(Seconds(2))
