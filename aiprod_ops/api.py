@@ -76,7 +76,14 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, last_refusal, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import (
+    LastProof,
+    disproved_backups,
+    is_sealed,
+    last_refusal,
+    said_last,
+    verified_backups,
+)
 from aiprod_ops.engine.runbook import Amount, Context, Copy, Kind, Lab, Moving, NoParams, Runbook, limited, promise
 from aiprod_ops.errors import Failed, PermissionMissing, Refused, TimedOut, Unreachable, UsageError
 from aiprod_ops.ports import Database, Sample
@@ -94,7 +101,7 @@ __all__ = [
     "alembic_revision", "audit", "backup_promise", "between_moments", "build_estimate", "build_of", "choices",
     "create_index", "creation", "database_size", "delta", "discard_backup", "disproved_backups", "drift",
     "drift_scope", "drop_index", "drop_invalid_index", "figures", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "keep_flips", "known_flips",
+    "index_usage", "install_amcheck", "invariants", "is_built", "is_same", "is_sealed", "keep_flips", "known_flips",
     "known_refusals", "labelled", "lacking_rows", "last_refusal", "later", "limited", "migrated", "narrow_indexes",
     "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy",
     "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",

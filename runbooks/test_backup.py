@@ -80,6 +80,7 @@ class Facts:
 
     now: Moving[datetime]
     last: Moving[api.LastProof | None]
+    is_sealed: Moving[bool]
 
 
 book = api.Runbook(
@@ -101,7 +102,8 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     """Needs to read the evidence."""
-    return Facts(ctx.clock.now(), api.said_last(ctx, "test-backup"))
+    last = api.said_last(ctx, "test-backup")
+    return Facts(ctx.clock.now(), last, last is not None and api.is_sealed(ctx, last, "test-backup"))
 
 
 @book.judge
@@ -118,6 +120,8 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     if against:
         against += "; take another, and test it: `aiprod-ops plan take-backup --now`"
     yield Finding("the last test failed", float(bool(against)), "", crit=1, note=against, id="failed-test")
+    gone = "" if facts.is_sealed else f"{facts.last.n} is gone, or was altered: aiprod-ops evidence verify"
+    yield Finding("evidence of the last test that does not hold", float(bool(gone)), "", 1, note=gone, id="unsealed")
     untold = [f"{each['metric']}: {each['note']}" for each in facts.last.findings if each["status"] == "UNKNOWN"]
     yield Finding("left open by the last test", float(len(untold)), "", 1, note="; ".join(untold), id="untold-test")
 

@@ -164,6 +164,16 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     assert site.prove().exit == 0, "the stored backup is as it was"
 
 
+def test_evidence_that_is_gone_is_missed(site: Site) -> None:
+    assert site.prove().exit == 0
+    assert site.bench.run("check", BOOK).exit == 0
+    newest = max((site.folder / "state" / "evidence").glob("*.json"))
+    newest.unlink()
+    check = site.bench.run("check", BOOK)
+    assert check.exit == 1, check.said
+    assert "evidence of the last test that does not hold: 1" in check.out
+
+
 def test_the_control_is_of_the_backup_that_was_restored(site: Site) -> None:
     """Of the newest nothing could be made: it is not asked for."""
     older = site.newest
