@@ -260,7 +260,8 @@ class FolderRepository:
             return ()
         first, own = self._wal_of(chosen.id)
         segments = self._archive.following(first, own)
-        check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
+        if origin.at is not None:  # looking for it takes time
+            check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
         return segments
 
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:
