@@ -97,11 +97,19 @@ from aiprod_ops.domain.replication import Limits as ReplicationLimits
 from aiprod_ops.domain.replication import Topology, lower_settings
 from aiprod_ops.domain.replication import judge as judge_replication
 from aiprod_ops.domain.retention import Retention, prunable
+from aiprod_ops.domain.retention import staying as staying_backups
 from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.windows import Window, delta, since_reset
-from aiprod_ops.engine.last_proofs import LastProof, disproved_backups, last_refusal, said_last, verified_backups
+from aiprod_ops.engine.last_proofs import (
+    LastProof,
+    disproved_backups,
+    is_sealed,
+    last_refusal,
+    said_last,
+    verified_backups,
+)
 from aiprod_ops.engine.runbook import (
     Amount,
     Context,
@@ -134,13 +142,13 @@ __all__ = [
     "delta", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
     "fail_over", "fail_over_zone", "failover_candidates", "failover_loss", "figures", "index_bloat", "index_damage",
     "index_faults", "index_usage", "install_amcheck", "instance_drift", "instance_flags", "instance_promise",
-    "invariants", "is_built", "is_same", "judge_replication", "keep_flips", "known_flips", "known_refusals",
-    "labelled", "lacking_rows", "last_refusal", "later", "limited", "lower_settings", "migrated", "narrow_indexes",
-    "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable", "read_copy",
-    "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures",
-    "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica", "repairs", "repoint",
-    "restore_index", "revision_of", "row_control", "said_last", "same_moment", "segment_of", "served",
-    "settings_of", "show", "shown_size", "since_reset", "still_unused", "switch_back", "switch_over",
-    "switchover_candidates", "take_backup", "topology", "trees", "try_builds", "try_repairs", "unkept_since",
-    "unmended", "verified_backups", "whole", "writable",
+    "invariants", "is_built", "is_same", "is_sealed", "judge_replication", "keep_flips", "known_flips",
+    "known_refusals", "labelled", "lacking_rows", "last_refusal", "later", "limited", "lower_settings", "migrated",
+    "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable",
+    "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
+    "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica",
+    "repairs", "repoint", "restore_index", "revision_of", "row_control", "said_last", "same_moment", "segment_of",
+    "served", "settings_of", "show", "shown_size", "since_reset", "staying_backups", "still_unused", "switch_back",
+    "switch_over", "switchover_candidates", "take_backup", "topology", "trees", "try_builds", "try_repairs",
+    "unkept_since", "unmended", "verified_backups", "whole", "writable",
 ]  # fmt: skip

@@ -132,6 +132,11 @@ class Target:
     writes: WritesPlace | None = None
 
     @property
+    def stored(self) -> str:
+        """Where its backups are, as a plan names it."""
+        return f"{self.project}/{self.instance}" if self.instance else self.backups
+
+    @property
     def is_for_drills(self) -> bool:
         """Whether things may be broken here: a drill refuses every other target, and none is scheduled there."""
         return self.environment in ("lab", "drill")

@@ -183,6 +183,9 @@ class Backups(Protocol):
         """Take a full backup and answer its id when it has ended well. It carries the label, by which one that was
         begun is found again; a second call with the same label goes on with that one."""
 
+    def check_writable(self) -> None:
+        """Raises PermissionMissing where who we are would spoil the repository for its owner."""
+
     def in_use(self, backup: str) -> str:
         """Why one cannot be removed now, in words: a restore of ours reads it. '' where none is known to."""
 
@@ -420,6 +423,9 @@ class Store(Protocol):
 
     def where(self, name: str) -> str:
         """Where a person finds it: a path or an address."""
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds a name now; nothing is written for that."""
 
     def lock(self, name: str, holder: str, *, wait: bool = ...) -> AbstractContextManager[int]:
         """Hold a name alone; gives a fencing token that grows with each holder. Raises Held, naming the holder,

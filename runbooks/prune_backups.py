@@ -104,6 +104,13 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
         )
 
 
+@book.omits
+def omits(facts: Facts, params: Params) -> dict[str, str]:
+    """Why what stays does."""
+    stay = api.staying_backups(facts.backups, params.retention, facts.now, facts.verified)
+    return {ids[-1] + (f" and {len(ids) - 1} before it" if len(ids) > 1 else ""): why for why, ids in stay.items()}
+
+
 @book.guard
 def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """Read again right before each one: what is left of the plan may still go."""

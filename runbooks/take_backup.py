@@ -60,6 +60,7 @@ class Facts:
     again."""
 
     instance: str
+    stored: str
     newest: datetime | None
     is_disproved: bool
     ahead: tuple[str, ...]  #: those from the future, which tell nothing of what is due
@@ -90,6 +91,7 @@ def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     size = newest.size if newest is not None else None
     return Facts(
         instance=instance,
+        stored=ctx.target.stored,
         newest=newest.started if newest is not None else None,
         is_disproved=newest is not None and newest.id in api.disproved_backups(ctx),
         ahead=tuple(each.id for each in api.ahead(api.of_instance(listed, instance), now)),
@@ -117,7 +119,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     """One backup, where one is due."""
     if _is_due(facts, params):
-        new, before = NewBackup.following(facts.newest, facts.instance, len(facts.ahead)), facts.before
+        new, before = NewBackup.following(facts.newest, facts.instance, facts.stored, len(facts.ahead)), facts.before
         took = (before.ended - before.started).total_seconds() if before is not None and before.ended else None
         yield api.take_backup(
             new,

@@ -80,6 +80,7 @@ class Facts:
 
     now: Moving[datetime]
     last: Moving[api.LastProof | None]
+    is_sealed: Moving[bool]
 
 
 book = api.Runbook(
@@ -101,7 +102,8 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     """Needs to read the evidence."""
-    return Facts(ctx.clock.now(), api.said_last(ctx, "test-backup"))
+    last = api.said_last(ctx, "test-backup")
+    return Facts(ctx.clock.now(), last, last is not None and api.is_sealed(ctx, last, "test-backup"))
 
 
 @book.judge
@@ -118,6 +120,10 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     if against:
         against += "; take another, and test it: `aiprod-ops plan take-backup --now`"
     yield Finding("the last test failed", float(bool(against)), "", crit=1, note=against, id="failed-test")
+    gone = "" if facts.is_sealed else f"{facts.last.n} is gone, or was altered: aiprod-ops evidence verify"
+    yield Finding("evidence of the last test that does not hold", float(bool(gone)), "", 1, note=gone, id="unsealed")
+    untold = [f"{each['metric']}: {each['note']}" for each in facts.last.findings if each["status"] == "UNKNOWN"]
+    yield Finding("left open by the last test", float(len(untold)), "", 1, note="; ".join(untold), id="untold-test")
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,9 @@ class Compared(Origin):
     waited: Seconds = Seconds(0)  #: until the WAL of that moment was kept
     source: api.Later[Figures] | None = field(default=None, compare=False)  #: None where it does not answer
     read: datetime | None = None  #: when that moment was
+    late: str = ""  #: why it is not recovered to just that moment
     gone: str = ""  #: which segment the source has archived that is not there
+    timeline: str = ""  #: that the source writes to
 
 
 @book.origin
@@ -145,10 +153,14 @@ def origin(ctx: Context, params: Params) -> Iterator[Origin]:
         gone = api.not_kept(ctx)
         source = held.enter_context(api.later(lambda: api.read_source(session, params.compare)))
         read, began = ctx.clock.now(), ctx.clock.monotonic()
-        is_kept = bool(not params.at and moment.lsn) and _comes(ctx, moment.lsn, params)
+        is_kept = bool(not params.at and moment.lsn) and _is_any(ctx) and _comes(ctx, moment.lsn, params)
         waited = Seconds(ctx.clock.monotonic() - began if is_kept else 0.0)
         lsn = moment.lsn if is_kept else ""
-        yield Compared(params.backup, params.until, lsn, moment, waited, source, read, gone)
+        late = "" if is_kept else "a moment was asked for" if params.at else (
+            f"the WAL up to the moment of reading the source was not kept within {api.show(params.wait, 's')}"
+        )  # fmt: skip
+        timeline = api.segment_of(ctx.db, moment.lsn)[:8] if moment.lsn else ""
+        yield Compared(params.backup, params.until, lsn, moment, waited, source, read, late, gone, timeline)
 
 
 def _refuse_unknown(ctx: Context, params: Params) -> None:
@@ -157,6 +169,11 @@ def _refuse_unknown(ctx: Context, params: Params) -> None:
     if params.backup and params.backup not in listed:
         hint = f"the newest are: {', '.join(listed[-3:]) or 'none'}"
         raise api.UsageError(f"there is no backup {params.backup}", hint=hint)
+
+
+def _is_any(ctx: Context) -> bool:
+    """Whether there is a backup at all: nothing is waited for where there is none."""
+    return any(each.state is api.BackupState.SUCCESSFUL for each in ctx.platform.backups.listed())
 
 
 def _comes(ctx: Context, lsn: str, params: Params) -> bool:
@@ -193,6 +210,7 @@ def prove(copy: Copy, plan: Plan, params: Params) -> Proof:  # noqa: ARG001
             # The backup itself is in order; `check backups` is critical of it.
             metric = "WAL that is not where it was archived"
             findings.append(Finding(metric, 1.0, "", warn=1, note=chosen.gone, id="gone"))
+        findings += _forked(copy, chosen)
         findings += _lost(copy, chosen, params, is_same=is_same)
         findings += _beside(copy, ours, chosen, is_same=is_same)
     findings.append(api.writable(copy.db))
@@ -217,9 +235,7 @@ def _noticed(rows: tuple[str, str], files: Mapping[str, str]) -> Finding:
 def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> Iterator[Finding]:
     """The copy held against its source; where that is lost, against what was last seen of it."""
     ctx = copy.context
-    if ours.newest is not None:
-        age = max(0.0, (ctx.clock.now() - ours.newest).total_seconds())
-        yield Finding("age of the newest row", age, "s", id="newest")
+    yield from _newest(ours, ctx.clock.now())
     begun = _begun(copy, chosen)
     try:
         theirs = chosen.source.wait() if chosen.source is not None else None
@@ -240,7 +256,25 @@ def _beside(copy: Copy, ours: Figures, chosen: Compared, *, is_same: bool) -> It
     if is_same:
         yield from api.same_moment(theirs, ours)
     else:
+        yield Finding("rows compared with those of other moments", 1.0, "", note=chosen.late)
         yield from api.between_moments(before[1] if before else None, ours, theirs, begun)
+
+
+def _newest(ours: Figures, now: datetime) -> Iterator[Finding]:
+    """A row of a time that has not come yet tells nothing of how old the newest is."""
+    come, early = ours.newest_at(now)
+    if come is not None:
+        note = f"without {', '.join(early)}: a row there is of a time that has not come yet" if early else ""
+        yield Finding("age of the newest row", max(0.0, (now - come).total_seconds()), "s", note=note, id="newest")
+
+
+def _forked(copy: Copy, chosen: Compared) -> Iterator[Finding]:
+    """A server's timeline never goes back: a backup of a later one is of a server that was promoted beside it."""
+    listed = copy.context.platform.backups.listed()
+    theirs = next((each.timeline for each in listed if each.id == copy.restored.backup), "")
+    if theirs and chosen.timeline and theirs > chosen.timeline:
+        note = f"it is of timeline {int(theirs, 16)}, the source writes to {int(chosen.timeline, 16)}"
+        yield Finding("a backup of another history", 1.0, "", crit=1, note=note, id="forked")
 
 
 def _begun(copy: Copy, chosen: Compared) -> datetime | None:

@@ -19,18 +19,19 @@ _SIZE = "select sum(pg_database_size(oid))::bigint as size from pg_database wher
 
 @dataclass(frozen=True, slots=True)
 class NewBackup:
-    """A backup by the label that it is taken with, of an instance (its system identifier)."""
+    """A backup by the label that it is taken with, of an instance (its system identifier), and where it is stored."""
 
     label: str
     instance: str
+    stored: str
 
     @classmethod
-    def following(cls, newest: datetime | None, instance: str, beside: int = 0) -> "NewBackup":
+    def following(cls, newest: datetime | None, instance: str, stored: str, beside: int = 0) -> "NewBackup":
         """The one after the newest: as long as that one is the newest the label is the same. So whoever begins again,
         after a crash or on another day, goes on with what was begun. `beside` so many that do not count, because they
         are from the future: one of them may have the label that would be next."""
         label = f"after-{newest.astimezone(UTC):%Y%m%dT%H%M%SZ}" if newest else f"first-of-{instance}"
-        return cls(f"{label}-{beside}" if beside else label, instance)
+        return cls(f"{label}-{beside}" if beside else label, instance, stored)
 
     def __str__(self) -> str:
         return self.label
@@ -43,6 +44,12 @@ discard_backup = Kind("discard-backup", NewBackup)
 def labelled(ctx: Context, new: NewBackup) -> list[Backup]:
     """Backups of this instance that carry the label, whatever became of them."""
     return [each for each in of_instance(ctx.platform.backups.listed(), new.instance) if each.label == new.label]
+
+
+@take_backup.needs
+def _refuse_foreign(ctx: Context, new: NewBackup) -> None:  # noqa: ARG001
+    """Raises PermissionMissing where what we write would be closed to the repository's owner."""
+    ctx.platform.backups.check_writable()
 
 
 @take_backup.does
@@ -61,7 +68,7 @@ def _is_taken(ctx: Context, new: NewBackup) -> bool | None:
 
 @take_backup.shows
 def _show_taking(new: NewBackup) -> str:
-    return f"take a full backup, labelled {new.label}, and see that it is listed as successful"
+    return f"take a full backup into {new.stored}, labelled {new.label}, and see that it is listed as successful"
 
 
 @take_backup.progress

@@ -82,6 +82,16 @@ class FolderStore:
         finally:
             os.close(handle)
 
+    def is_locked(self, name: str) -> bool:
+        try:
+            with (self.root / f"leases/{name}.json").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def _parent(self, name: str) -> Path:
         path = self.root / name
         try:

@@ -72,7 +72,10 @@ def _name_unfinished(world: Any, made: Any, where: Where) -> None:
     from aiprod_ops.engine.journal import unfinished
 
     for journal in unfinished(world.store, world.context.clock, made.plan.identity.system_identifier):
-        click.echo(f"unfinished on this instance: aiprod-ops resume {journal.run}{repeated(where)}", err=True)
+        if world.store.is_locked(f"run-{journal.run}"):
+            click.echo(f"running on this instance: {journal.run}, by {journal.opening['by']}", err=True)
+        else:
+            click.echo(f"unfinished on this instance: aiprod-ops resume {journal.run}{repeated(where)}", err=True)
 
 
 @click.command("prove", context_settings=options.PASS_THROUGH)

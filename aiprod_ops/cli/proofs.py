@@ -45,7 +45,9 @@ def tell_proof(entry: Any, proven: Any, output: str, where: Where, given: dict[s
 def verdict(proven: Any) -> str:
     """What the copy said, in a word, and where it is kept."""
     said = (
-        "EXAMINED, nothing is planned"
+        f"NOT PROVEN, for want of what could not be looked at ({', '.join(proven.proof.untold)})"
+        if proven.proof.untold and not proven.proof.refused
+        else "EXAMINED, nothing is planned"
         if proven.draft and not proven.draft.plan.actions
         else "PROVEN"
         if not proven.proof.refused

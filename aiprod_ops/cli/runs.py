@@ -111,7 +111,9 @@ def runs_list(output: str, where: Where) -> int:
             state = error.message if isinstance(error, Broken) else "died before its first record: nothing was begun"
             rows.append({"run": name, "kind": "?", "target": "?", "by": "?", "state": state})
             continue
-        state = f"unfinished: aiprod-ops resume {name}" if journal.ended is None else f"ended {journal.ended}"
+        state = f"ended {journal.ended}"
+        if journal.ended is None:
+            state = "running" if store.is_locked(f"run-{name}") else f"unfinished: aiprod-ops resume {name}"
         opening = journal.opening
         rows.append({"run": name, "kind": opening["kind"], "target": opening["target"]["target"], "by": opening["by"],
                      "state": state})  # fmt: skip

@@ -246,12 +246,16 @@ def _in_containers(jobs: "list[Job]", settings: "Settings") -> "list[Job]":
     return [job for job in jobs if job not in lost]
 
 
+#: Where pgBackRest writes unless it is configured otherwise: repository, log, spool, locks.
+_PGBACKREST = ["/var/lib/pgbackrest", "/var/log/pgbackrest", "/var/spool/pgbackrest", "/tmp/pgbackrest"]  # noqa: S108
+
+
 def _installation(
     settings: "Settings", named: dict[str, Any], *, is_contained: bool, reads: tuple[str, ...]
 ) -> "Installation":
     from os import environ, geteuid
 
-    from aiprod_ops.config import default_state
+    from aiprod_ops.config import PGBACKREST, default_state
     from aiprod_ops.schedules.installation import Installation
 
     program = named["program"] or ("aiprod-ops" if is_contained else _program())
@@ -266,6 +270,8 @@ def _installation(
     stored = sorted({target.backups for target in targets if target.backups.startswith("/")})
     reads = (*reads, *stored, *(target.archive for target in targets))
     # Where none was taken yet the folder may not be there: that must not stop what only checks.
+    if any(target.backups.startswith(PGBACKREST) for target in targets):
+        stored += _PGBACKREST
     writes = (*sorted({target.copies for target in targets if target.copies}), *(f"-{folder}" for folder in stored))
     return replace(made, state="" if is_default else str(settings.state), reads=reads, writes=writes)
 

@@ -42,6 +42,7 @@ class Backup:
     label: str = ""
     said: str = ""
     is_automatic: bool = False
+    timeline: str = ""  #: of the server when it was begun, as its WAL segments are named; '' where nobody tells
 
     @property
     def taken(self) -> datetime:

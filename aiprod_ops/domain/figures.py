@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from aiprod_ops.domain.backups import is_ahead
 from aiprod_ops.domain.findings import Finding
 
 
@@ -38,10 +39,11 @@ class Figures:
     def rows(self) -> int:
         return sum(each.rows for each in self.tables.values())
 
-    @property
-    def newest(self) -> datetime | None:
-        """The newest row of all tables."""
-        return max((each.newest for each in self.tables.values() if each.newest is not None), default=None)
+    def newest_at(self, now: datetime) -> tuple[datetime | None, list[str]]:
+        """The newest row of the tables that have none from the future, and those that have."""
+        told = {name: each.newest for name, each in self.tables.items() if each.newest is not None}
+        early = [name for name, at in told.items() if is_ahead(at, now)]
+        return max((at for name, at in told.items() if name not in early), default=None), early
 
     @property
     def told(self) -> dict[str, Rows]:

@@ -46,7 +46,7 @@ class Comparison:
 class Proof:
     """The verdict of a copy. `refused` maps the names of actions to the reason, with the figures; `worth` are rows of a
     table that tells what there is already is worth (an index: what it saves, what it costs). `findings` judge the copy
-    itself: a CRITICAL or UNKNOWN one disproves it."""
+    itself: a CRITICAL one disproves it, of an UNKNOWN one nobody can tell whether it does."""
 
     comparisons: tuple[Comparison, ...]
     refused: dict[str, str] = field(default_factory=dict)
@@ -57,5 +57,13 @@ class Proof:
     @property
     def against(self) -> dict[str, str]:
         """What speaks against it: by the name of an action or of a finding, with the reason."""
-        bad = [each for each in self.findings if each.status in (Status.CRITICAL, Status.UNKNOWN)]
-        return self.refused | {each.metric: " ".join(filter(None, [each.shown, each.note])) for each in bad}
+        return self.refused | self._told(Status.CRITICAL)
+
+    @property
+    def untold(self) -> dict[str, str]:
+        """What could not be looked at, with the reason."""
+        return self._told(Status.UNKNOWN)
+
+    def _told(self, status: Status) -> dict[str, str]:
+        found = [each for each in self.findings if each.status is status]
+        return {each.metric: " ".join(filter(None, [each.shown, each.note])) for each in found}

@@ -47,16 +47,20 @@ def kept(backups: Sequence[Backup], retention: Retention, now: datetime) -> set[
     # The last that can be restored as it is listed, and the last at all: what it misses may only be hidden today.
     wanted = _asked(whole(backups), retention, now) | _asked(successful(backups), retention, now)
     by_id = {each.id: each for each in backups}
-    return with_bases(wanted, by_id) & by_id.keys()
+    return with_bases(wanted.keys(), by_id) & by_id.keys()
 
 
-def _asked(good: Sequence[Backup], retention: Retention, now: datetime) -> set[str]:
-    """The newest, however old, and the last of each period; of some that are in order."""
-    found = {each.id for each in good[-max(retention.least, 1) :]}
-    for length, period in ((retention.daily, _day), (retention.weekly, _week), (retention.monthly, _month)):
+def _asked(good: Sequence[Backup], retention: Retention, now: datetime) -> dict[str, str]:
+    """The newest, however old, and the last of each period; of some that are in order. Each with the reason."""
+    found: dict[str, str] = {}
+    for length, period, name in (
+        (retention.monthly, _month, "month"),
+        (retention.weekly, _week, "week"),
+        (retention.daily, _day, "day"),
+    ):
         within = [each for each in good if now - each.taken <= timedelta(seconds=length)]
-        found |= {each.id for each in {period(each.taken): each for each in within}.values()}
-    return found
+        found |= {each.id: f"the last of its {name}" for each in {period(each.taken): each for each in within}.values()}
+    return found | {each.id: "among the newest, which stay" for each in good[-max(retention.least, 1) :]}
 
 
 def prunable(backups: Sequence[Backup], retention: Retention, now: datetime, verified: Iterable[str]) -> list[Backup]:
@@ -76,6 +80,23 @@ def prunable(backups: Sequence[Backup], retention: Retention, now: datetime, ver
     depth = {each.id: len(with_bases([each.id], by_id)) for each in backups}
     going = [each for each in backups if each.id not in stays]
     return sorted(going, key=lambda each: (-depth[each.id], each.started, each.id))
+
+
+def staying(
+    backups: Sequence[Backup], retention: Retention, now: datetime, verified: Iterable[str]
+) -> dict[str, list[str]]:
+    """Those that are not prunable, by the reason; the oldest first."""
+    known = set(verified)
+    going = {each.id for each in prunable(backups, retention, now, known)}
+    asked = _asked(successful(backups), retention, now) | _asked(whole(backups), retention, now)
+    tested = {each.id for each in [each for each in whole(backups) if each.id in known][-1:]}
+    found: dict[str, list[str]] = {}
+    for each in sorted(backups, key=lambda each: each.started):
+        if each.id not in going:
+            why = "others rest on it" if each.state is State.SUCCESSFUL else f"{each.state}, and no success follows"
+            why = "the newest that a test has restored" if each.id in tested else why
+            found.setdefault(asked.get(each.id, why), []).append(each.id)
+    return found
 
 
 def _is_over(backup: Backup, newest: Backup, verified: set[str]) -> bool:

@@ -48,6 +48,12 @@ def said_last(context: Context, runbook: str) -> LastProof | None:
     return msgspec.convert(kept.value, LastProof) if kept else None
 
 
+def is_sealed(context: Context, last: LastProof, runbook: str) -> bool:
+    """Whether the evidence of a proof is still there, as it was sealed."""
+    found = Archive(context.history.store).bodies(kind="prove", runbook=runbook)
+    return any((each.n, each.body["run"]) == (last.n, last.run) for each in found)
+
+
 def verified_backups(context: Context, runbook: str = "test-backup") -> tuple[str, ...]:
     """Ids of the stored backups of this target whose last proof found them in order, the oldest proof first."""
     return tuple(name for name, is_good in _said_of_each(context, runbook).items() if is_good)

@@ -117,7 +117,8 @@ def _tried(
         _refuse_another(database.server(), draft)
         copy = Copy(database, context.db, restored, replace(context, db=database), entry.book.kinds, origin)
         proof: Proof = entry.book.phases["prove"](copy, draft.plan, params)
-        return replace(proof, refused=proof.against), restored
+        # A plan is not applied while something is unknown of the copy; that speaks against no backup.
+        return replace(proof, refused=proof.against if origin else proof.against | proof.untold), restored
 
 
 class AnotherSystem(Refused):
@@ -241,7 +242,7 @@ def _body(
         "version": world.version,
         "started": journal.records[0].at,
         "ended": world.context.clock.now().isoformat(),
-        "exit": int(Exit.DONE if left is not None and not proof.refused else Exit.REFUSED),
+        "exit": int(Exit.DONE if left is not None and not proof.refused and not proof.untold else Exit.REFUSED),
         "parameters": draft.plan.parameters,
         "proves": left.digest if left else "",
         "refused": proof.refused,
@@ -255,11 +256,7 @@ def _body(
 
 def _is_alive(store: Store, run: str) -> bool | None:
     """Whether a process works on this run now: then its lock is held. None for one that has no journal here."""
-    if store.get(f"runs/{run}/journal.jsonl") is None:
-        return None
-    with suppress(Held), store.lock(f"run-{run}", "sweep"):
-        return False
-    return True
+    return None if store.get(f"runs/{run}/journal.jsonl") is None else store.is_locked(f"run-{run}")
 
 
 def require(world: World, entry: Entry, draft: Draft) -> None:

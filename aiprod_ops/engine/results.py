@@ -126,7 +126,7 @@ def failed_proof(world: World, runbook: str, parameters: Mapping[str, Any], took
 
 def _status(proof: Sealed, findings: list[Finding]) -> Status:
     """One that held may have a WARNING: nearly too slow, say."""
-    if proof.body["exit"] != Exit.DONE:
+    if proof.body["refused"]:
         return Status.CRITICAL
     return worst(each.status for each in findings) if findings else Status.OK
 

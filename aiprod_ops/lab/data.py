@@ -144,12 +144,13 @@ def _chunks(scale: Scale) -> Iterator[_Chunk]:
     pools = Random(scale.seed)
     old = pools.choices(STATUSES, weights=OLD_WEIGHTS, k=POOL)
     new = pools.choices(STATUSES, weights=NEW_WEIGHTS, k=POOL)
-    start, jobs = scale.start, scale.jobs
+    start, jobs, last = scale.start, scale.jobs, int(scale.until.timestamp())
     for first in range(0, jobs, CHUNK):
         random = Random(scale.seed * 1_000_003 + first)
         numbers = range(first, min(jobs, first + CHUNK))
         began = [start + SPAN_SECONDS * (n + 1) // jobs for n in numbers]
-        ended = [second + 40 + n * 7919 % (LONGEST_SECONDS - 40) for n, second in zip(numbers, began, strict=True)]
+        took = [40 + n * 7919 % (LONGEST_SECONDS - 40) for n in numbers]
+        ended = [min(last, second + long) for second, long in zip(began, took, strict=True)]  # none in the future
         finished = max(0, min(len(numbers), int(jobs * NEW) - first))
         statuses = _slice(random, old, finished) + _slice(random, new, len(numbers) - finished)
         yield _Chunk(random, numbers, began, ended, statuses)

@@ -67,7 +67,7 @@ def _places(where: Installation) -> str:
     """The state, what may be written, and what is hidden: never what the job itself has to see."""
     state = where.state or STATE
     writes = [path for path in (where.prom_folder, *where.writes) if path]
-    seen = (where.program, state, where.environment_file, *where.reads, *writes)
+    seen = (where.program, state, where.environment_file, *where.reads, *(each.removeprefix("-") for each in writes))
     if state.startswith("/var/lib/"):
         lines = f"StateDirectory={_literal(state.removeprefix('/var/lib/'))}\nStateDirectoryMode=0700\n"
     else:

@@ -17,7 +17,7 @@ def test_a_plan_that_has_nothing_to_do_is_followed_by_the_same_check() -> None:
 
 def test_a_proof_that_refused_is_followed_by_its_evidence(capsys: pytest.CaptureFixture[str]) -> None:
     entry = SimpleNamespace(id="a", book=SimpleNamespace(phases=("prove",)))
-    proof = SimpleNamespace(comparisons=(), worth=(), findings=(), notes=(), refused={"x": "no"})
+    proof = SimpleNamespace(comparisons=(), worth=(), findings=(), notes=(), refused={"x": "no"}, untold={})
     proven = SimpleNamespace(
         restored={"size": 1, "seconds": 1.0, "backup": "", "checks": []},
         proof=proof,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aiprod_ops.domain.audits import Promise, audit
 from aiprod_ops.domain.backups import Arrangement, Backup, State, successful, whole, with_bases
 from aiprod_ops.domain.findings import Finding, Status
-from aiprod_ops.domain.retention import Retention, kept, prunable
+from aiprod_ops.domain.retention import Retention, kept, prunable, staying
 from aiprod_ops.units import Bytes, Seconds
 
 DAY = 86400
@@ -129,6 +129,16 @@ def test_the_last_one_that_was_restored_stays_and_only_that() -> None:
     assert ids(prunable(old, NOTHING, NOW, [])) == ["5", "4", "3", "2", "1"]
 
 
+def test_why_each_stays() -> None:
+    old = [stored(str(n), n) for n in (1, 2, 3, 40)]
+    why = staying(old, replace(NOTHING, daily=Seconds(2.5 * DAY), least=1), NOW, ["40"])
+    assert why == {
+        "the newest that a test has restored": ["40"],
+        "the last of its day": ["2"],
+        "among the newest, which stay": ["1"],
+    }  # fmt: skip
+
+
 def test_without_one_that_could_be_restored_nothing_goes() -> None:
     failed = [stored(str(n), 1000 + n, State.FAILED) for n in range(3)]
     baseless = stored("increment", 1, rests_on=("lost",))
@@ -215,6 +225,8 @@ def test_what_stays_still_meets_the_retention(backups: list[Backup], retention: 
     left = [each for each in backups if each.id not in going]
     assert kept(left, retention, NOW) == kept(backups, retention, NOW)
     assert prunable(left, retention, NOW, verified) == [], "what may go goes at once"
+    told = [name for names in staying(backups, retention, NOW, verified).values() for name in names]
+    assert sorted(told) == sorted(each.id for each in left), "each that stays has a reason, and none that goes"
     assert ids(whole(left))[-max(retention.least, 1) :] == ids(whole(backups))[-max(retention.least, 1) :]
     assert [each for each in ids(whole(left)) if each in verified][-1:] == [
         each for each in ids(whole(backups)) if each in verified

@@ -134,6 +134,12 @@ def test_at_the_same_moment_all_is_the_same() -> None:
     }  # fmt: skip
 
 
+def test_a_row_of_a_time_that_has_not_come_yet_makes_nothing_young() -> None:
+    tables = {"jobs": replace(table(3), newest=BEGUN), "plans": replace(table(3), newest=BEGUN + timedelta(days=9))}
+    assert seen(**tables, other=table(3)).newest_at(BEGUN + timedelta(hours=1)) == (BEGUN, ["plans"])
+    assert seen(plans=tables["plans"]).newest_at(BEGUN) == (None, ["plans"])
+
+
 def test_of_a_table_that_cannot_be_read_whole_nothing_is_said() -> None:
     ours = seen(**BOTH)
     part = seen(**{**BOTH, "plans": table(1)})

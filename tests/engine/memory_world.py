@@ -75,6 +75,9 @@ class MemoryStore:
         finally:
             del self.held[name]
 
+    def is_locked(self, name: str) -> bool:
+        return name in self.held
+
 
 @dataclass
 class Light:
@@ -174,6 +177,9 @@ class MemoryBackups:
 
     def reaches(self, segment: str) -> bool:
         return False
+
+    def check_writable(self) -> None:
+        """Anybody may write here."""
 
     def in_use(self, backup: str) -> str:
         return f"{backup} is being restored" if backup in self.used else ""

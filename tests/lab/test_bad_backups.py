@@ -164,6 +164,16 @@ def test_the_test_itself_can_fail(site: Site) -> None:
     assert site.prove().exit == 0, "the stored backup is as it was"
 
 
+def test_evidence_that_is_gone_is_missed(site: Site) -> None:
+    assert site.prove().exit == 0
+    assert site.bench.run("check", BOOK).exit == 0
+    newest = max((site.folder / "state" / "evidence").glob("*.json"))
+    newest.unlink()
+    check = site.bench.run("check", BOOK)
+    assert check.exit == 1, check.said
+    assert "evidence of the last test that does not hold: 1" in check.out
+
+
 def test_the_control_is_of_the_backup_that_was_restored(site: Site) -> None:
     """Of the newest nothing could be made: it is not asked for."""
     older = site.newest
@@ -492,6 +502,10 @@ def test_a_lock_in_the_source_is_no_fault_of_the_backup(site: Site) -> None:
         cursor.execute("ROLLBACK")
     found = {each["metric"]: each for each in done.json()["findings"]}
     assert found["rows compared"]["status"] == "UNKNOWN", done.said
+    assert (done.exit, done.json()["refused"]) == (10, {}), "nothing speaks against the backup"
+    check = site.bench.run("check", BOOK)
+    assert check.exit == 1, check.said
+    assert "left open by the last test" in check.out
     assert "the source could not be read" in found["rows compared"]["note"]
     assert site.bench.run("check", "take-backup", "--every", "1d").exit == 0, "no other one is needed for that"
 
@@ -606,6 +620,59 @@ def test_a_missing_table_is_seen(site: Site) -> None:
     assert site.disproved() == "1 public.places"
 
 
+def test_the_wal_of_a_backup_that_is_a_link_is_not_written_to(site: Site) -> None:
+    """As `pg_basebackup --waldir` leaves it: the copy's server has its own."""
+    wal, aside = site.newest / "pg_wal", site.folder / "aside"
+    wal.rename(aside)
+    wal.symlink_to(aside)
+    before = {path.name: path.read_bytes() for path in aside.iterdir() if path.is_file()}
+    for _ in range(2):
+        done = site.prove("-o", "json")
+        assert (done.exit, found(done)) == (0, {}), done.said
+    assert {path.name: path.read_bytes() for path in aside.iterdir() if path.is_file()} == before
+
+
+def test_an_archive_of_another_user_is_read(site: Site) -> None:
+    """What plain `cp` leaves in it is closed to everybody else: root reads it, the copy's server is no root."""
+    if os.geteuid() != 0:
+        pytest.skip("nobody here may give a file to another user")
+    for path in site.archive.iterdir():
+        path.chmod(0o600)
+        os.chown(path, 12345, 12345)
+    done = site.prove("-o", "json")
+    assert (done.exit, found(done)) == (0, {}), done.said
+
+
+def test_what_is_being_removed_is_no_backup(site: Site) -> None:
+    site.newest.rename(site.backups / f"{site.newest.name}.going")
+    assert site.repository().listed() == ()
+    assert site.bench.run("check", "backups").exit == 2
+    shutil.move(site.backups, site.folder / "elsewhere")
+    site.backups.mkdir()
+    [left] = (site.folder / "elsewhere").iterdir()
+    (site.backups / left.name).symlink_to(left)
+    site.repository().take("next")
+    site.repository().remove(site.newest.name)
+    assert (list(site.backups.iterdir()), left.exists()) == ([], False), "also one that was a link"
+
+
+def test_an_increment_alone_is_no_backup(site: Site) -> None:
+    label = site.newest / "backup_label"
+    label.write_text(label.read_text() + "INCREMENTAL FROM LSN: 0/2000028\n")
+    [listed] = site.repository().listed()
+    assert "pg_combinebackup" in listed.said
+
+
+def test_a_manifest_without_checksums_is_told(site: Site) -> None:
+    server = PostgresServer(site.server.programs, site.folder / "unsummed", site.folder, 5432, site.folder / "log")
+    args = ["--pgdata", str(server.data), "--dbname", site.server.dsn("postgres", "app"), "--manifest-checksums=NONE"]
+    site.server.programs.run("pg_basebackup", *args, "--checkpoint=fast", cwd=site.folder)
+    name = site.newest.name
+    shutil.rmtree(site.newest)
+    server.data.rename(site.backups / name)
+    assert "its manifest has no checksums" in site.prove().out
+
+
 def test_what_is_rewritten_while_the_source_is_read_is_not_compared(site: Site) -> None:
     """A snapshot from before a TRUNCATE sees an empty table."""
     with (
@@ -670,6 +737,28 @@ def test_one_row_that_differs_is_seen(site: Site) -> None:
     """Not by chance: the copy and the source are of the same moment, and a sum over every row is compared."""
     with tampered(site):
         assert "public.jobs" in site.disproved()
+
+
+def test_a_backup_of_one_that_was_promoted_beside_the_source(site: Site) -> None:
+    """It has the source's own identifier, and another history: its rows are those of nobody who is asked for."""
+    bare(site)
+    twin = PostgresServer(
+        site.server.programs, site.folder / "twin", site.folder / "t", 5432, site.folder / "twin.log"
+    )  # fmt: skip
+    twin.base_backup(site.server.dsn("postgres", "app"))
+    twin.configure(
+        {"listen_addresses": "", "archive_mode": "off"}, "local all all trust\nlocal replication all trust\n"
+    )
+    (twin.data / "standby.signal").touch(mode=0o600)
+    twin.programs.hand_over(twin.data)
+    twin.start()
+    try:
+        twin.programs.run("pg_ctl", "promote", f"--pgdata={twin.data}", cwd=site.folder)
+        shutil.rmtree(site.backups)
+        FolderRepository(twin.programs, site.backups, None, twin.dsn("postgres", "app")).take("forked")
+        assert site.disproved() == "1 it is of timeline 2, the source writes to 1"
+    finally:
+        twin.stop("immediate")
 
 
 @contextmanager

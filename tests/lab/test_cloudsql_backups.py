@@ -135,6 +135,36 @@ def test_a_point_in_time_is_a_clone(cloud: Cloud) -> None:
     cloud.sql("DROP TABLE marks")
 
 
+@pytest.mark.parametrize("at", ["2020-01-01T00:00:00Z", "2099-01-01T00:00:00Z"])
+def test_a_moment_that_google_cannot_recover_to_is_refused_before_anything_is_made(cloud: Cloud, at: str) -> None:
+    done = cloud.run("prove", BOOK, "--wait", "0", "--at", at)
+    assert done.exit == 10, done.said
+    assert "can be recovered to moments from" in done.err
+    assert "ask for one of these" in done.err
+    assert cloud.instances() == KNOWN
+
+
+def test_google_chooses_the_backup_of_a_moment(cloud: Cloud) -> None:
+    old = cloud.newest
+    assert cloud.run("run", "take-backup", "--apply", digest(cloud)).exit == 0
+    ((now,),) = cloud.sql("SELECT clock_timestamp()")
+    done = cloud.run("prove", BOOK, "--wait", "0", "--backup", old, "--at", now.isoformat())
+    assert done.exit == 10, done.said
+    assert f"Google restores {cloud.newest} for this moment, not {old}" in done.err
+
+
+def digest(cloud: Cloud) -> str:
+    made = cloud.run("plan", "take-backup", "--now", "-o", "json")
+    return str(made.json()["digest"])
+
+
+def test_a_copy_is_deleted_also_where_the_api_stumbles(cloud: Cloud) -> None:
+    """It costs money as long as it is there."""
+    inject(cloud.url, Fault("answer", only="sql.instances.delete", status=503, count=2))
+    assert cloud.prove().exit == 0
+    assert cloud.instances() == KNOWN
+
+
 def test_a_copy_that_is_done_and_does_not_answer_is_evidence(cloud: Cloud) -> None:
     inject(cloud.url, Fault("broken-copy", only="CLONE"))
     ((now,),) = cloud.sql("SELECT clock_timestamp()")

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,19 @@ def test_the_curl_of_the_page_makes_an_instance(short_path: Path) -> None:
         words = ["/bin/sh", "-c", f"{posting[0]}\n{looking}"]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["state"] == "RUNNABLE"
+
+
+def test_the_python_of_the_page_takes_a_backup_clones_and_deletes(short_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "site/cloudsql-emulator.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    with here(short_path / "python") as (_, bench):
+        script = code.replace("http://127.0.0.1:PORT", bench.url.rstrip("/"))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        backup, address = done.stdout.splitlines()
+        assert backup.endswith(" SUCCESSFUL")
+        assert int(address.removeprefix("127.0.0.1 ")) > 1024
+        assert [each.name for each in bench.admin.instances()] == ["main"]
 
 
 def test_curl_works(bench: Bench) -> None:

@@ -187,6 +187,9 @@ def test_a_moment_that_nothing_leads_to_is_refused(site: Site) -> None:
         site.restored(Origin(at=datetime.now(UTC) + timedelta(minutes=1)))
     with pytest.raises(Refused, match="no backup 20200101-000000F"):
         site.restored(Origin("20200101-000000F"))
+    stored = site.repository.listed()[-1]
+    with pytest.raises(Refused, match=f"{stored.id} ended at .* UTC, .* was asked for"):
+        site.restored(Origin(stored.id, stored.taken - timedelta(seconds=3)))
 
 
 def test_a_label_is_taken_once(site: Site) -> None:

@@ -24,7 +24,7 @@ from aiprod_ops.adapters.local.programs import of_major
 from aiprod_ops.domain.backups import Backup, Origin, successful
 from aiprod_ops.domain.instances import Setup, Setups
 from aiprod_ops.domain.schema import Name
-from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut, Unreachable, Untried
+from aiprod_ops.errors import Failed, Held, OpsError, PermissionMissing, Refused, TimedOut, Unreachable, Untried
 from aiprod_ops.ports import Clock, Database, Kept, Migrations, Operations, Restored
 from aiprod_ops.units import Bytes, Seconds
 
@@ -161,7 +161,14 @@ class CloudSqlPlatform:
         at = None if origin is None else origin.at or (None if origin.backup else self._latest(source))
         if origin is not None and at is None:
             return self._from_backup(copy, run, report, source, self._chosen(origin))
+        if origin is not None and origin.at is not None:
+            self._refuse_unreachable(source, origin.at)
         rests_on = None if at is None else self._before(at)
+        if origin is not None and origin.backup and (rests_on is None or rests_on.id != origin.backup):
+            raise Refused(
+                f"Google restores {rests_on.id if rests_on else 'another backup'} for this moment, not {origin.backup}",
+                hint="leave out --backup or --at",
+            )
         begin = lambda: admin.clone(source.name, copy, at=at)  # noqa: E731
         self._calls.done(begin, "CLONE", copy, report)
         mine = Settings(deletion_protected=False, labels={LABEL: run})
@@ -181,6 +188,17 @@ class CloudSqlPlatform:
         begin = lambda: self._calls.admin.restore(copy, backup.id, source.name)  # noqa: E731
         self._calls.done(begin, "RESTORE_VOLUME", copy, report)
         return _Made(backup.id, backup.taken, f"restored from the backup {backup.id} of {source.name}")
+
+    def _refuse_unreachable(self, source: Instance, at: datetime) -> None:
+        """Raises Refused for a moment that Google cannot recover to."""
+        window = self._reading.recovery_window(source.name) if source.backups.point_in_time else None
+        first, last = (window.earliest, window.latest) if window else (None, None)
+        if (first and at < first) or (last and at > last):
+            raise Refused(
+                f"{source.name} can be recovered to moments from {first or 'its first backup'} to {last or 'now'}, "
+                f"{at.isoformat(' ', 'seconds')} was asked for",
+                hint="ask for one of these",
+            )
 
     def _latest(self, source: Instance) -> datetime | None:
         """The newest moment that can be recovered; None where no WAL is kept."""
@@ -229,7 +247,7 @@ class CloudSqlPlatform:
             try:
                 return self._delete(copy, report)
             except OpsError as error:
-                if not left or not isinstance(error, Failed):
+                if not left or isinstance(error, Refused | PermissionMissing):
                     report(f"the copy {copy} is left, and costs money until the next run removes it: {error.message}")
                     return None
             self._clock.sleep(Seconds(2))

@@ -3,6 +3,7 @@
 Source: PostgreSQL manual, "Continuous Archiving and Point-in-Time Recovery"; pg_archivecleanup; pg_waldump.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -152,6 +153,11 @@ class Archive:
         if origin.lsn:
             settings["recovery_target_lsn"] = origin.lsn
         return settings
+
+    def is_open(self, names: Sequence[str]) -> bool:
+        """Whether everybody may read these segments, or they are ours."""
+        stats = [path.stat() for path in (self._folder, *(self._folder / name for name in names))]
+        return all(each.st_uid == os.geteuid() or each.st_mode & 0o004 for each in stats)
 
     def copied(self, folder: Path, names: Sequence[str]) -> "Archive":
         """These segments, with the histories of all timelines, in another folder."""

@@ -33,11 +33,16 @@ class Spoiled(Failed):
 ODD = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
+def _named(path: Path) -> re.Match[str] | None:
+    """The parts of its name; None for what is being removed, and for what is not ours."""
+    return None if path.name.endswith(GOING) else NAME.match(path.name.removesuffix(PART))
+
+
 def read(path: Path, programs: Programs) -> Backup | None:
     """As a repository lists it; None where it is no backup of ours. Raises Untried where it cannot be read now."""
-    match = NAME.match(path.name.removesuffix(PART))
+    match = _named(path)
     if match is None:
-        return None  # what is being removed, and what is not ours
+        return None
     label = match[2]
     try:
         started = datetime.strptime(match[1], STAMP).replace(tzinfo=UTC)
@@ -53,7 +58,10 @@ def read(path: Path, programs: Programs) -> Backup | None:
         return Backup(path.name, State.FAILED, started, label=label, said=error.message)
     except OSError as error:  # a role or a disk of today's: no reason to call a good backup failed
         raise Untried(f"the backup {path} cannot be read: {error.strerror}") from error
-    return Backup(path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label)
+    timeline = first_segment(path)[:8]
+    return Backup(
+        path.name, State.SUCCESSFUL, started, ended, size=size, instance=identifier, label=label, timeline=timeline
+    )
 
 
 def _complete(path: Path, programs: Programs) -> tuple[datetime, Bytes, str]:
@@ -95,6 +103,8 @@ def first_segment(path: Path) -> str:
     found = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", text)
     if found is None:
         raise Spoiled("its backup_label does not tell where its WAL begins")
+    if "\nINCREMENTAL FROM LSN" in text:
+        raise Spoiled("it is an increment, which pg_combinebackup makes a backup of")
     return found[1]
 
 
@@ -127,9 +137,14 @@ def _manifest(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_checksums(path: Path) -> bool:
+    """Whether its manifest tells more of each file than name and size (`--manifest-checksums=NONE`)."""
+    return all("Checksum" in each for each in _manifest(path)["Files"])
+
+
 def version_of(folder: Path) -> int | None:
     """The major version of PostgreSQL that the newest backup in a folder is of; None where there is none."""
-    found = sorted(path for path in folder.glob("*") if NAME.match(path.name)) if folder.is_dir() else []
+    found = sorted(path for path in folder.glob("*") if _named(path)) if folder.is_dir() else []
     return next((major for path in reversed(found) if (major := major_of(path)) is not None), None)
 
 

@@ -24,6 +24,7 @@ from aiprod_ops.adapters.local.base_backups import (
     READ,
     STAMP,
     first_segment,
+    has_checksums,
     is_being_taken,
     locked,
     major_of,
@@ -32,7 +33,15 @@ from aiprod_ops.adapters.local.base_backups import (
 )
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.adapters.local.programs import Programs, fitting
-from aiprod_ops.adapters.local.repository import Fetched, check_label, check_reach, check_replayed, to_the_end
+from aiprod_ops.adapters.local.repository import (
+    EARLIER,
+    Fetched,
+    after,
+    check_label,
+    check_reach,
+    check_replayed,
+    to_the_end,
+)
 from aiprod_ops.adapters.local.unprivileged import Way
 from aiprod_ops.domain.backups import Arrangement, Backup, Origin, State, successful
 from aiprod_ops.errors import Failed, Held, Refused
@@ -151,6 +160,9 @@ class FolderRepository:
         if self._archive is not None and left:
             self._archive.clean([first_segment(self._folder / each.id) for each in left])
 
+    def check_writable(self) -> None:
+        """What root writes here nobody else has to change."""
+
     def in_use(self, backup: str) -> str:
         try:
             with locked(self._folder / backup / READ, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -169,7 +181,9 @@ class FolderRepository:
 
     def _sweep(self) -> None:
         for each in self._folder.glob(f"*{GOING}"):  # also of those whose removal was killed
-            shutil.rmtree(each, ignore_errors=True)
+            shutil.rmtree(each.resolve(), ignore_errors=True)
+            if each.is_symlink():
+                each.unlink()
 
     def size(self, origin: Origin) -> Bytes:
         return self._chosen(origin).size or Bytes(0)
@@ -190,7 +204,8 @@ class FolderRepository:
     def fetch(self, origin: Origin, server: PostgresServer, report: Callable[[str], None]) -> Fetched:
         chosen = self._chosen(origin)
         source = self._folder / chosen.id
-        checks = ["pg_verifybackup: intact"]
+        unsummed = "pg_verifybackup: as many files, as large; its manifest has no checksums"
+        checks = ["pg_verifybackup: intact" if has_checksums(source) else unsummed]
         segments = self._following(chosen, origin)
         _refuse_tablespaces(source)
         report(f"restoring {chosen.id}, verifying it against its manifest")
@@ -225,9 +240,9 @@ class FolderRepository:
 
     @staticmethod
     def _readable(archive: Archive, server: PostgresServer, segments: Sequence[str]) -> Archive:
-        """The archive itself; in the copy's folder where its server runs as nobody, to whom the server's files are
-        closed."""
-        if server.programs.way is not Way.NOBODY:
+        """The archive itself; in the copy's folder where its server may not read it: it runs as nobody, or as a root
+        without power over what is another's."""
+        if server.programs.way is Way.DIRECT or (server.programs.way is Way.NAMESPACE and archive.is_open(segments)):
             return archive
         place = server.data.parent / "wal"
         copied = archive.copied(place, segments)
@@ -245,7 +260,8 @@ class FolderRepository:
             return ()
         first, own = self._wal_of(chosen.id)
         segments = self._archive.following(first, own)
-        check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
+        if origin.at is not None:  # looking for it takes time
+            check_reach(origin, max(chosen.taken, self._archive.moment(segments)) if segments else None)
         return segments
 
     def _wal_of(self, backup: str) -> tuple[str, list[str]]:
@@ -273,14 +289,18 @@ class FolderRepository:
                 raise Refused(f"{origin.backup} is being taken", hint="wait until it has ended")
             if found.state is State.FAILED:
                 raise Failed(f"the backup {origin.backup} cannot be restored: {found.said}")
+            if origin.at is not None and not self._is_from_before(found, origin.at):
+                raise Refused(after(found, origin.at), hint=EARLIER)
             return found
         able = (each for each in reversed(good) if origin.at is None or self._is_from_before(each, origin.at))
         if (newest := next(able, None)) is None:
             when = f" from before {origin.at.isoformat(' ', 'seconds')}" if origin.at else ""
             first = min((each.taken for each in good), default=None)
             ended = f"the oldest ended at {first:%Y-%m-%d %H:%M:%S} UTC: ask for a later moment" if first else ""
+            why = f"; {told[-1].id}: {told[-1].said}" if (told := [each for each in listed if each.said]) else ""
             raise Refused(
-                f"there is no backup{when} in {self._folder}", hint=ended or "take one: aiprod-ops plan take-backup"
+                f"there is no backup{when} in {self._folder}{'' if when else why}",
+                hint=ended or "take one: aiprod-ops plan take-backup",
             )
         return newest
 
@@ -312,12 +332,20 @@ def _link(stored: str, spare: str) -> None:
         shutil.copy2(stored, spare)
 
 
+def _own_wal(stored: Path, copied: Path) -> None:
+    """`pg_basebackup --waldir` leaves a link: a copy's server would write into the stored WAL."""
+    if copied.is_symlink():
+        copied.unlink()
+        shutil.copytree(stored.resolve(), copied)
+
+
 def _copy(
     source: Path, target: Path, each: Callable[[str, str], object] = shutil.copy2, without: str = "backup_manifest"
 ) -> None:
     """All files of a backup; the manifest stays behind, a running server has none."""
     try:
         shutil.copytree(source, target, symlinks=True, copy_function=each, ignore=shutil.ignore_patterns(without))
+        _own_wal(source / "pg_wal", target / "pg_wal")
     except shutil.Error as error:
         reasons = "; ".join(sorted({str(reason) for _, _, reason in error.args[0]})[:2])
         raise Failed(f"the backup cannot be copied to {target.parent}: {reasons}") from error

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.domain import wal
-from aiprod_ops.domain.backups import Origin
+from aiprod_ops.domain.backups import Backup, Origin
 from aiprod_ops.errors import Failed, Refused
 from aiprod_ops.ports import Backups, Database
 from aiprod_ops.units import Bytes
@@ -63,6 +63,14 @@ def check_label(label: str) -> None:
     """Raises Refused where it is no part of a file's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
         raise Refused(f"{label!r} is not a label for a backup: letters, digits, '.', '_' and '-' only")
+
+
+EARLIER = "ask for a later moment, or leave --backup out"
+
+
+def after(backup: Backup, at: datetime) -> str:
+    """That a backup is from after the moment that is asked for: no WAL leads back."""
+    return f"{backup.id} ended at {backup.taken:%Y-%m-%d %H:%M:%S} UTC, {at.isoformat(' ', 'seconds')} was asked for"
 
 
 def to_the_end(settings: Mapping[str, str]) -> bool:

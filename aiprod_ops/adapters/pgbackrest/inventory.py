@@ -107,6 +107,7 @@ def _kept(each: Mapping[str, Any], found: Mapping[str, Any], ciphers: Mapping[in
         key="" if cipher == "none" else cipher,
         label=str((each.get("annotation") or {}).get(LABEL, "")),
         said="pages of the server had wrong checksums when it was taken" if is_damaged else "",
+        timeline=begins[:8],
     )
     segment = wal.size_of(each["lsn"]["start"], begins) if begins and each.get("lsn") else wal.USUAL
     return Kept(backup, int(database["repo-key"]), archives.get(place, ""), begins, ends, segment)

@@ -131,4 +131,5 @@ def words(said: str) -> str:
     'ERROR: [029]: unable to load info file; FormatError: invalid JSON value at line 6'
     """
     lines = [_QUOTED.sub(r"\1", line.strip()) for line in said.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines))[:MOST]
+    text = "; ".join(dict.fromkeys(lines))[:MOST]
+    return "".join(each if each.isprintable() else "?" for each in text)  # it quotes what it cannot decrypt

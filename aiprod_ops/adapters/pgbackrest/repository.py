@@ -102,6 +102,9 @@ class PgBackRest:
                 raise Held("another backup, or the removal of one, does not end", hint="pgbackrest info shows it")
             time.sleep(PAUSE)
 
+    def check_writable(self) -> None:
+        self._refuse_foreign("backup")
+
     def remove(self, backup: str) -> None:
         """Raises Refused for a name that is none of a backup, for one that others rest on, for one that is being taken,
         and for the only full one."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from aiprod_ops.adapters.local.repository import check_reach
+from aiprod_ops.adapters.local.repository import EARLIER, after, check_reach
 from aiprod_ops.adapters.pgbackrest import inventory as lists
 from aiprod_ops.adapters.pgbackrest.inventory import Inventory, Kept, Stored
 from aiprod_ops.adapters.pgbackrest.program import Program
@@ -69,6 +69,8 @@ class Stanza:
             found = [each for each in known if each.backup.id == origin.backup]
             if not found:
                 raise Refused(f"there is no backup {origin.backup} of {self.name}", hint=f"the newest are: {newest}")
+            if origin.at is not None and found[0].backup.taken > origin.at:
+                raise Refused(after(found[0].backup, origin.at), hint=EARLIER)
             return found[0]
         good = [each for each in known if each.backup.state is State.SUCCESSFUL]
         able = [each for each in good if origin.at is None or each.backup.taken <= origin.at]
