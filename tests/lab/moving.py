@@ -1,7 +1,9 @@
 """What the tests that move the primary share: who is what, plans, and what was lost."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from command_line import Bench, Done, until
 
 from aiprod_ops.adapters.local.instance import PostgresServer
@@ -9,6 +11,11 @@ from aiprod_ops.lab import postgres
 from aiprod_ops.lab.writers import TABLE, Writers
 
 BOOK = "fail-over-replica"
+
+
+def deaths(of: Iterable[str], usual: set[str]) -> list[Any]:
+    """Records at which a run is killed: some of them always, all of them in the soak."""
+    return [pytest.param(each, marks=[] if each in usual else pytest.mark.soak, id=each) for each in of]
 
 
 def servers(bench: Bench) -> dict[str, PostgresServer]:

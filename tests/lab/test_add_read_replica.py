@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import Bench, Done, lab, until
+from moving import deaths
 
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.lab import ports, postgres
@@ -127,7 +128,10 @@ def test_into_an_empty_folder_that_stays(bench: Bench) -> None:
     data(bench).rmdir()
 
 
-@pytest.mark.parametrize("death", [f"{when} {n}" for n in range(2, 8) for when in ("before", "after")])
+@pytest.mark.parametrize(
+    "death",
+    deaths((f"{when} {n}" for n in range(2, 8) for when in ("before", "after")), {"after 3", "before 5", "after 6"}),
+)
 def test_killed_at_a_record_there_is_one_in_the_end(bench: Bench, death: str) -> None:
     """The records: opened, leased, intended, outcome, verified, sealed, ended."""
     digest = planned(bench)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Bench, lab, until
-from moving import BOOK, applied, lost, on, other, planned, primary, roles, servers
+from moving import BOOK, applied, deaths, lost, on, other, planned, primary, roles, servers
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.lab import faults
@@ -47,7 +47,13 @@ def test_it_wants_the_name_of_the_target(bench: Bench) -> None:
     assert primary(bench) == before
 
 
-@pytest.mark.parametrize("death", ["after 3", "before 4", "after 4", "before 5", "after 5", "after 6", "before 7"])
+@pytest.mark.parametrize(
+    "death",
+    deaths(
+        ["after 3", "before 4", "after 4", "before 5", "after 5", "after 6", "before 7"],
+        {"after 3", "before 5", "after 6"},
+    ),
+)
 def test_killed_at_a_record_it_is_finished(bench: Bench, death: str, tmp_path: Path) -> None:
     before, digest = primary(bench), planned(bench)
     words = ["-m", "aiprod_ops.cli.crash", *death.split(), "run", BOOK, "--apply", digest, "--confirm", "lab"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Bench, lab, until
-from moving import BOOK, applied, in_order, lost, on, other, planned, primary, roles, servers, unplanned
+from moving import BOOK, applied, deaths, in_order, lost, on, other, planned, primary, roles, servers, unplanned
 
 from aiprod_ops.adapters.local.adding import alter
 from aiprod_ops.lab import faults, switching
@@ -59,17 +59,10 @@ def rebuilt(bench: Bench) -> None:
 
 
 #: opened, leased, intended, outcome (promoted), intended, outcome (brought back), verified, sealed, ended
-DEATHS = [(when, n) for n in range(2, 10) for when in ("before", "torn", "after")]
-USUAL = {("after", 3), ("before", 4), ("after", 4), ("torn", 5), ("before", 6), ("after", 7)}
+DEATHS = [f"{when} {n}" for n in range(2, 10) for when in ("before", "torn", "after")]
 
 
-@pytest.mark.parametrize(
-    "death",
-    [
-        pytest.param(f"{when} {n}", marks=[] if (when, n) in USUAL else pytest.mark.soak, id=f"{when} {n}")
-        for when, n in DEATHS
-    ],
-)
+@pytest.mark.parametrize("death", deaths(DEATHS, {"after 3", "after 4", "torn 5", "before 6"}))
 def test_killed_at_a_record_of_an_unplanned_one(bench: Bench, death: str, tmp_path: Path) -> None:
     before = primary(bench)
     with writing(bench.fleet, tmp_path / "writers"):

@@ -163,6 +163,7 @@ def between(lab: PatroniLab, bench: Bench, name: str, post: Callable[[bytes, str
             config.unlink()
 
 
+@pytest.mark.soak
 def test_a_patroni_that_freezes_at_the_call_is_unknown_then_finished(
     bench: Bench, lab: PatroniLab, tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_lost_primary_is_replaced_in_a_paused_cluster(bench: Bench, lab: Patro
     whole(lab)
 
 
+@pytest.mark.soak
 def test_a_lost_primary_that_stays_away_is_replaced_and_waited_for(bench: Bench, lab: PatroniLab) -> None:
     """Whether the old one comes back is unknown until it does: then `resume` ends it. Its files are damaged, so it does
     not start by itself, and is made anew."""
