@@ -214,5 +214,12 @@ def configured(fleet: Fleet) -> Iterator[Path]:
 def write_config(path: Path, state: Path, fleet: Fleet, **other: str) -> None:
     """The lab's configuration with another state folder and, where given, other values."""
     target = tomllib.loads(fleets.configuration(fleet))["targets"]["lab"] | other
-    lines = [f"{name} = {json.dumps(value)}" for name, value in target.items()]
-    path.write_text("\n".join([f"state = {json.dumps(str(state))}", "[targets.lab]", *lines]) + "\n")
+    servers = target.pop("servers", {})
+    lines = [f"state = {json.dumps(str(state))}", "[targets.lab]", *_lines(target)]
+    for name, values in servers.items():
+        lines += [f"[targets.lab.servers.{name}]", *_lines(values)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name} = {json.dumps(value)}" for name, value in values.items()]

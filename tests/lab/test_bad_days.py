@@ -269,7 +269,7 @@ def test_an_approval_expires(bench: Bench) -> None:
 
 
 def test_a_plan_is_for_one_target(bench: Bench) -> None:
-    lines = bench.config.read_text().split("[targets.lab]\n")[1]
+    lines = bench.config.read_text().split("[targets.lab]\n")[1].replace("[targets.lab.", "[targets.other.")
     two = another(bench, "two", (r"\Z", f"\n[targets.other]\n{lines}"))
     done = two.run("run", BOOK, "--apply", bench.plan(*HASTY), "--target", "other")
     assert (done.exit, "the plan is for lab/aiprod" in done.err) == (10, True), done.said
