@@ -201,3 +201,10 @@ def test_the_site_is_built_strictly_and_byte_for_byte_the_same(bare: Sources, se
     assert "runbooks/add-missing-index/index.html" in built[0]
     html = b"".join(text for name, text in built[0].items() if name.endswith(".html"))
     assert re.findall(rb'(?:src|href)="(?:https?:)?//[^"]*"', html) == [], "a page asks somebody else's server"
+
+
+def test_what_is_recorded_names_no_folder_of_whoever_recorded_it() -> None:
+    """Sealed evidence cannot be edited afterwards: the lab has to stand elsewhere when it is recorded."""
+    recorded = Path(__file__).parents[2] / "site" / "recorded"
+    told = {path.name for path in recorded.rglob("*") if path.is_file() and "/build/demo" in path.read_text()}
+    assert told == set()
