@@ -82,6 +82,7 @@ from aiprod_ops.domain.catalogue.usage import UsageSnapshot
 from aiprod_ops.domain.counters import NOT_SHOWN, Counters, StatementsSnapshot, read_snapshot
 from aiprod_ops.domain.failover import Candidate as FailoverCandidate
 from aiprod_ops.domain.failover import Loss
+from aiprod_ops.domain.failover import ends as move_ends
 from aiprod_ops.domain.failover import loss as failover_loss
 from aiprod_ops.domain.failover import planned as switchover_candidates
 from aiprod_ops.domain.failover import unplanned as failover_candidates
@@ -144,8 +145,8 @@ __all__ = [
     "index_faults", "index_usage", "install_amcheck", "instance_drift", "instance_flags", "instance_promise",
     "invariants", "is_built", "is_same", "is_sealed", "judge_replication", "keep_flips", "known_flips",
     "known_refusals", "labelled", "lacking_rows", "last_refusal", "later", "limited", "lower_settings", "migrated",
-    "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise", "prunable",
-    "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
+    "move_ends", "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "ordered", "promise",
+    "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index", "record_figures",
     "recorded_figures", "refused", "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica",
     "repairs", "repoint", "restore_index", "revision_of", "row_control", "said_last", "same_moment", "segment_of",
     "served", "settings_of", "show", "shown_size", "since_reset", "staying_backups", "still_unused", "switch_back",

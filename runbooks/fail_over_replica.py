@@ -51,6 +51,7 @@ class Params:
     lag: Bytes = Bytes(16 * 1024**2)  #: a candidate may be so far behind when it begins
     patience: Seconds = Seconds(20)  #: for the old primary to stop, and for the new one to have all of it
     silence: Seconds = Seconds(5)  #: so long a primary is asked again before it is called lost
+    oldest: Seconds = Seconds(60)  #: a transaction that is open for longer is named before the move ends it
 
     def __post_init__(self) -> None:
         if self.mode not in ("planned", "unplanned"):
@@ -141,15 +142,23 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     unplanned = params.is_unplanned or not facts.primary
     seen = facts.topology
     for each in api.failover_candidates(seen) if unplanned else api.switchover_candidates(seen, params.lag):
-        note = "; ".join(each.against) or ("chosen" if each.node.name == facts.chosen else "may be promoted")
+        fit = ("chosen" if each.node.name == facts.chosen else "may be promoted") + _waited_for(seen, each.node.name)
+        note = "; ".join(each.against) or fit
         yield Finding(
             f"against {each.node.name}", float(len(each.against)), "", note=note, id=f"against:{each.node.name}"
         )
+    if seen.primary is not None:
+        yield from api.move_ends(seen.primary, params.oldest)
     if facts.has_endpoint:
         unknown = facts.leads.startswith("unknown")
         yield Finding("ways to the primary", None if unknown else 1.0, "", note=facts.leads, id="endpoint")
     if params.to and params.to not in facts.others:
         yield Finding("replicas of that name", 0.0, note=f"there is no replica {params.to}", id="to")
+
+
+def _waited_for(seen: Topology, name: str) -> str:
+    sync = next((each.sync for each in seen.senders if each.name == name), "")
+    return f"; commits wait for it ({sync})" if sync in ("sync", "quorum") else ""
 
 
 @book.plan

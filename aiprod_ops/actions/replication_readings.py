@@ -33,6 +33,8 @@ select pg_is_in_recovery() as is_standby,
        (select jsonb_object_agg(name, setting::int) from pg_settings where name = any(%(names)s)) as settings,
        (select coalesce(sum(conflicts), 0)::bigint from pg_stat_database) as conflicts,
        (select count(*)::int from pg_prepared_xacts) as prepared,
+       exists (select from pg_settings where name = 'default_transaction_read_only' and setting = 'on'
+                                       and source in ('configuration file', 'command line')) as is_read_only,
        (select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 from pg_stat_activity
         where backend_type = 'client backend' and pid <> pg_backend_pid()) as oldest /* aiprod-ops: a node */
 """

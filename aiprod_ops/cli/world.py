@@ -141,8 +141,9 @@ def platform_of(settings: Settings, target: Target, operations: Operations) -> P
 
 
 def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | None:
-    from aiprod_ops.adapters.local.cluster import LocalCluster, Member
+    from aiprod_ops.adapters.local.cluster import LocalCluster
     from aiprod_ops.adapters.local.instance import PostgresServer
+    from aiprod_ops.adapters.local.members import Member
     from aiprod_ops.adapters.local.programs import find
     from aiprod_ops.adapters.postgres.dsn import target as read
 

@@ -7,6 +7,7 @@ tells. Source: measured on a cluster whose replicas were not streaming, where a 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.replication import Node, Topology, lower_settings
 from aiprod_ops.units import Bytes, Seconds, show
 
@@ -42,7 +43,13 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
     if (behind := seen.behind(node)) is not None and behind > most:
         yield f"it is {show(behind, 'B')} behind, more than {show(most, 'B')}"
     yield from (f"it has a lower setting: {each}" for each in lower_settings(primary, node))
+    yield from _refuses_writes(node)
     yield from seen.barred.get(node.name, ())
+
+
+def _refuses_writes(node: Node) -> Iterator[str]:
+    if node.is_read_only:
+        yield "it would refuse writes: its default_transaction_read_only is on"
 
 
 def unplanned(seen: Topology) -> list[Candidate]:
@@ -61,9 +68,27 @@ def unplanned(seen: Topology) -> list[Candidate]:
             against.append(f"it is on timeline {node.timeline}, another on {newest}")
         elif node.has < furthest:
             against.append(f"another has {show(Bytes(furthest - node.has), 'B')} more")
-        against += seen.barred.get(node.name, ())
+        against += [*_refuses_writes(node), *seen.barred.get(node.name, ())]
         found.append(Candidate(node, Bytes(max(0, furthest - node.has)), tuple(against)))
     return sorted(found, key=lambda each: (bool(each.against), each.node.sender == "", each.node.name))
+
+
+def ends(primary: Node, oldest: Seconds) -> Iterator[Finding]:
+    """What a move of this primary ends, and what outlives it; nothing of that stands against one. A transaction that is
+    open for longer than `oldest` is told."""
+    yield Finding(
+        "longest open transaction", primary.oldest, "s", warn=oldest, id="oldest",
+        note="the move ends it" if primary.oldest >= oldest else "",
+    )  # fmt: skip
+    yield Finding(
+        "prepared transactions", float(primary.prepared), "", warn=1, id="prepared",
+        note="they keep their locks on the new primary, until they are ended there" if primary.prepared else "",
+    )  # fmt: skip
+    yield Finding(
+        "logical slots that are lost", float(len(primary.logical)), "", warn=1, id="logical",
+        note=f"{', '.join(primary.logical)}: no standby has them, and their readers have to begin anew"
+        if primary.logical else "",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

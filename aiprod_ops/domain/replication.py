@@ -40,6 +40,7 @@ class Node:
     settings: Mapping[str, int] = field(default_factory=dict)
     conflicts: int = 0
     prepared: int = 0
+    is_read_only: bool = False  #: by its own files: it would refuse writes as a primary, too
     oldest: Seconds = Seconds(0)  #: the longest open transaction
     logical: tuple[str, ...] = ()  #: slots that no standby has
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from aiprod_ops.adapters.local.cluster import LocalCluster, Member
+from aiprod_ops.adapters.local.cluster import LocalCluster
+from aiprod_ops.adapters.local.members import Member
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.engine.runbook import Measured
 from aiprod_ops.errors import Failed

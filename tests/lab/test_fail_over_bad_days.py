@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
 from command_line import Bench, lab, until
 from moving import BOOK, applied, deaths, in_order, lost, on, other, planned, primary, roles, servers, unplanned
@@ -234,3 +235,44 @@ def log(bench: Bench, name: str) -> str:
     server = servers(bench)[name]
     files = [*(server.data / "log").glob("*"), server.log]
     return "".join(each.read_text(errors="replace") for each in files if each.exists())
+
+
+def test_what_a_move_would_end_is_told_before(bench: Bench) -> None:
+    """An open transaction, a logical slot; and a replica whose own files forbid writes may not be promoted."""
+    name, now = other(bench), primary(bench)
+    on(bench, now, "ALTER SYSTEM SET wal_level = logical")
+    servers(bench)[now].stop()
+    servers(bench)[now].start()
+    on(bench, now, "SELECT pg_create_logical_replication_slot('search', 'pgoutput')")
+    on(bench, name, "ALTER SYSTEM SET default_transaction_read_only = on")
+    on(bench, name, "SELECT pg_reload_conf()")
+    try:
+        with psycopg2.connect(bench.fleet.dsn("postgres", servers(bench)[now])) as held, held.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            checked = bench.run("check", BOOK, "--oldest", "0.1s")
+        assert "search: no standby has them" in checked.out, checked.said
+        assert "the move ends it" in checked.out, checked.said
+        assert "it would refuse writes" in checked.out, checked.said
+        made = bench.run("plan", BOOK, "--to", name, "-o", "json")
+        assert not made.json()["plan"]["actions"], made.said
+    finally:
+        on(bench, now, "SELECT pg_drop_replication_slot('search')")
+        on(bench, name, "ALTER SYSTEM RESET default_transaction_read_only")
+        on(bench, name, "SELECT pg_reload_conf()")
+
+
+def test_a_lost_primary_whose_disk_is_read_only_is_fenced_all_the_same(bench: Bench) -> None:
+    """The kernel makes a disk read-only after an I/O error. Nobody can start it; it comes back when that is mended."""
+    before = primary(bench)
+    data = servers(bench)[before].data
+    if subprocess.run(["mount", "--bind", str(data), str(data)], capture_output=True).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        faults.kill_postmaster(servers(bench)[before])
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(data)], check=True)
+        done = applied(bench, unplanned(bench)["digest"])
+        assert done.exit == 21, done.said
+        assert primary(bench) != before
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
+    rebuilt(bench)
