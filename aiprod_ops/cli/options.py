@@ -175,6 +175,12 @@ def repeated(where: Where) -> str:
     )
 
 
+def applying(entry: Any, plan: Any, where: Where) -> str:
+    """The command that applies a plan."""
+    confirm = f" --confirm {shlex.quote(plan.identity.target)}" if entry.book.risk == "severe" else ""
+    return f"aiprod-ops run {entry.id} --apply {plan.digest[:12]}{confirm}{repeated(where)}"
+
+
 def spelled(given: Mapping[str, str]) -> str:
     """A runbook's own options as they were given, for the next command of the same runbook.
 

@@ -63,8 +63,9 @@ def _following(entry: Any, made: Any, where: Where, given: dict[str, str]) -> st
     """The command after a plan."""
     if not made.plan.actions:
         return f"aiprod-ops check {entry.id}{options.spelled(given)}{repeated(where)}"
-    step = f"prove {entry.id} --plan" if "prove" in entry.book.phases else f"run {entry.id} --apply"
-    return f"aiprod-ops {step} {made.digest[:12]}{repeated(where)}"
+    if "prove" not in entry.book.phases:
+        return options.applying(entry, made.plan, where)
+    return f"aiprod-ops prove {entry.id} --plan {made.digest[:12]}{repeated(where)}"
 
 
 def _name_unfinished(world: Any, made: Any, where: Where) -> None:
@@ -193,7 +194,7 @@ def run_command(
             if dry_run:
                 wanted = is_wanted(world, entry, typed_params(entry, made.plan.parameters), made)
                 left = made if wanted else replace(made, plan=replace(made.plan, actions=()))
-                again = f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}"
+                again = options.applying(entry, made.plan, where)
                 render.plan(entry, left, output, again, where)
                 return 0
         else:
@@ -208,7 +209,7 @@ def run_command(
                 proven = ensure_proven(world, entry, typed_params(entry, made.plan.parameters), made)
                 if proven is not None and output == "text":
                     render.say(verdict(proven))
-            ask(made.digest, f"aiprod-ops run {entry.id} --apply {made.digest[:12]}{repeated(where)}")
+            ask(made.digest, options.applying(entry, made.plan, where))
         confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):
             outcome = apply(world, entry, made, f"--apply {digest}" if digest else "typed on the terminal")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aiprod_ops.cli.options import Where, pasteable, repeated, spelled
+from aiprod_ops.cli.options import Where, applying, pasteable, repeated, spelled
 
 
 def tell_proof(entry: Any, proven: Any, output: str, where: Where, given: dict[str, str], *, every: bool) -> int:
@@ -38,7 +38,7 @@ def tell_proof(entry: Any, proven: Any, output: str, where: Where, given: dict[s
         render.say(f"when that is mended: aiprod-ops {step} {entry.id}{spelled(given)}{repeated(where)}")
         render.say(f"next: aiprod-ops evidence show {proven.evidence.n}{repeated(where)}")
     elif proven.draft.plan.actions:
-        render.say(f"next: aiprod-ops run {entry.id} --apply {proven.draft.digest[:12]}{repeated(where)}")
+        render.say(f"next: {applying(entry, proven.draft.plan, where)}")
     return int(proven.evidence.body["exit"])
 
 

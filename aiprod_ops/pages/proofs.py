@@ -138,5 +138,8 @@ def line(claim: Claim) -> str:
     drill = record.body.get("drill", {})
     rto = f", RTO {show(drill['rto_s'], 's')}" if drill.get("rto_s") else ""
     rto += f", RPO {show(drill['rpo_s'], 's')}" if drill.get("rpo_s") is not None else ""
+    if drill.get("write_stop_ms") is not None:
+        lost = drill.get("lost_writes")
+        rto += f", writes stopped for {show(drill['write_stop_ms'], 'ms')}, {lost} acknowledged writes lost"
     changed = "" if claim.is_of_this_version else " **The runbook's file has changed since.**"
     return f"{stale}Last {claim.what} {record.day} on **{record.place}**{rto}: {seal}{until}.{changed}"
