@@ -4,6 +4,9 @@ The script is the fastest safe one that fits on a page: checkpoint, let the sibl
 -m fast`, wait until the candidate has replayed the shutdown checkpoint, `pg_ctl promote`, start the old one as a
 standby. It checks no guard, journals nothing and cannot be resumed. By turns on the same servers, under the same
 writers; what was acknowledged is looked for after each.
+
+Then `patronictl switchover`, on a cluster of the same programs on the same machine under the same writers: once beside
+ours without Patroni, which does the steps itself, and once beside ours through Patroni, which is asked for them.
 """
 
 import json
@@ -17,7 +20,7 @@ import time
 from pathlib import Path
 
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.lab import postgres, switching
+from aiprod_ops.lab import patroni, postgres, switching
 from aiprod_ops.lab.fleet import Fleet
 from aiprod_ops.lab.writers import TABLE, Writes, writing
 from benchmarks import report
@@ -35,7 +38,7 @@ def run() -> None:
         moved = switching.cluster(made)
         switching.ask(made, moved, f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
         for _ in range(ROUNDS):
-            for name, way in (("ours", _ours), ("hand", _by_hand)):
+            for name, way in (("ours", lambda _made, _old, new: _ours(new)), ("hand", _by_hand)):
                 old = switching.primary(moved)
                 new = next(each for each in moved.names if each != old)
                 with tempfile.TemporaryDirectory() as folder, writing(made, Path(folder)) as writers:
@@ -50,20 +53,59 @@ def run() -> None:
                     while each != new and not moved.streams(each, new):
                         time.sleep(0.05)
     middle = {name: sorted(values)[len(values) // 2] for name, values in stops.items()}
-    row = report.Row(
-        "writes stop while the primary is moved, worst of 3 writers", "ms", middle["ours"] * 1e3, middle["hand"] * 1e3,
-        _BY_HAND, ROUNDS, report.spread(stops["ours"]), limit=LIMIT,
-    )  # fmt: skip
+    theirs = _with_patroni()
+    for name, (found, gone) in theirs.items():
+        stops[name], lost[name], middle[name] = found, gone, sorted(found)[len(found) // 2]
+    compared = [
+        report.Row(
+            what, "ms", middle[ours] * 1e3, middle[peer] * 1e3, said, ROUNDS, report.spread(stops[ours]), limit=limit
+        )
+        for what, ours, peer, said, limit in (
+            ("writes stop while the primary is moved, worst of 3 writers", "ours", "hand", _BY_HAND, LIMIT),
+            ("the same, beside Patroni on servers of its own", "ours", "patronictl", "patronictl switchover", 0.5),
+            ("the same, ours through Patroni", "through Patroni", "patronictl", "patronictl switchover", None),
+        )
+    ]
     notes = [
         f"{name}: {lost[name]} acknowledged writes lost, longest {max(stops[name]) * 1e3:.0f} ms" for name in stops
     ]
-    report.write("switchover", [row], notes)
+    report.write("switchover", compared, notes)
 
 
-def _ours(made: Fleet, old: str, new: str) -> None:  # noqa: ARG001 - it finds that out
+def _with_patroni() -> dict[str, tuple[list[float], int]]:
+    """How long writes stopped and how many were lost, by patronictl and by ours, in turn on one cluster."""
+    found: dict[str, tuple[list[float], int]] = {"patronictl": ([], 0), "through Patroni": ([], 0)}
+    with tempfile.TemporaryDirectory(prefix="ops-", dir="/tmp") as short:
+        Path(short).chmod(0o711)
+        with patroni.cluster(Path(short) / "p") as made:
+            postgres.rows(made.dsn("postgres"), f"CREATE TABLE {TABLE} (n bigserial PRIMARY KEY, writer int)")
+            for turn in range(2 * ROUNDS):
+                name = list(found)[turn % 2]
+                old = made.leader()
+                new = next(each.name for each in made.members if each.name != old)
+                folder = Path(short) / f"writers{turn}"
+                with writing(None, folder, dsn=made.dsn("postgres")) as writers:
+                    time.sleep(0.5)
+                    if name == "patronictl":
+                        place = str(made[old].folder / "patroni.yml")
+                        words = ["switchover", patroni.SCOPE, "--leader", old, "--candidate", new, "--force"]
+                        _said([str(Path(sys.executable).with_name("patronictl")), "-c", place, *words])
+                    else:
+                        _ours(new, "--config", str(made.config))
+                    time.sleep(0.5)
+                    writes: Writes = writers.stop()
+                kept = {n for (n,) in postgres.rows(made.dsn("postgres"), f"SELECT n FROM {TABLE}")}
+                stops, gone = found[name]
+                found[name] = ([*stops, writes.longest_stop], gone + len(writes.lost(kept)))
+                while not made.is_whole():
+                    time.sleep(0.1)
+    return found
+
+
+def _ours(new: str, *where: str) -> None:
     call = [str(Path(sys.executable).with_name("aiprod-ops"))]
-    made_plan = _said([*call, "plan", "fail-over-replica", "--to", new, "-o", "json"])
-    _said([*call, "run", "fail-over-replica", "--apply", json.loads(made_plan)["digest"], "--confirm", "lab"])
+    digest = json.loads(_said([*call, "plan", "fail-over-replica", "--to", new, "-o", "json", *where]))["digest"]
+    _said([*call, "run", "fail-over-replica", "--apply", digest, "--confirm", "lab", *where])
 
 
 def _by_hand(made: Fleet, old: str, new: str) -> None:
