@@ -1,6 +1,7 @@
 """Bad days of a move on this machine: we are killed, the candidate dies or is not fit, the old primary comes back, two
 are at it at once. Never do two take writes, and what was begun is finished."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from command_line import Bench, lab, until
 from moving import BOOK, applied, deaths, in_order, lost, on, other, planned, primary, roles, servers, unplanned
 
+from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.adding import alter
 from aiprod_ops.lab import faults, switching
 from aiprod_ops.lab.writers import TABLE, writing
@@ -174,7 +176,7 @@ def test_a_lower_setting_is_named_and_refused(bench: Bench) -> None:
     try:
         until(lambda: "max_connections 100 < 150" in bench.run("check", BOOK).out, "it is not named")
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
     finally:
         servers(bench)[name].stop("immediate")
         alter(servers(bench)[name].data / "postgresql.auto.conf", {"max_connections": "150"})
@@ -192,7 +194,7 @@ def test_a_candidate_on_another_timeline_is_named_and_refused(bench: Bench) -> N
     checked = bench.run("check", BOOK)
     assert "it is on timeline" in checked.out, checked.said
     made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-    assert not made.json()["plan"]["actions"], made.said
+    assert made.exit == 10, made.said
     rebuilt(bench)
 
 
@@ -219,7 +221,7 @@ def test_a_candidate_whose_disk_is_full_is_refused(bench: Bench, tmp_path: Path)
             on(bench, primary(bench), f"INSERT INTO {TABLE} (writer) SELECT 9 FROM generate_series(1, 100000)")
         until(lambda: "No space left on device" in log(bench, name), "its disk is not full", timeout_s=60)
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
         refused = applied(bench, digest)
         assert refused.exit == 10, refused.said
         done = applied(bench, bench.run("plan", BOOK, "-o", "json").json()["digest"])
@@ -254,7 +256,7 @@ def test_what_a_move_would_end_is_told_before(bench: Bench) -> None:
         assert "the move ends it" in checked.out, checked.said
         assert "it would refuse writes" in checked.out, checked.said
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
     finally:
         on(bench, now, "SELECT pg_drop_replication_slot('search')")
         on(bench, name, "ALTER SYSTEM RESET default_transaction_read_only")
@@ -276,3 +278,47 @@ def test_a_lost_primary_whose_disk_is_read_only_is_fenced_all_the_same(bench: Be
     finally:
         subprocess.run(["umount", str(data)], check=True)
     rebuilt(bench)
+
+
+def test_a_primary_that_refuses_our_login_is_not_lost(bench: Bench) -> None:
+    """It answers. So does one whose sessions are used up."""
+    config = bench.config.with_name("stranger.toml")
+    config.write_text(bench.config.read_text().replace("aiprod_probe", "aiprod_stranger"))
+    checked = bench.run("check", BOOK, "--config", str(config))
+    assert checked.exit == 3, checked.said
+    assert "it lives, and may be the primary" in checked.out
+    for mode in ("", "unplanned"):
+        options = ("--mode", mode) if mode else ()
+        refused = bench.run("plan", BOOK, *options, "--config", str(config))
+        assert refused.exit == 10, refused.said
+    config.unlink()
+
+
+def test_what_only_the_lost_one_had_is_kept_beside(bench: Bench, tmp_path: Path) -> None:
+    """Acknowledged, and on no other server: rewinding overwrites the rows, their WAL is kept."""
+    before = primary(bench)
+    for each in set(servers(bench)) - {before}:  # none receives what comes now
+        for process in processes.below(servers(bench)[each].data):
+            os.kill(process.pid, signal.SIGSTOP)
+    on(bench, before, f"INSERT INTO {TABLE} (writer) SELECT 77 FROM generate_series(1, 20000)")
+    faults.kill_postmaster(servers(bench)[before])
+    for each in set(servers(bench)) - {before}:
+        for process in processes.below(servers(bench)[each].data):
+            os.kill(process.pid, signal.SIGCONT)
+    made = unplanned(bench)
+    done = applied(bench, made["digest"])
+    assert done.exit == 0, done.said
+    assert "is lost:" in done.out
+    kept = servers(bench)[before].data.with_name(f"{before}.lost-{primary(bench)}")
+    assert [each for each in kept.iterdir() if len(each.name) == 24]
+
+
+def test_taking_a_move_back_wants_the_name_as_well(bench: Bench) -> None:
+    done = applied(bench, planned(bench))
+    assert done.exit == 0, done.said
+    now, run = primary(bench), bench.run("runs", "list", "-o", "json").json()[-1]["run"]
+    asked = bench.run("rollback", run)
+    assert "--confirm lab" in asked.err
+    digest = asked.err.partition("--apply ")[2].split()[0]
+    assert bench.run("rollback", run, "--apply", digest).exit == 12
+    assert primary(bench) == now
