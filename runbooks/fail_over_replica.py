@@ -160,7 +160,8 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         note = "; ".join(each.against) or fit
         name = each.node.name
         yield Finding(f"reasons against {name}", float(len(each.against)), "", note=note, id=f"against:{name}")
-    yield Finding("no replica may be promoted", float(not facts.chosen), "", crit=1, id="none")
+    is_open = bool(seen.living) and not facts.primary  # nobody knows whether one has to be
+    yield Finding("no replica may be promoted", None if is_open else float(not facts.chosen), "", crit=1, id="none")
     if not facts.archives:
         note = "its archive_mode or archive_command: no moment after the move could be restored to"
         yield Finding(f"{facts.chosen} would archive no WAL", 1.0, "", warn=1, note=note, id="archives")

@@ -1,6 +1,7 @@
 """Bad days of a move on this machine: we are killed, the candidate dies or is not fit, the old primary comes back, two
 are at it at once. Never do two take writes, and what was begun is finished."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -17,6 +19,7 @@ from moving import BOOK, applied, deaths, in_order, lost, on, other, planned, pr
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.adding import alter
+from aiprod_ops.errors import Failed
 from aiprod_ops.lab import faults, switching
 from aiprod_ops.lab.writers import TABLE, writing
 
@@ -177,6 +180,13 @@ def test_a_lower_setting_is_named_and_refused(bench: Bench) -> None:
         until(lambda: "max_connections 100 < 150" in bench.run("check", BOOK).out, "it is not named")
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
         assert made.exit == 10, made.said
+        faults.kill_postmaster(servers(bench)[now])  # nobody tells it but the files of the replica
+        try:
+            lost_one = bench.run("plan", BOOK, "--to", name)
+            assert lost_one.exit == 10, lost_one.said
+            assert "max_connections 100 < 150: raise it there" in lost_one.said
+        finally:
+            servers(bench)[now].start()
     finally:
         servers(bench)[name].stop("immediate")
         alter(servers(bench)[name].data / "postgresql.auto.conf", {"max_connections": "150"})
@@ -290,7 +300,7 @@ def test_a_primary_that_refuses_our_login_is_not_lost(bench: Bench) -> None:
     for mode in ("", "unplanned"):
         options = ("--mode", mode) if mode else ()
         refused = bench.run("plan", BOOK, *options, "--config", str(config))
-        assert refused.exit == 10, refused.said
+        assert refused.exit in (10, 77), refused.said
     config.unlink()
 
 
@@ -322,3 +332,63 @@ def test_taking_a_move_back_wants_the_name_as_well(bench: Bench) -> None:
     digest = asked.err.partition("--apply ")[2].split()[0]
     assert bench.run("rollback", run, "--apply", digest).exit == 12
     assert primary(bench) == now
+
+
+def test_a_candidate_that_freezes_as_it_is_promoted_never_takes_writes_beside_the_old_one(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It was told to: its postmaster would do it when it wakes up, however late."""
+    before, digest = primary(bench), planned(bench, "--to", other(bench), "--patience", "3s")
+    candidate = servers(bench)[other(bench)]
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        going = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
+        until((servers(bench)[before].data / "standby.signal").exists, "it is not fenced")
+        pid = candidate.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        done = going.done()
+        assert done.exit in (0, 20), done.said
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(20):
+            assert sum(roles(bench).values()) == 1
+            time.sleep(0.1)
+    assert lost(bench, writers) == []
+
+
+def test_two_state_folders_are_no_way_around_each_other(bench: Bench) -> None:
+    """Each user has one of their own: what they share is the servers."""
+    before, digest = primary(bench), planned(bench)
+    place = os.open(servers(bench)[other(bench)].data, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        done = applied(bench, digest)
+        assert done.exit == 20, done.said
+        assert "another run is at work on" in done.said
+    finally:
+        os.close(place)
+    assert primary(bench) == before
+
+
+def test_a_cascade_is_no_sign_that_the_primary_lives(bench: Bench, tmp_path: Path) -> None:
+    """A replica that hears from another replica."""
+    before, first = primary(bench), other(bench)
+    (second,) = set(servers(bench)) - {before, first}
+    switching.cluster(bench.fleet)._following.follow(second, first)
+    until(lambda: switching.cluster(bench.fleet).streams(second, first), "it does not cascade")
+    with writing(bench.fleet, tmp_path / "writers"):
+        faults.kill_postmaster(servers(bench)[before])
+        done = applied(bench, unplanned(bench)["digest"])
+    assert done.exit == 0, done.said
+    assert primary(bench) != before
+
+
+def test_nobody_can_start_what_is_being_rewound(bench: Bench) -> None:
+    """Without its mark, and with files of two servers, it would be a second primary."""
+    server = servers(bench)[other(bench)]
+    server.stop()
+    server.data.chmod(0o701)
+    with pytest.raises(Failed, match="does not start"):
+        server.start()
+    server.data.chmod(0o700)
+    server.start()

@@ -62,8 +62,8 @@ def test_one_whose_files_are_damaged_is_copied_and_its_files_are_kept(bench: Ben
     replica.stop("immediate")
     (replica.data / "global" / "pg_control").write_bytes(b"")
     assert "copied" in rebuilt(bench)
-    aside = replica.data.with_name("replica2.before-primary")
-    assert (aside / "global" / "pg_control").stat().st_size == 0
+    asides = replica.data.parent.glob("replica2.before-*")
+    assert 0 in [(each / "global" / "pg_control").stat().st_size for each in asides]
 
 
 def test_one_that_nobody_knows_is_told(bench: Bench) -> None:
@@ -125,3 +125,19 @@ def test_one_that_wrote_on_the_same_timeline_is_seen_and_copied(bench: Bench) ->
     assert refused.exit == 10, refused.said
     assert "copied" in rebuilt(bench)
     assert postgres.rows(dsn, "SELECT to_regclass('astray') IS NULL") == [(True,)]
+
+
+def test_killed_while_it_copies_it_is_finished_and_the_old_files_are_kept(bench: Bench) -> None:
+    replica = bench.fleet.replicas[1]
+    replica.stop("immediate")
+    (replica.data / "global" / "pg_control").write_bytes(b"")
+    (replica.data / "precious").write_text("ours")
+    made = bench.run("plan", BOOK, "-o", "json")
+    going = bench.start("run", BOOK, "--apply", made.json()["digest"])
+    until(lambda: list(replica.data.with_name("replica2.copy").glob("*/base")), "it does not copy")
+    going.kill()
+    done = bench.run("resume", bench.unfinished()[0])
+    assert done.exit == 0, done.said
+    asides = replica.data.parent.glob("replica2.before-*")
+    assert [each for each in asides if (each / "precious").exists()]
+    until(lambda: bench.run("check", "replication").exit == 0, "the fleet is not in order")

@@ -26,7 +26,7 @@ select setting::int > 500 as sleeps from pg_settings where name = 'wal_retrieve_
 /* aiprod-ops: how long a standby waits before it looks for WAL again */
 """
 _REPLAYED = "select pg_last_wal_replay_lsn() > %(lsn)s::pg_lsn as has_it /* aiprod-ops: the shutdown checkpoint */"
-_ROOM = 64 * 1024**2  #: bytes: a promotion begins a new segment of 16 MB and a checkpoint; others want to write, too
+_ROOM = 32 * 1024**2  #: bytes: two segments of WAL; a promotion begins a new one
 #: A record begins before the place that was replayed.
 _HAS = "select (pg_last_wal_replay_lsn() - 1)::text as last /* aiprod-ops: how far a former primary had come */"
 _HAS_SLOT = "select 1 as n from pg_replication_slots where slot_name = %(slot)s /* aiprod-ops */"
@@ -106,16 +106,10 @@ class LocalCluster:
         with self._alone():
             if self.is_standby(new) is False and self.is_fenced(old):
                 return
-            if self.is_fenced(old) and not self._members[new].living:
-                if self._members[new].last_checkpoint and not self._members[old].was_primary:
-                    self._serve_again(new)  # it was fenced by one who was killed, and nobody took its place
-                    return
-                report(f"{new} is down: it is started as what it was")
-                self._members[new].server.start()
-                if self.is_standby(new) is False:  # it was promoted before
-                    return
+            if self._woken(old, new, report):
+                return
             if self.is_standby(old) is False:
-                if self.is_standby(new) is None:  # a move that is taken back before the former primary came back
+                if not self.streams(new, old):  # a move that is taken back before the former primary came back
                     self._following.rejoin(new, old, patience, report)
                 self._prepare(old, new)
             with self._members.session(new) as standby:
@@ -134,8 +128,24 @@ class LocalCluster:
                 except OpsError:
                     if self._is_ended(new):
                         self._serve_again(old)
-                        self._members[new].server.start()
+                        self._members[new].start()
                     raise
+
+    def _woken(self, old: str, new: str, report: Callable[[str], None]) -> bool:
+        """Start who died, as what it was; whether the new one has its role by that."""
+        before, after = self._members[old], self._members[new]
+        if not after.living and self.is_fenced(old):
+            if after.last_checkpoint and not before.was_primary:
+                self._serve_again(new)  # it was fenced by one who was killed, and nobody took its place
+                return True
+            report(f"{new} is down: it is started as what it was")
+            after.start()
+            if self.is_standby(new) is False:  # it was promoted before
+                return True
+        if not before.living and not before.is_marked and self.is_standby(new) is not False:
+            report(f"{old} is down: it is started as what it was")
+            before.start()
+        return False
 
     def _is_ended(self, new: str) -> bool:
         """End a standby that was told to be the primary, and see whether it has become one: while its mark is there it
@@ -145,7 +155,7 @@ class LocalCluster:
         self._members[new].kill(marks=False)
         if self._members[new].is_marked:
             return True
-        self._members[new].server.start()
+        self._members[new].start()
         return False
 
     def fail_over(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
@@ -163,7 +173,7 @@ class LocalCluster:
             report(f"{name} is fenced")
         if not self._members[new].living:
             report(f"{new} is down: it is started as what it was")
-            self._members[new].server.start()
+            self._members[new].start()
         if self.is_standby(new) is False:
             return
         for name in self._members.standbys:
@@ -239,7 +249,7 @@ class LocalCluster:
             member.kill()
         member.unmark()
         member.configure({"primary_conninfo": "", "primary_slot_name": ""})
-        member.server.start()
+        member.start()
         for other in self._members.standbys:
             self._following.follow(other, name)
 
@@ -266,7 +276,7 @@ class LocalCluster:
         settings = {"primary_conninfo": conninfo, "primary_slot_name": new.name}
         addition.build(new.primary, run, dsn, env, settings)
         if not member.server.is_running():
-            member.server.start()
+            member.start()
         self._following.await_streaming(new.name, new.primary, new.patience)
 
     def needed(self, name: str) -> str:

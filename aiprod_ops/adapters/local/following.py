@@ -71,7 +71,7 @@ class Following:
         else:
             member.configure(settings)
             member.mark()
-            member.server.start()
+            member.start()
 
     def await_streaming(self, name: str, upstream: str, patience: Seconds) -> None:
         """Raises Failed where it does not stream in time, or stops."""
@@ -99,7 +99,7 @@ class Following:
             return
         if self.members[old].is_marked and not self.members[old].was_interrupted:  # a sound one serves on as it was
             with suppress(Failed, OSError):
-                self.members[old].server.start()
+                self.members[old].start()
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self.members[old].server.log}")
 
     def _ways(self, old: str, new: str) -> tuple[Callable[[str, str], None], ...]:
@@ -159,7 +159,7 @@ class Following:
         it as a primary."""
         member.mark()
         member.configure({"primary_conninfo": "", "primary_slot_name": ""})
-        member.server.start()
+        member.start()
         member.server.stop()
 
     def _keep_lost(self, old: str, new: str) -> None:

@@ -83,10 +83,20 @@ class Member:
             if time.monotonic() > deadline:
                 raise Failed(f"processes of {self.name} do not end, even when killed: {', '.join(map(str, living))}")
             time.sleep(PAUSE)
-        # Its number may be a zombie's that nobody reaps, or another process's by now: no server would start here.
         with _read_only():
-            (self.server.data / "postmaster.pid").unlink(missing_ok=True)
-            (self.server.sockets / f".s.PGSQL.{self.server.port}.lock").unlink(missing_ok=True)
+            self._forget_processes()
+
+    def start(self) -> None:
+        """As its mark says: a standby or a primary. Raises Failed with the server's own words."""
+        if not self.living:
+            self._forget_processes()
+        self.server.start()
+
+    def _forget_processes(self) -> None:
+        """The number that they left may be a zombie's that nobody reaps, or another process's by now: no server would
+        start here."""
+        (self.server.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.server.sockets / f".s.PGSQL.{self.server.port}.lock").unlink(missing_ok=True)
 
     # Its files
 
@@ -324,7 +334,7 @@ class Members(dict[str, Member]):
     def conninfo(self, name: str, upstream: str) -> str:
         """How a member streams from another."""
         host, port = parse_dsn(self[upstream].admin).get("host", ""), self[upstream].server.port
-        return f"host={_quoted(host)} port={port} {self[upstream].upstream} application_name={name}".strip()
+        return f"host={_quoted(host)} port={port} {self[name].upstream} application_name={name}".strip()
 
 
 def _piece(path: Path, begin: int, end: int) -> bytes:
