@@ -113,6 +113,7 @@ class LocalCluster:
                     self._following.rejoin(new, old, patience, report)
                 self._prepare(old, new)
             with self._members.session(new) as standby:
+                standby.query(IS_STANDBY)  # it answers, before anybody has to wait for it
                 try:
                     if self.is_standby(old) is not True:
                         self._members[old].fence(patience)
@@ -120,7 +121,7 @@ class LocalCluster:
                     self._await_all(old, standby, patience)
                     report(f"{new} has all of it")
                 except OpsError:
-                    if self._members[new].is_marked and self.is_standby(new) is not False:
+                    if self._members[new].is_marked:
                         self._serve_again(old)
                     raise
                 try:
@@ -242,8 +243,8 @@ class LocalCluster:
     def _serve_again(self, name: str) -> None:
         """Take the fence away from a primary that nobody has replaced."""
         member = self._members[name]
-        others = [each for each in self._members if each != name and self.is_standby(each) is False]
-        if others:
+        unmarked = [each for each in self._members if each != name and not self._members[each].is_marked]
+        if others := [each for each in unmarked if self.is_standby(each) is False]:
             raise Refused(f"{name} stays fenced: {', '.join(others)} takes writes")
         if member.server.is_running():
             member.kill()
