@@ -375,7 +375,8 @@ def test_a_cascade_is_no_sign_that_the_primary_lives(bench: Bench, tmp_path: Pat
     before, first = primary(bench), other(bench)
     (second,) = set(servers(bench)) - {before, first}
     switching.cluster(bench.fleet)._following.follow(second, first)
-    until(lambda: switching.cluster(bench.fleet).streams(second, first), "it does not cascade")
+    sender = "SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+    until(lambda: on(bench, second, sender) == [(servers(bench)[first].port,)], "it does not cascade")
     with writing(bench.fleet, tmp_path / "writers"):
         faults.kill_postmaster(servers(bench)[before])
         done = applied(bench, unplanned(bench)["digest"])

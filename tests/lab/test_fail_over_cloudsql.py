@@ -240,7 +240,7 @@ def test_an_answer_that_was_lost_is_found_and_the_run_taken_back(cloud: Cloud) -
     refused = cloud.run("rollback", run)
     assert refused.exit == 12, refused.said
     back = refused.err.partition("--apply ")[2].split()[0]
-    done = cloud.run("rollback", run, "--apply", back)
+    done = cloud.run("rollback", run, "--apply", back, "--confirm", "lab")
     assert done.exit == 0, done.said
     assert cloud.writes() == [before]
 
