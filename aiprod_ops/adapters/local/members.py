@@ -241,10 +241,10 @@ class Member:
     def beyond(self, other: "Member", end: int) -> list[Path]:
         """Its segments from where another branched off its timeline until `end` (bytes since 0/0), and the histories of
         its own; none where the other did not, or this one has nothing after that."""
-        fork, size = self._fork(other), self._segment_size
+        fork = self._fork(other)
         if fork is None or end <= fork:
             return []
-        own = self.timeline
+        own, size = self.timeline, self._segment_size
         per = 2**32 // size
         first, last = fork // size, (end - 1) // size
         names = {f"{own}{number // per:08X}{number % per:08X}" for number in range(first, last + 1)}
@@ -299,7 +299,11 @@ class Member:
 
     @property
     def _segment_size(self) -> int:
-        found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
+        """Of its WAL; PostgreSQL's default where its control file is damaged."""
+        try:
+            found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
+        except (OpsError, OSError):
+            found = None
         return int(found[1]) if found else 16 * 1024**2
 
     @property
