@@ -234,6 +234,20 @@ class NewReplica:
         return self.name
 
 
+class Files(Protocol):
+    """What tells of servers without asking one. Nothing is known of one that is no member."""
+
+    def is_down(self, name: str) -> bool:
+        """Whether nothing of a member lives."""
+
+    def needs(self, name: str) -> Mapping[str, int]:
+        """What a standby may not have lower, by the setting's name, as the WAL of its primary told it."""
+
+    def unlike(self, name: str, primary: str, position: int) -> str:
+        """What shows that a standby's WAL before a position (bytes since 0/0) is not what the primary has there, in
+        words: two that were promoted alike, or one that wrote for a while. '' where nothing does."""
+
+
 class Cluster(Protocol):
     """A primary and its standbys, as they are moved; members by name. Every method raises OpsError."""
 
@@ -270,16 +284,9 @@ class Cluster(Protocol):
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby. Repeatable."""
 
-    def is_down(self, name: str) -> bool:
-        """Whether nothing of a member lives, for certain."""
-
-    def needs(self, name: str) -> Mapping[str, int]:
-        """What a standby may not have lower, by the setting's name, as the WAL of its primary told it; {} where nobody
-        can tell. Asks no server."""
-
-    def unlike(self, name: str, primary: str, position: int) -> str:
-        """What shows that a standby's WAL before a position (bytes since 0/0) is not what the primary has there, in
-        words: two that were promoted alike, or one that wrote for a while. '' where nothing does. Asks no server."""
+    @property
+    def files(self) -> Files | None:
+        """What the members' files and processes tell; None where they are not here."""
 
     def against(self, name: str) -> tuple[str, ...]:
         """What the platform has against promoting a standby, in words, each with what mends it."""

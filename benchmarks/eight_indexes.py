@@ -27,7 +27,7 @@ def run() -> None:
         target = config.load(str(made.config)).target("lab")
         source = PostgresDatabase(target.probe, writes=False, application_name="aiprod-ops bench", log=target.log)
         platform = LocalPlatform(
-            target.backup, made.folder / "copies",
+            lambda: target.backup, made.folder / "copies",
             lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops bench"),
         )  # fmt: skip
         schema = source.schema()

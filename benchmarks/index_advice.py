@@ -60,7 +60,7 @@ def run() -> None:
             opened.append(dsn)
             return PostgresDatabase(dsn, writes=True, application_name="aiprod-ops bench")
 
-        platform = LocalPlatform(target.backup, made.folder / "copies", connect, postgres_bin=programs)
+        platform = LocalPlatform(lambda: target.backup, made.folder / "copies", connect, postgres_bin=programs)
         started = time.perf_counter()
         with platform.copy("advice") as (copy, _):
             copied = time.perf_counter() - started

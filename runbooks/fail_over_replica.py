@@ -60,6 +60,10 @@ class Params:
         if self.mode not in ("", "planned", "unplanned"):
             raise ValueError(f"mode is {self.mode!r}, expected planned or unplanned")
 
+    def takes_over(self, primary: str) -> bool:
+        """Whether the primary counts as lost: where that was said, or it does not answer."""
+        return self.mode == "unplanned" or (self.mode == "" and not primary)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -79,8 +83,7 @@ class Facts:
 
     def candidates(self, params: Params) -> list[FailoverCandidate]:
         """The replicas, the best first, each with what speaks against it."""
-        is_lost = params.mode == "unplanned" or (params.mode == "" and not self.primary)
-        return _candidates(self.topology, params, is_lost=is_lost)
+        return _candidates(self.topology, params, is_lost=params.takes_over(self.primary))
 
 
 def _candidates(seen: Topology, params: Params, *, is_lost: bool) -> list[FailoverCandidate]:
@@ -106,8 +109,7 @@ def facts(ctx: Context, params: Params) -> Facts:
     known = {primary, *(each.name for each in seen.standbys)}
     silent = [name for name in ctx.platform.cluster.names if name not in known]
     lost = "" if primary or seen.living else ctx.platform.cluster.lost(silent)
-    is_lost = params.mode == "unplanned" or (params.mode == "" and not primary)
-    candidates = _candidates(seen, params, is_lost=is_lost)
+    candidates = _candidates(seen, params, is_lost=params.takes_over(primary))
     fit = [each.node.name for each in candidates if not each.against and params.to in ("", each.node.name)]
     chosen = fit[0] if fit else ""
     loss = None
@@ -121,14 +123,17 @@ def facts(ctx: Context, params: Params) -> Facts:
         tuple(sorted(each.name for each in seen.standbys)),
         ctx.endpoint is not None,
         "two to three seconds: Patroni's own steps" if ctx.target.patroni else "about half a second",
-        ctx.target.platform != "local" or not seen.primary or not seen.primary.archives or _archives(seen, chosen),
+        _archives(ctx, seen, chosen),
         _leads(ctx),
         loss,
         seen,
     )
 
 
-def _archives(seen: Topology, chosen: str) -> bool:
+def _archives(ctx: Context, seen: Topology, chosen: str) -> bool:
+    """Whether WAL is archived after the move, too, if it is now. Google sees to it by itself."""
+    if ctx.target.platform != "local" or seen.primary is None or not seen.primary.archives:
+        return True
     return all(each.archives for each in seen.standbys if each.name == chosen)
 
 
@@ -150,8 +155,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     )  # fmt: skip
     if not facts.primary and not facts.lost:
         yield Finding("who was the primary", None, note=_nobody_knows(seen), id="who")
-    both = seen.others_that_write if seen.primary else seen.others_that_write[1:]
-    yield Finding("others that take writes", float(len(both)), "", crit=1, note=_both_write(seen), id="split")
+    yield _split(seen)
     if facts.loss:
         yield Finding("time that would be lost", facts.loss.seconds, "s", note=f"with {facts.lost}", id="lost-time")
         yield Finding("WAL that would be lost", facts.loss.size, "B", note=str(facts.loss), id="lost-wal")
@@ -181,8 +185,13 @@ def _nobody_knows(seen: Topology) -> str:
     return f"which of {', '.join(seen.silent) or 'the servers'} it was, nobody can tell"
 
 
+def _split(seen: Topology) -> Finding:
+    others = seen.others_that_write
+    return Finding("others that take writes", float(len(others)), "", crit=1, note=_both_write(seen), id="split")
+
+
 def _both_write(seen: Topology) -> str:
-    names = [*([seen.primary.name] if seen.primary else []), *seen.others_that_write]
+    names = [seen.primary.name, *seen.others_that_write] if seen.primary else []
     return f"{', '.join(names)} take writes: fence all but one" if len(names) > 1 else ""
 
 
@@ -226,8 +235,8 @@ def _refused(facts: Facts, params: Params) -> str:
         return f"the primary {facts.primary} answers us: it is not lost"
     if not facts.primary and not facts.lost:
         return _nobody_knows(seen)
-    if len([*([facts.primary] if facts.primary else []), *seen.others_that_write]) > 1:
-        return _both_write(seen)
+    if both := _both_write(seen):
+        return both
     told = (f"{each.node.name}: {'; '.join(each.against)}" for each in facts.candidates(params) if each.against)
     return "" if facts.chosen else f"no replica may be promoted: {' · '.join(told) or 'none answers'}"
 
@@ -253,8 +262,7 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
         yield Finding("the way to the primary cannot be read", 1.0, "", crit=1, note=now.leads, id="endpoint")
     elif now.primary != move.old:
         yield Finding("another primary than planned", 1.0, "", crit=1, note=now.primary or "none", id="moved")
-    both = _both_write(now.topology)
-    yield Finding("others that take writes", float(bool(both)), "", crit=1, note=both, id="split")
+    yield _split(now.topology)
     against = {each.node.name: each.against for each in _candidates(now.topology, params, is_lost=is_lost)}
     told = against.get(move.new, ("it does not answer",))
     yield Finding(f"against {move.new}", float(len(told)), "", crit=1, note="; ".join(told), id="against")

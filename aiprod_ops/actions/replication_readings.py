@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
@@ -91,17 +92,15 @@ def _forked(ctx: Context, database: Database, primary: Node, others: Sequence[No
     """One that has more than its primary, asked after it, went its own way; so did one whose files tell it, where both
     can be looked at."""
     alike = [each for each in others if each.is_standby and each.timeline == primary.timeline]
+    found = {}
     if any(each.has > primary.written for each in alike):
         written = read_node(database, primary.name).written
         found = {each.name: "it has WAL that the primary lacks" for each in alike if each.has > written}
-    else:
-        found = {}
-    try:
-        cluster = ctx.platform.cluster
-    except ConfigurationError:
-        return found
-    told = {each.name: cluster.unlike(each.name, primary.name, min(each.has, primary.written)) for each in alike}
-    return found | {name: why for name, why in told.items() if why}
+    with suppress(ConfigurationError):  # no members are declared
+        if (files := ctx.platform.cluster.files) is not None:
+            told = {each.name: files.unlike(each.name, primary.name, min(each.has, primary.written)) for each in alike}
+            found |= {name: why for name, why in told.items() if why}
+    return found
 
 
 def settings_of(database: Database, names: Sequence[str]) -> dict[str, str]:

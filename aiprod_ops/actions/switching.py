@@ -54,8 +54,8 @@ def _is_switched(ctx: Context, move: Move) -> bool | None:
     is_standby = cluster.is_standby(move.new)
     if is_standby is None:
         # Fenced, and not replaced yet: whoever looks for it finds it stopped. One that died is started again.
-        is_open = cluster.is_standby(move.old) is True or (cluster.is_fenced(move.old) and cluster.is_down(move.new))
-        return False if is_open else None
+        is_dead = cluster.files is not None and cluster.files.is_down(move.new) and cluster.is_fenced(move.old)
+        return False if is_dead or cluster.is_standby(move.old) is True else None
     if is_standby:
         return False
     return True if cluster.is_fenced(move.old) else None
@@ -145,8 +145,8 @@ def barred(ctx: Context, seen: Topology) -> Topology:
 
 def _against(cluster: Cluster, seen: Topology, standby: Node) -> Iterator[str]:
     yield from cluster.against(standby.name)
-    if seen.primary is None:  # which would tell it itself
-        for name, least in cluster.needs(standby.name).items():
+    if seen.primary is None and cluster.files is not None:  # a primary would tell it itself
+        for name, least in cluster.files.needs(standby.name).items():
             if standby.settings.get(name, least) < least:
                 yield f"it has a lower setting: {name} {standby.settings[name]} < {least}: raise it there, restart it"
 

@@ -302,7 +302,8 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
         if output == "json":
             from aiprod_ops.cli.render import as_json
 
-            as_json({**asdict(drilled.outcome), "exit": int(drilled.outcome.exit), **drilled.figures})
+            outcome = {**asdict(drilled.outcome), "exit": int(drilled.outcome.exit)}
+            as_json({**outcome, **drilled.figures, "phases": drilled.phases})
             return int(drilled.outcome.exit)
         until = (
             "from the fault to the verified end" if "plan" in entry.book.phases else "of a restore to its first answer"
@@ -310,6 +311,8 @@ def drill_command(words: tuple[str, ...], output: str, to: Deliveries, where: Wh
         for figure, said in ((drilled.figures["rto_s"], f"RTO {{}} {until}"), (drilled.figures["rpo_s"], "RPO {}")):
             if figure is not None:
                 click.echo(said.format(show(figure, "s")))
+        for phase, took in drilled.phases.items():
+            click.echo(f"{show(Seconds(took), 's')} of that: {phase}")
         if drilled.figures["write_stop_ms"] is not None:
             stop, median = (Milliseconds(drilled.figures[name] or 0) for name in _STOPS)
             lost, all_of_them = (f"{drilled.figures[name] or 0:,.0f}" for name in _WRITES)

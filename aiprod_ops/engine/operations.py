@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -185,10 +185,11 @@ def roll_back(world: World, entry: Entry, journal: Journal, draft: Draft | None,
 @dataclass(frozen=True)
 class Drilled:
     """A drill: the run it made, and its figures. `rto_s` is the time from the fault to the verified end; what a drill
-    does not measure is None."""
+    does not measure is None. `phases` are seconds of each action, in their order."""
 
     outcome: Outcome
     figures: dict[str, float | None]
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 def drill(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:
@@ -214,6 +215,7 @@ def _drilled(
     files: tuple[str, ...] = (),
 ) -> Drilled:  # fmt: skip
     figures = {**dict.fromkeys(("rto_s", "rpo_s", "write_stop_ms", "lost_writes")), **measured}
+    phases = _phases(world, made, outcome)
     body = {
         **opening(world, entry, made, "drill"),
         "run": outcome.run,
@@ -223,10 +225,21 @@ def _drilled(
         "ended": world.context.clock.now().isoformat(),
         "exit": int(outcome.exit),
         "drill": figures,
+        "phases": phases,
         "files": {name: f"runs/{outcome.run}/files/{name}" for name in files},
     }
     Archive(world.store).seal(body)
-    return Drilled(outcome, figures)
+    return Drilled(outcome, figures, phases)
+
+
+def _phases(world: World, made: Draft, outcome: Outcome) -> dict[str, float]:
+    """How long each action took, as its journal has it; one that was settled by a look has no time."""
+    if not outcome.run:
+        return {}
+    records = Journal.of(world.store, world.context.clock, outcome.run).records
+    took = {each.data["step"]: each.data["seconds"] for each in records if "seconds" in each.data}
+    names = {step: f"{action.kind} {action.name}" for step, action in enumerate(made.plan.actions)}
+    return {names[step]: round(seconds, 3) for step, seconds in sorted(took.items()) if step in names}
 
 
 def _examination(world: World, entry: Entry, params: Any, lab: Lab) -> Drilled:

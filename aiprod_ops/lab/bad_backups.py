@@ -152,7 +152,7 @@ def _tried(fleet: Fleet, spare: Spare, what: str) -> Caught:
     env = {"PGPASSFILE": str(fleet.passfile)}
     repository = FolderRepository(fleet.programs, spare.backup.parent, spare.archive, fleet.dsn("aiprod_backup"), env)
     platform = LocalPlatform(
-        fleet.dsn("aiprod_backup"), fleet.folder / "copies",
+        lambda: fleet.dsn("aiprod_backup"), fleet.folder / "copies",
         lambda dsn: PostgresDatabase(dsn, writes=True, application_name="aiprod-ops copy"),
         postgres_bin=fleet.programs.bin, repository=repository, database=postgres.DATABASE,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from aiprod_ops.engine.runbook import Context, Copy
 def proven(server: Any, name: str, indexes: Mapping[api.NewIndex, str], **more: Any) -> api.Proof:
     """What a copy of one database says of these indexes; each is for the statements that hold its words."""
     folder = server.data.parent / name
-    platform = LocalPlatform(server.dsn("postgres", name), folder / "copies", _on_copy)
+    platform = LocalPlatform(lambda: server.dsn("postgres", name), folder / "copies", _on_copy)
     with PostgresDatabase(server.dsn("probe", name), writes=False, application_name="aiprod-ops") as source:
         statements = source.workload().statements
         actions = []

@@ -61,7 +61,7 @@ class Site:
 
     def platform(self, copies: Path | None = None) -> LocalPlatform:
         return LocalPlatform(
-            self.dsn, copies or self.copies, connect, postgres_bin=Path(SYSTEM) if SYSTEM else None,
+            lambda: self.dsn, copies or self.copies, connect, postgres_bin=Path(SYSTEM) if SYSTEM else None,
             repository=self.repository,
         )  # fmt: skip
 

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from aiprod_ops import cli
 from aiprod_ops.lab import bench as benches
 from aiprod_ops.lab import fleet as fleets
-from aiprod_ops.lab import traces
+from aiprod_ops.lab import switching, traces
 from aiprod_ops.lab.fleet import Fleet
 from aiprod_ops.lab.known import KnownLab
 from aiprod_ops.pages.sources import site
@@ -47,6 +48,28 @@ def test_drill(drill_lab: Fleet, words: tuple[str, ...], tmp_path: Path, capsys:
     metrics = (tmp_path / "drill.prom").read_text()
     assert f"aiprod_ops_drill_status{{{labels}}} 0.0\n" in metrics
     assert f"aiprod_ops_drill_rto_seconds{{{labels}}} {drilled['rto_s']}\n" in metrics
+
+
+@pytest.mark.parametrize("mode", ["planned", "unplanned"])
+def test_a_drill_of_a_move_tells_what_it_cost(drill_lab: Fleet, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--config", str(drill_lab.config)]
+    first = drill_lab.config.read_text()
+    assert cli.call(["drill", "fail-over-replica", "--mode", mode, "-o", "json", *where]) == 0
+    drilled = json.loads(capsys.readouterr().out)
+    assert drilled["acknowledged_writes"] > 100
+    assert 0 < drilled["write_stop_median_ms"] <= drilled["write_stop_ms"]
+    assert drilled["rpo_s"] == 0 or mode == "unplanned"
+    assert drilled["lost_writes"] == 0 or mode == "unplanned"
+    move = "fail-over" if mode == "unplanned" else "switch-over"
+    assert [phase.split()[0] for phase in drilled["phases"]] == [move, "rejoin"]
+    assert sum(drilled["phases"].values()) < drilled["rto_s"]
+    picture = drill_lab.folder / "state" / "runs" / drilled["run"] / "files" / "writes.svg"
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert cli.call(["evidence", "list", "-o", "json", *where]) == 0
+    sealed = json.loads(capsys.readouterr().out)[-1]["body"]
+    assert (sealed["drill"]["write_stop_ms"], sealed["phases"]) == (drilled["write_stop_ms"], drilled["phases"])
+    assert switching.primary(switching.cluster(drill_lab)) == "primary", "each has the role that it had"
+    assert drill_lab.config.read_text() == first
 
 
 def test_a_drill_is_refused_where_it_is_no_lab(

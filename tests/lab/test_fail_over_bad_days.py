@@ -21,7 +21,8 @@ from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.adding import alter
 from aiprod_ops.errors import Failed
 from aiprod_ops.lab import faults, switching
-from aiprod_ops.lab.writers import TABLE, writing
+from aiprod_ops.lab.writers import TABLE, following, writing
+from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
 
@@ -230,6 +231,7 @@ def test_a_candidate_whose_disk_is_full_is_refused(bench: Bench, tmp_path: Path)
         for _ in range(8):
             on(bench, primary(bench), f"INSERT INTO {TABLE} (writer) SELECT 9 FROM generate_series(1, 100000)")
         until(lambda: "No space left on device" in log(bench, name), "its disk is not full", timeout_s=60)
+        assert "are free on its disk: make room there" in bench.run("check", BOOK).out
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
         assert made.exit == 10, made.said
         refused = applied(bench, digest)
@@ -264,13 +266,22 @@ def test_what_a_move_would_end_is_told_before(bench: Bench) -> None:
             checked = bench.run("check", BOOK, "--oldest", "0.1s")
         assert "search: no standby has them" in checked.out, checked.said
         assert "the move ends it" in checked.out, checked.said
+        assert "would archive no WAL" not in checked.out
+        for each in servers(bench):
+            if each != now:
+                on(bench, each, "ALTER SYSTEM SET archive_command = ''")
+                on(bench, each, "SELECT pg_reload_conf()")
+        until(lambda: "would archive no WAL" in bench.run("check", BOOK).out, "not told")
         assert "it would refuse writes" in checked.out, checked.said
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
         assert made.exit == 10, made.said
     finally:
         on(bench, now, "SELECT pg_drop_replication_slot('search')")
         on(bench, name, "ALTER SYSTEM RESET default_transaction_read_only")
-        on(bench, name, "SELECT pg_reload_conf()")
+        for each in servers(bench):
+            if each != now:
+                on(bench, each, "ALTER SYSTEM RESET archive_command")
+                on(bench, each, "SELECT pg_reload_conf()")
 
 
 def test_a_lost_primary_whose_disk_is_read_only_is_fenced_all_the_same(bench: Bench) -> None:
@@ -393,3 +404,104 @@ def test_nobody_can_start_what_is_being_rewound(bench: Bench) -> None:
         server.start()
     server.data.chmod(0o700)
     server.start()
+
+
+def test_what_is_lost_is_told_without_being_asked_for(bench: Bench) -> None:
+    """Neither `planned` nor `unplanned` is typed: it plans what it finds. A replica that has received more than the one
+    that took over is rewound at once."""
+    before, behind = primary(bench), other(bench)
+    (ahead,) = set(servers(bench)) - {before, behind}
+    assert bench.run("plan", BOOK, "-o", "json").json()["plan"]["actions"][0]["kind"] == "switch-over"
+    stopped = [each.pid for each in processes.below(servers(bench)[behind].data)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    on(bench, before, f"INSERT INTO {TABLE} (writer) SELECT 7 FROM generate_series(1, 20000)")
+    sent = "SELECT pg_last_wal_receive_lsn() >= %(lsn)s::pg_lsn"
+    ((lsn,),) = on(bench, before, "SELECT pg_current_wal_flush_lsn()::text")
+    until(lambda: on(bench, ahead, sent.replace("%(lsn)s", f"'{lsn}'")) == [(True,)], "it does not receive")
+    for name in (before, ahead):
+        faults.kill_postmaster(servers(bench)[name])
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    refused = bench.run("plan", BOOK, "--mode", "planned")
+    assert refused.exit == 10, refused.said
+    made = until(
+        lambda: (seen := bench.run("plan", BOOK, "--silence", "1s", "-o", "json")).exit == 0 and seen,
+        "no plan against it",
+    )
+    assert made.json()["plan"]["actions"][0]["kind"] == "fail-over"
+    done = applied(bench, made.json()["digest"])
+    assert done.exit == 0, done.said
+    assert primary(bench) == behind
+    began = time.monotonic()
+    rebuilt(bench)
+    assert time.monotonic() - began < 40, "it is not waited for what cannot be"
+
+
+def test_resume_promotes_none_that_lacks_what_the_old_one_had(bench: Bench) -> None:
+    """The candidate died before the fence, and somebody starts the old primary, which comes up as a standby: the
+    candidate gets from it what it lacks, and is promoted then."""
+    before, new = primary(bench), other(bench)
+    faults.kill_postmaster(servers(bench)[new])
+    on(bench, before, f"INSERT INTO {TABLE} (writer) SELECT 8 FROM generate_series(1, 1000)")
+    ((rows,),) = on(bench, before, f"SELECT count(*) FROM {TABLE}")
+    cluster = switching.cluster(bench.fleet)
+    cluster._members[before].fence(Seconds(20))
+    cluster._members[before].start()
+    assert not roles(bench)[before]
+    cluster.switch_over(before, new, Seconds(20), print)
+    assert primary(bench) == new
+    assert on(bench, new, f"SELECT count(*) FROM {TABLE}") == [(rows,)]
+    cluster.rejoin(before, new, Seconds(20), print)
+
+
+def test_a_rewind_that_was_killed_is_followed_by_a_copy(bench: Bench) -> None:
+    """As a loss of power leaves it: unmarked, of two servers, with the other's configuration. Nobody can start it."""
+    name = other(bench)
+    server, member = servers(bench)[name], switching.cluster(bench.fleet)._members[name]
+    server.stop()
+    member.keep_conf()
+    server.data.chmod(0o701)
+    member.unmark()
+    (server.data / "postgresql.conf").write_bytes(
+        (servers(bench)[primary(bench)].data / "postgresql.conf").read_bytes()
+    )
+    with pytest.raises(Failed, match="does not start"):
+        server.start()
+    made = bench.run("plan", "rebuild-replica", "-o", "json")
+    done = bench.run("run", "rebuild-replica", "--apply", made.json()["digest"])
+    assert done.exit == 0, done.said
+    assert "copied" in done.said
+    assert "rewound" not in done.said
+    assert roles(bench)[name] is False
+    assert not member.was_interrupted
+
+
+def test_a_password_that_the_server_would_log_is_refused(bench: Bench) -> None:
+    config = bench.config.with_name("logged.toml")
+    config.write_text(
+        bench.config.read_text().replace("user=aiprod_backup passfile", "user=aiprod_backup password=s3cret passfile")
+    )
+    done = bench.run("plan", BOOK, "--config", str(config))
+    config.unlink()
+    assert done.exit == 78, done.said
+    assert "passfile" in done.said
+    assert "s3cret" not in done.said
+
+
+def test_writers_end_with_whoever_began_them(bench: Bench, tmp_path: Path) -> None:
+    """A drill may be killed."""
+    program = (
+        "import sys, time; from pathlib import Path; from aiprod_ops.lab.writers import writing\n"
+        "with writing(None, Path(sys.argv[1]), dsn=sys.argv[2]): time.sleep(60)"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path), following(bench.fleet)]
+    with subprocess.Popen(words, cwd="/") as drill:
+        file = tmp_path / "writer0"
+        until(lambda: file.exists() and file.stat().st_size > 200, "they do not write")
+        drill.kill()
+    sizes = lambda: [each.stat().st_size for each in sorted(tmp_path.glob("writer*"))]  # noqa: E731
+    time.sleep(1)
+    before = sizes()
+    time.sleep(1)
+    assert sizes() == before

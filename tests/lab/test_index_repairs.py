@@ -55,7 +55,9 @@ def dsn() -> Iterator[str]:
 @pytest.fixture
 def context(dsn: str, tmp_path: Path) -> Iterator[Context]:
     with PostgresDatabase(dsn, writes=True, application_name="aiprod-ops 2-test") as database:
-        platform = LocalPlatform(dsn, tmp_path, lambda each: PostgresDatabase(each, writes=True, application_name=""))
+        platform = LocalPlatform(
+            lambda: dsn, tmp_path, lambda each: PostgresDatabase(each, writes=True, application_name="")
+        )
         history = History(FolderStore(tmp_path), "here", timedelta(days=1))
         yield Context(
             database, Target("here", dsn), platform, SystemClock(), Promises({}, "test"), lambda _: None, history

@@ -92,7 +92,7 @@ class Bench:
 
     def migrated(self, timeout: float = 60) -> api.Migrated:
         with PostgresDatabase(self.dsn, writes=False, application_name="test") as probe:
-            platform = LocalPlatform("", self.versions / "none", self._connect, postgres_bin=self.postgres_bin)
+            platform = LocalPlatform(str, self.versions / "none", self._connect, postgres_bin=self.postgres_bin)
             target = Target("shop", self.dsn, migrations=str(self.versions))
             history = History(self.store, "shop", timedelta(days=400))
             context = Context(probe, target, platform, self.clock, Promises({}, "test"), self.said.append, history)
@@ -398,7 +398,7 @@ def test_a_full_store_is_said(bench: Bench, tmp_path: Path) -> None:
 def test_no_migrations_are_configured(bench: Bench) -> None:
     bench.versions = Path()
     with PostgresDatabase(bench.dsn, writes=False, application_name="test") as probe:
-        platform = LocalPlatform("", bench.versions, bench._connect)
+        platform = LocalPlatform(str, bench.versions, bench._connect)
         history = History(bench.store, "shop", timedelta(days=400))
         context = Context(
             probe, Target("shop", bench.dsn), platform, bench.clock, Promises({}, "test"), bench.said.append, history

@@ -27,7 +27,10 @@ def connect(dsn: str) -> PostgresDatabase:
 
 def platform_of(fleet: Fleet, copies: Path | None = None) -> LocalPlatform:
     return LocalPlatform(
-        fleet.dsn("aiprod_backup"), copies or fleet.folder / "copies", connect, data_directory=fleet.primary.data
+        lambda: fleet.dsn("aiprod_backup"),
+        copies or fleet.folder / "copies",
+        connect,
+        data_directory=fleet.primary.data,
     )
 
 
@@ -114,7 +117,7 @@ def test_a_copy_whose_owner_was_killed_is_swept(fleet: Fleet, platform: LocalPla
         "import sys, time; from pathlib import Path; from aiprod_ops.adapters.local.platform import LocalPlatform\n"
         "from aiprod_ops.adapters.postgres.database import PostgresDatabase\n"
         "connect = lambda dsn: PostgresDatabase(dsn, writes=True, application_name='test')\n"
-        "with LocalPlatform(sys.argv[1], Path(sys.argv[2]), connect).copy('run-5'):\n"
+        "with LocalPlatform(lambda: sys.argv[1], Path(sys.argv[2]), connect).copy('run-5'):\n"
         "    time.sleep(60)\n"
     )
     copies = fleet.folder / "copies"
@@ -187,7 +190,7 @@ def test_a_password_in_the_dsn_stays_out_of_the_process_list() -> None:
 
 def test_free_space(fleet: Fleet, platform: LocalPlatform) -> None:
     assert (platform.free() or 0) > 0
-    assert LocalPlatform("", fleet.folder, connect).free() is None
+    assert LocalPlatform(str, fleet.folder, connect).free() is None
 
 
 def test_programs_of_another_version_are_named(fleet: Fleet, short_path: Path) -> None:
@@ -195,7 +198,7 @@ def test_programs_of_another_version_are_named(fleet: Fleet, short_path: Path) -
     fake.mkdir()
     (fake / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 16.1'\n")
     (fake / "postgres").chmod(0o755)
-    platform = LocalPlatform(fleet.dsn("aiprod_backup"), fleet.folder / "copies", connect, postgres_bin=fake)
+    platform = LocalPlatform(lambda: fleet.dsn("aiprod_backup"), fleet.folder / "copies", connect, postgres_bin=fake)
     with pytest.raises(ConfigurationError, match="the server is PostgreSQL 18") as caught, platform.copy("run-9"):
         pass
     assert "--postgres-bin" in caught.value.hint

@@ -18,7 +18,7 @@ from aiprod_ops.adapters.local.following import DROP, SLOT, Following
 from aiprod_ops.adapters.local.members import IS_STANDBY, PAUSE, Member, Members
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, Held, OpsError, Refused, TimedOut
-from aiprod_ops.ports import Database, NewReplica, Place
+from aiprod_ops.ports import Database, Files, NewReplica, Place
 from aiprod_ops.units import Bytes, Seconds, show
 
 _SLEEPS = """
@@ -58,13 +58,9 @@ class LocalCluster:
     def streams(self, name: str, upstream: str) -> bool:
         return self._following.streams(name, upstream)
 
-    def is_down(self, name: str) -> bool:
-        return not self._members[name].living
-
-    def unlike(self, name: str, primary: str, position: int) -> str:
-        if name not in self._members or primary not in self._members:
-            return ""
-        return self._members[name].unlike(self._members[primary], position)
+    @property
+    def files(self) -> Files:
+        return self._members
 
     def against(self, name: str) -> tuple[str, ...]:
         """A disk that is all but full. What PostgreSQL would refuse is seen on its servers."""
@@ -73,9 +69,6 @@ class LocalCluster:
         except (KeyError, OSError):  # not one of ours, or not there: it does not answer either
             return ()
         return (f"{show(Bytes(free), 'B')} are free on its disk: make room there",) if free < _ROOM else ()
-
-    def needs(self, name: str) -> Mapping[str, int]:
-        return self._members[name].needs if name in self._members else {}
 
     def lost(self, silent: Sequence[str]) -> str:
         """The only one whose files are a primary's. The mark of a fence on one tells only which of several was fenced
@@ -87,7 +80,7 @@ class LocalCluster:
         return next((each[0].name for each in (unmarked, made) if len(each) == 1), "") if len(unmarked) <= 1 else ""
 
     def written(self, name: str) -> int | None:
-        return self._members[name].written
+        return self._members[name].wal.end
 
     # What is done
 

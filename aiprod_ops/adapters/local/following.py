@@ -52,7 +52,7 @@ class Following:
             if not self.members.is_standby(name):
                 return False
             seen, receives = self.members.ask(upstream, _STREAMS, {"name": name})[0], self.members.ask(name, _TIMELINE)
-            if not (seen["streams"] and receives and receives[0]["timeline"] == int(str(seen["segment"])[:8], 16)):
+            if not (seen["streams"] and receives and receives[0]["timeline"] == int(seen["segment"][:8], 16)):
                 return False
             return not self._unlike(name, upstream, receives[0]["replayed"])
         except (Unreachable, Failed, TimedOut):
@@ -106,24 +106,24 @@ class Following:
         """The gentlest first. One that was not shut down cleanly has what nobody else has, so it is rewound at least;
         pg_rewind sees nothing to do where the timelines have the same number, whatever was written on them."""
         member, ways = self.members[old], (self._as_it_is, self._rewound, self._copied)
-        if not member.was_made:
+        # Source: PostgreSQL manual, pg_rewind: what one that failed has left is likely in no state to be recovered.
+        if not member.was_made or member.was_interrupted:
             return ways[2:]
-        if member.was_interrupted:  # in the midst of a rewind: its files are of both
-            return ways[1:]
         is_standby = self.members.is_standby(old) is True
-        replayed = self.members.ask(old, _REPLAYED)[0]["replayed"] if is_standby else member.written
-        if replayed and self._unlike(old, new, replayed):
+        has = (self.members.ask(old, _REPLAYED)[0]["replayed"] if is_standby else member.wal.end) or 0
+        if self._unlike(old, new, has):
             return ways[2:]
-        has_more = self._forked(old, new) or member.beyond(self.members[new], int(str(replayed or 0)))
+        has_more = self._forked(old, new) or member.wal.beyond(self.members[new].wal, has)
         return ways if (is_standby or member.stands_still) and not has_more else ways[1:]
 
-    def _unlike(self, name: str, upstream: str, has: object) -> bool:
+    def _unlike(self, name: str, upstream: str, has: int) -> bool:
         """Whether a member's WAL is not that of another of the same timeline: it differs where both have some, or goes
-        on where the other ends."""
-        flushed = int(str(self.members.ask(upstream, _STREAMS, {"name": name})[0]["flushed"]))
-        seen = int(str(has))
-        own, theirs = self.members[name], self.members[upstream]
-        return bool(own.unlike(theirs, min(seen, flushed))) or (seen > flushed and own.timeline == theirs.timeline)
+        on where the other, asked after it, ends."""
+        flushed: int = self.members.ask(upstream, _STREAMS, {"name": name})[0]["flushed"]
+        own, theirs = self.members[name].wal, self.members[upstream].wal
+        if has > flushed and own.timeline == theirs.timeline:
+            return True
+        return bool(has and own.unlike(theirs, min(has, flushed)))
 
     def _as_it_is(self, old: str, new: str) -> None:
         self.follow(old, new)
@@ -134,22 +134,20 @@ class Following:
         member = self.members[old]
         member.kill()
         self._keep_lost(old, new)
-        if not member.is_shut_down:
+        if (control := member.control) is None or not control.is_shut_down:
             self._recovered(member)
         source, env = without_password(self.members[new].admin)
         line = [f"--target-pgdata={member.server.data}", f"--source-server={source}", "--no-ensure-shutdown"]
         rewind = partial(
             member.server.programs.run, "pg_rewind", *line, cwd=member.server.data, env=env, timeout=LONGEST
         )
-        if not member.was_interrupted:
-            rewind("--dry-run")  # where it cannot begin nothing is touched
+        rewind("--dry-run")  # where it cannot begin nothing is touched
         member.keep_conf()
         member.server.data.chmod(_CLOSED)
-        control = member.server.data / "global" / "pg_control"
-        before = control.read_bytes()
+        before = member.control
         rewind()
-        if control.read_bytes() == before:  # nothing of its tables: what it had more it has not replayed
-            member.cut(self.members[new])
+        if member.control == before:  # nothing of its tables: what it had more it has not replayed
+            member.wal.cut(self.members[new].wal)
         for path in self._forked(old, new):  # it leaves them behind, and one would think that this one is still there
             path.unlink()
         member.restore_conf()
@@ -174,7 +172,7 @@ class Following:
         beside: a backup that is restored to the end of this timeline has it all."""
         member = self.members[old]
         kept = member.beside(f"lost-{new}")
-        segments = member.beyond(self.members[new], member.written or 0)
+        segments = member.wal.beyond(self.members[new].wal, member.wal.end or 0)
         if not segments or kept.exists():  # of an earlier try
             return
         staging = member.beside(f"lost-{new}.part")
@@ -214,5 +212,5 @@ class Following:
 
     def _forked(self, name: str, upstream: str) -> list[Path]:
         """What a member has of timelines after the one that another writes."""
-        written = str(self.members.ask(upstream, _STREAMS, {"name": name})[0]["segment"])[:8]
-        return [path for path in self.members[name].segments if path.name[:8] > written]
+        written = self.members.ask(upstream, _STREAMS, {"name": name})[0]["segment"][:8]
+        return [path for path in self.members[name].wal.segments if path.name[:8] > written]

@@ -71,12 +71,11 @@ class PostgresServer:
                 "pg_ctl", "start", *options, cwd=self.data, timeout=Seconds(timeout + 10),
                 is_enough=lambda: self.pid != left and self._says in (_READY, _STANDBY) and self.is_running(),
             )  # fmt: skip
+            if not self.is_running():  # pg_ctl says 0 of one that refuses its folder at once
+                raise Failed("it has ended at once")
         except Failed as error:
             said = self.log.read_bytes()[before:].decode("utf-8", "replace")
             raise Failed(f"the server in {self.data} does not start: {complaint(said or error.message)}") from error
-        if not self.is_running():  # pg_ctl says 0 of one that refuses its folder at once
-            said = self.log.read_bytes()[before:].decode("utf-8", "replace")
-            raise Failed(f"the server in {self.data} does not start: {complaint(said)}")
 
     def await_answer(self, timeout: Seconds) -> None:
         """Wait until sessions are let in. Raises Failed with its own words where it stops instead.

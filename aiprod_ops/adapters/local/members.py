@@ -5,7 +5,6 @@ A server is fenced when nothing of it lives and its files make it a standby: who
 
 import errno
 import os
-import re
 import shutil
 import signal
 import time
@@ -16,21 +15,17 @@ from pathlib import Path
 
 from psycopg2.extensions import parse_dsn
 
-from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local import control_file, processes
 from aiprod_ops.adapters.local.adding import SIGNAL, alter
+from aiprod_ops.adapters.local.control_file import ControlFile
 from aiprod_ops.adapters.local.instance import PostgresServer
-from aiprod_ops.domain.replication import NOT_LOWER
+from aiprod_ops.adapters.local.wal_files import WalFiles
 from aiprod_ops.errors import Failed, OpsError, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Place, Rows
 from aiprod_ops.units import Seconds
 
 IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
 _OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: a rewind takes the source's
-#: How pg_controldata names what a standby may not have lower.
-_NEEDS = {name: name for name in NOT_LOWER} | {
-    "max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
-}  # fmt: skip
-_ENOUGH = 8192  #: bytes before a position that are compared: a page
 PAUSE = 0.005  #: seconds between two looks while nobody can write
 
 
@@ -75,14 +70,7 @@ class Member:
         if marks and self.server.data.is_dir():
             with _read_only():  # nobody can start it, then
                 self.mark()
-        deadline = time.monotonic() + 10
-        while living := self.living:
-            for pid in living:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                raise Failed(f"processes of {self.name} do not end, even when killed: {', '.join(map(str, living))}")
-            time.sleep(PAUSE)
+        processes.end_below(self.server.data)
         with _read_only():
             self._forget_processes()
 
@@ -161,165 +149,38 @@ class Member:
         return self.beside("conf").exists()
 
     @property
-    def is_shut_down(self) -> bool:
-        """Whether it ended as a server should, as a primary or as a standby."""
-        state = re.search(r"^Database cluster state:\s+(.+)$", self._control(), re.MULTILINE)
-        return state is not None and state[1] in ("shut down", "shut down in recovery")
-
-    @property
     def was_made(self) -> bool:
         """Whether it has files at all."""
         return os.path.exists(self.server.data / "PG_VERSION")  # noqa: PTH110
 
     @property
-    def was_primary(self) -> bool:
-        """As its control file says; where that cannot be read, by the mark of a standby."""
+    def control(self) -> ControlFile | None:
+        """None where it is damaged or not there."""
         try:
-            said = self._control()
+            return control_file.read(self.server)
         except (OpsError, OSError):
-            return not self.is_marked
-        state = r"^Database cluster state:\s+(in production|shut down|shutting down|in crash recovery)$"
-        return re.search(state, said, re.MULTILINE) is not None
+            return None
 
     @property
-    def needs(self) -> Mapping[str, int]:
-        """What a standby may not have lower, by the name of the setting: the primary's, as their WAL told. {} where its
-        control file cannot be read."""
-        try:
-            said = self._control()
-        except (OpsError, OSError):
-            return {}
-        found = {name: re.search(rf"^{words} setting:\s+(\d+)$", said, re.MULTILINE) for name, words in _NEEDS.items()}
-        return {name: int(value[1]) for name, value in found.items() if value}
+    def was_primary(self) -> bool:
+        """As its control file says; where that cannot be read, by the mark of a standby."""
+        control = self.control
+        return control.is_primary if control else not self.is_marked
 
     @property
     def last_checkpoint(self) -> str:
         """Where the last checkpoint is of one that was shut down cleanly as a primary; '' for any other."""
-        said = self._control()
-        found = re.search(r"^Latest checkpoint location:\s+(\S+)$", said, re.MULTILINE)
-        is_clean = re.search(r"^Database cluster state:\s+shut down$", said, re.MULTILINE)
-        return found[1] if found and is_clean else ""
+        control = self.control
+        return control.checkpoint if control and control.state == "shut down" else ""
 
     @property
     def stands_still(self) -> bool:
         """Whether, stopped, it may have nothing that others lack: it was shut down cleanly, or is a standby."""
-        try:
-            return bool(self.last_checkpoint) or not self.was_primary
-        except OpsError:  # its files are damaged, or not there
-            return False
+        return self.control is not None and (bool(self.last_checkpoint) or not self.was_primary)
 
     @property
-    def written(self) -> int | None:
-        """How far its WAL goes, as a server that is frozen or dead has left it, in bytes since 0/0; None where nobody
-        can tell."""
-        try:
-            said = self._control()
-            begins = re.search(r"^Latest checkpoint's REDO location:\s+(\S+)$", said, re.MULTILINE)
-            timeline = re.search(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", said, re.MULTILINE)
-            if begins is None or timeline is None:
-                return None
-            newest, start = self._newest_timeline(int(timeline[1]), begins[1])
-            place = (f"--path={self.server.data / 'pg_wal'}", f"--timeline={newest}", f"--start={start}")
-            self.server.programs.run("pg_waldump", "--quiet", *place, cwd=self.server.data.parent)
-        except Failed as error:  # it always ends with what it found instead of a record
-            ends = re.findall(r"at ([0-9A-F]+)/([0-9A-F]+)", error.told)
-            return max((int(high, 16) << 32) + int(low, 16) for high, low in ends) if ends else None
-        except (OpsError, OSError):
-            return None
-        return None
-
-    def _newest_timeline(self, checkpointed: int, start: str) -> tuple[int, str]:
-        """The timeline that it wrote last, and where in it to begin: one that was promoted a moment ago has its last
-        checkpoint on the timeline before."""
-        newest = max((int(each.name[:8], 16) for each in self.segments), default=checkpointed)
-        if newest <= checkpointed:
-            return checkpointed, start
-        lines = (self.server.data / "pg_wal" / f"{newest:08X}.history").read_text().split("\n")
-        forks = [line.split()[1] for line in lines if line[:1].isdigit()]
-        return newest, forks[-1] if forks else start
-
-    def beyond(self, other: "Member", end: int) -> list[Path]:
-        """Its segments from where another branched off its timeline until `end` (bytes since 0/0), and the histories of
-        its own; none where the other did not, or this one has nothing after that."""
-        fork = self._fork(other)
-        if fork is None or end <= fork:
-            return []
-        own, size = self.timeline, self._segment_size
-        per = 2**32 // size
-        first, last = fork // size, (end - 1) // size
-        names = {f"{own}{number // per:08X}{number % per:08X}" for number in range(first, last + 1)}
-        histories = [path for path in (self.server.data / "pg_wal").glob("*.history") if path.name[:8] <= own]
-        return sorted([each for each in self.segments if each.name in names] + histories)
-
-    def _fork(self, other: "Member") -> int | None:
-        """Where another branched off the timeline of this one, in bytes since 0/0; None where it did not."""
-        place = other.server.data / "pg_wal" / f"{other.timeline}.history"
-        try:
-            lines = place.read_text().split("\n")
-            forks = {int(line.split()[0]): line.split()[1] for line in lines if line[:1].isdigit()}
-            high, _, low = forks[int(self.timeline, 16)].partition("/")
-        except (OSError, KeyError, ValueError):
-            return None
-        return (int(high, 16) << 32) + int(low, 16)
-
-    def cut(self, other: "Member") -> None:
-        """Take away what it has received and not replayed after another branched off: it would be replayed first."""
-        fork, size = self._fork(other), self._segment_size
-        if fork is None:
-            return
-        per, own = 2**32 // size, self.timeline
-        last = f"{own}{fork // size // per:08X}{fork // size % per:08X}"
-        for each in self.segments:
-            if each.name[:8] == own and each.name > last:
-                each.unlink()
-            elif each.name == last:
-                with each.open("r+b") as file:
-                    file.seek(fork % size)
-                    file.write(bytes(size - fork % size))
-
-    def unlike(self, other: "Member", position: int) -> str:
-        """What shows that its WAL before a position is not that of another, although the numbers of their timelines
-        are the same; '' where nothing does. Where the end is the same, all before it is: each record tells where the
-        one before begins, and holds transactions' ids and times."""
-        timeline = self.timeline
-        if not timeline or timeline != other.timeline:
-            return ""
-        histories = [each.server.data / "pg_wal" / f"{timeline}.history" for each in (self, other)]
-        try:
-            if len({path.read_bytes() for path in histories if path.exists()}) > 1:
-                return f"its timeline {int(timeline, 16)} began elsewhere than the other's of this number"
-            size = self._segment_size
-            number = (position - 1) // size
-            name = f"{timeline}{number // (2**32 // size):08X}{number % (2**32 // size):08X}"
-            begin, end = max(number * size, position - _ENOUGH) - number * size, position - number * size
-            ends = [_piece(each.server.data / "pg_wal" / name, begin, end) for each in (self, other)]
-        except (OSError, OpsError, ValueError):  # recycled by one of them, or not to be read: nothing is known
-            return ""
-        return "" if len(set(ends)) == 1 else "its WAL is not the other's: it was written while it was no standby"
-
-    @property
-    def _segment_size(self) -> int:
-        """Of its WAL; PostgreSQL's default where its control file is damaged."""
-        try:
-            found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
-        except (OpsError, OSError):
-            found = None
-        return int(found[1]) if found else 16 * 1024**2
-
-    @property
-    def timeline(self) -> str:
-        """The newest that it has WAL of, in the eight digits of its files' names; '' where it has none."""
-        return max((path.name[:8] for path in self.segments), default="")
-
-    @property
-    def segments(self) -> list[Path]:
-        """Its WAL; the first eight digits of a name are the timeline."""
-        found = (self.server.data / "pg_wal").glob("*")
-        return [each for each in found if re.fullmatch(r"[0-9A-F]{24}", each.name)]
-
-    def _control(self) -> str:
-        place = self.server.data
-        return self.server.programs.run("pg_controldata", f"--pgdata={place}", cwd=place.parent)
+    def wal(self) -> WalFiles:
+        return WalFiles(self.server)
 
 
 class Members(dict[str, Member]):
@@ -355,16 +216,24 @@ class Members(dict[str, Member]):
         """Those that answer."""
         return [name for name in self if self.is_standby(name)]
 
+    # What files tell, of members and of others: of those nothing
+
+    def is_down(self, name: str) -> bool:
+        return not self[name].living
+
+    def needs(self, name: str) -> Mapping[str, int]:
+        control = self[name].control if name in self else None
+        return control.needs if control else {}
+
+    def unlike(self, name: str, primary: str, position: int) -> str:
+        if name not in self or primary not in self:
+            return ""
+        return self[name].wal.unlike(self[primary].wal, position)
+
     def conninfo(self, name: str, upstream: str) -> str:
         """How a member streams from another."""
         host, port = parse_dsn(self[upstream].admin).get("host", ""), self[upstream].server.port
         return f"host={_quoted(host)} port={port} {self[name].upstream} application_name={name}".strip()
-
-
-def _piece(path: Path, begin: int, end: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(begin)
-        return file.read(end - begin)
 
 
 @contextmanager

@@ -78,15 +78,15 @@ class _Standing:
 class LocalPlatform:
     """Makes disposable copies below a folder, on the machine where this runs.
 
-    `backup` is a DSN that may replicate and connect, or what reads it when it is needed; `connect` opens a session with
-    a DSN; `data_directory` is the target's, where it is on this machine. `database` is opened on the copy (a backup DSN
-    often names none). `longest` bounds the recovery of a copy from the `repository` of stored backups; `known` is the
-    file in which is kept what the source last said of itself, for the day when it is lost.
+    `backup` answers a DSN that may replicate and connect; it is asked when that is needed. `connect` opens a session
+    with a DSN; `data_directory` is the target's, where it is on this machine. `database` is opened on the copy (a
+    backup DSN often names none). `longest` bounds the recovery of a copy from the `repository` of stored backups;
+    `known` is the file in which is kept what the source last said of itself, for the day when it is lost.
     """
 
     def __init__(
         self,
-        backup: str | Callable[[], str],
+        backup: Callable[[], str],
         copies: Path,
         connect: Callable[[str], Database],
         *,
@@ -98,7 +98,7 @@ class LocalPlatform:
         cluster: Cluster | None = None,
         longest: Seconds = LONGEST,
     ) -> None:
-        self._read_backup = backup
+        self._backup = backup
         self._database = database
         self._copies = copies
         self._connect = connect
@@ -126,10 +126,6 @@ class LocalPlatform:
         return self._database
 
     @property
-    def _backup(self) -> str:
-        return self._read_backup if isinstance(self._read_backup, str) else self._read_backup()
-
-    @property
     def backups(self) -> Repository:
         if self._repository is None:
             raise ConfigurationError(
@@ -154,9 +150,9 @@ class LocalPlatform:
     ) -> Iterator[tuple[Database, Restored]]:
         self._copies.mkdir(mode=0o711, parents=True, exist_ok=True)
         if origin is None or self._known is None:
-            source = read_source(self._connect, self._backup)
+            source = read_source(self._connect, self._backup())
         else:
-            source = last_source(self._connect, self._backup, self._known, report) or self._unknown()
+            source = last_source(self._connect, self._backup(), self._known, report) or self._unknown()
         programs = fitting(source.version // 10000, self._postgres_bin)
         self._refuse_without_room(source.needed if origin is None else self._needed(origin))
         sockets = socket_folder(self._copies / name / "s", PORT)
@@ -273,7 +269,7 @@ class LocalPlatform:
 
     def _restore(self, server: PostgresServer, source: Source, report: Callable[[str], None]) -> Fetched:
         """A base backup of the running target."""
-        dsn, env = without_password(self._backup)
+        dsn, env = without_password(self._backup())
         moved = {old: server.data.parent / "tablespaces" / str(number) for number, old in enumerate(source.tablespaces)}
         for new in moved.values():
             new.mkdir(mode=0o700, parents=True)

@@ -139,14 +139,19 @@ def _is_ours(process: "Process") -> bool:
 
 
 def end_below(folder: Path) -> None:
-    """Kill what outlived its run in a folder that may not be there. Raises Failed where it does not end."""
-    if not folder.exists():
-        return
-    for each in below(folder):
-        with suppress(ProcessLookupError):
-            os.kill(each.pid, signal.SIGKILL)
-    if not wait_until(lambda: not below(folder), Seconds(10)):
-        raise Failed(f"processes in {folder} do not end, even when killed")
+    """Kill whatever lives in a folder, and what that begins meanwhile, until nothing does. Raises Failed where it does
+    not end."""
+
+    def killed() -> bool:
+        living = below(folder)
+        for each in living:
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGKILL)
+        return not living
+
+    if not wait_until(killed, Seconds(10)):
+        left = ", ".join(f"{each.name} {each.pid}" for each in below(folder))
+        raise Failed(f"processes in {folder} do not end, even when killed: {left}")
 
 
 def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
