@@ -34,7 +34,7 @@ docs: .venv/ready ## build the site below build/site
 	aiprod-ops docs build
 
 bench: .venv/ready ## measure; `make bench BENCH=name` for one
-	python -m benchmarks $(BENCH)
+	scripts/test-servers python -m benchmarks $(BENCH)
 
 record: .venv/ready ## run the demo and keep its output and evidence for README and site
 	scripts/record

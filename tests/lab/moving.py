@@ -11,6 +11,8 @@ from aiprod_ops.lab import postgres
 from aiprod_ops.lab.writers import TABLE, Writers
 
 BOOK = "fail-over-replica"
+#: Bytes of WAL of one write at the least: an insert's record and a commit's (pg_waldump shows 66 and 34).
+LEAST = 80
 
 
 def deaths(of: Iterable[str], usual: set[str]) -> list[Any]:

@@ -12,7 +12,7 @@ from aiprod_ops.adapters.cloudsql.admin import CloudSqlAdmin
 from aiprod_ops.adapters.cloudsql.calls import Calls
 from aiprod_ops.adapters.cloudsql.requests import NewInstance, Settings
 from aiprod_ops.adapters.cloudsql.values import Instance
-from aiprod_ops.errors import Failed, Refused, TimedOut
+from aiprod_ops.errors import Failed, OutcomeUnknown, Refused, TimedOut
 from aiprod_ops.ports import NewReplica
 from aiprod_ops.units import Seconds
 
@@ -61,7 +61,12 @@ class Replicas:
         found = calls.admin.find(new.name)
         if found is None:
             wanted = _like(calls.admin.instance(new.primary), new, run)
-            calls.done(lambda: calls.admin.insert(wanted), "CREATE_REPLICA", new.primary, report)
+            try:
+                calls.done(lambda: calls.admin.insert(wanted), "CREATE_REPLICA", new.primary, report)
+            except (OutcomeUnknown, TimedOut):
+                made = calls.admin.find(new.name)  # whose it is its label tells, whichever operation made it
+                if made is None or made.labels.get(LABEL) != run:
+                    raise
         elif found.labels.get(LABEL) != run:
             raise Refused(f"there is an instance {new.name}, and this run did not make it")
         found = self._settled(new.name, report)
