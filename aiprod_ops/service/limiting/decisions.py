@@ -1,12 +1,11 @@
 """Decisions in Redis: those of one turn of the event loop in one round trip, by the server's clock.
 
 While a round trip is under way, what is asked meanwhile gathers, and goes with the next. So one connection is enough,
-and no more than one round trip can be waiting for a Redis that hangs. Who waits when it fails is decided locally, and
-from then on everybody is, at once, until a probe beside the requests was answered.
+and no more than one round trip can wait for a Redis that hangs. Who waits when it fails is decided locally, and so is
+everybody from then on, at once, until the breaker's probe was answered.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,18 +13,20 @@ from typing import Self
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Standing
+from aiprod_ops.service.caching.breaker import Breaker, Delays
+from aiprod_ops.service.caching.patience import patience
 from aiprod_ops.service.limiting.local import LocalLimits
 from aiprod_ops.units import Seconds
 
-log = logging.getLogger(__name__)
-
-PATIENCE = Seconds(0.05)  #: so long Redis may take for one answer. Source: the issue's "at most 50 ms once"
-FIRST_PROBE, LAST_PROBE = Seconds(0.1), Seconds(5)  #: between probes of a Redis that failed: doubled from first to last
-MOST_TOGETHER = 500  #: requests in one round trip: Redis serves nobody else meanwhile, about 2 ms
-_SPARE_TURNS = 5  #: of the loop, for an answer that had come when a busy process found its time was over
+MOST_TOGETHER = 500  #: requests in one round trip: Redis serves nobody else meanwhile, about 5 ms
+#: No contact, an error for an answer, or noise, on which redis-py and our decoding fail with whatever comes of it.
+FAILURES = (RedisError, OSError, EOFError, AttributeError, LookupError, TypeError, ValueError)
+#: The probe writes: a full server, or a replica, is not taken for a good one.
 _PROBE = (Quota("probe", 2**31, Seconds(60)),)
+_DELAYS = Delays()
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -38,34 +39,33 @@ class _Asked:
     caller: str
     quotas: tuple[Quota, ...]
     cost: int
-    answer: asyncio.Future[Decision]
+    answer: "asyncio.Future[Decision]"
 
 
 class Limiter:
-    """Of one event loop; `aclose` it. `redis` answers bytes. `processes` is how many share the limits.
-
-    `namespace` begins each key; one user's requests share a key, which goes away by itself.
+    """Of one event loop; `aclose` it. `redis` answers bytes, and is this limiter's own. `processes` is how many share
+    the limits. `namespace` begins each key; one caller's requests share a key, which goes away by itself.
     """
 
     def __init__(
-        self, redis: Redis, *, processes: int = 1, namespace: str = "aiprod", patience: Seconds = PATIENCE
+        self, redis: Redis, *, processes: int = 1, namespace: str = "aiprod", delays: Delays = _DELAYS
     ) -> None:
-        self._redis, self._namespace, self._patience = redis, namespace, patience
+        self._redis, self._namespace = redis, namespace
         self._local = LocalLimits(processes)
+        self._breaker = Breaker(self._probe, FAILURES, delays)
         self._script = redis.register_script(resources.files(__package__).joinpath("sliding.lua").read_bytes())
         self._waiting: list[_Asked] = []
         self._sending: asyncio.Task[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, url: str, *, processes: int = 1, namespace: str = "aiprod") -> Self:
         """With a connection of its own."""
-        return cls(Redis.from_url(url, max_connections=2), processes=processes, namespace=namespace)
+        return cls(Redis.from_url(url), processes=processes, namespace=namespace)
 
     @property
     def is_local(self) -> bool:
         """Whether Redis failed, and has not answered since."""
-        return self._probing is not None
+        return not self._breaker.is_closed
 
     async def decide(self, caller: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """Take `cost` of all quotas of a caller, or of none; 0 only looks. Never raises what is Redis' fault."""
@@ -76,111 +76,69 @@ class Limiter:
         asked = _Asked(caller, tuple(quotas), cost, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         if self._sending is None:
-            self._sending = asyncio.create_task(self._send())
+            self._sending = asyncio.create_task(self._send(), name="aiprod-ops limits")
         return await asked.answer
 
     async def aclose(self) -> None:
         """Give up what is under way: who waits is answered locally."""
-        for task in filter(None, (self._sending, self._probing)):
-            task.cancel()
-            await asyncio.wait({task})
-        self._settle(self._waiting)
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait({self._sending})
+        await self._breaker.close()
         await self._redis.aclose()
 
     async def _send(self) -> None:
+        """Until nobody waits."""
         batch: list[_Asked] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-                decisions = await self._within_patience(batch)
+                decisions = await self._in_time(batch)
                 if decisions is None:
-                    self._fail()
-                    batch, self._waiting = batch + self._waiting, []
-                self._settle(batch, decisions)
+                    break
+                for asked, decision in zip(batch, decisions, strict=True):
+                    self._local.hear(asked.caller, decision)
+                    if not asked.answer.done():  # else its request was given up
+                        asked.answer.set_result(decision)
         finally:
-            self._settle(batch)
-            self._sending = None
+            left, self._waiting, self._sending = batch + self._waiting, [], None
+            for asked in left:
+                if not asked.answer.done():
+                    asked.answer.set_result(self._local.decide(asked.caller, asked.quotas, asked.cost))
 
-    def _settle(self, batch: Sequence[_Asked], decisions: Sequence[Decision] | None = None) -> None:
-        """Answer who has not been answered; without decisions, locally."""
-        for number, asked in enumerate(batch):
-            if decisions is not None:
-                self._local.hear(asked.caller, decisions[number])
-            if not asked.answer.done():
-                asked.answer.set_result(
-                    decisions[number] if decisions else self._local.decide(asked.caller, asked.quotas, asked.cost)
-                )
-
-    async def _within_patience(self, batch: Sequence[_Asked]) -> list[Decision] | None:
-        """What Redis says; None where it fails in any way, be it garbage that the client library stumbles over."""
-        asking = asyncio.create_task(self._ask(batch))
+    async def _in_time(self, batch: Sequence[_Asked]) -> list[Decision] | None:
         try:
-            await asyncio.wait({asking}, timeout=self._patience)
-            for _ in range(_SPARE_TURNS):
-                if not asking.done():
-                    await asyncio.sleep(0)
-        finally:
-            asking.cancel()
-        if not asking.done():
-            asking.add_done_callback(_look_away)
-            why: object = f"no answer within {self._patience * 1000:.0f} ms"
-        elif asking.cancelled() or (why := asking.exception()) is None:
-            return None if asking.cancelled() else asking.result()
-        if not self.is_local:
-            log.warning("Redis does not decide limits, each process does: %s: %s", type(why).__name__, why)
-        return None
+            async with patience(self._breaker.delays.patience):
+                return await self._ask(batch)
+        except FAILURES as error:
+            self._breaker.trip(f"{type(error).__name__}: {error}")
+            return None
 
     async def _ask(self, batch: Sequence[_Asked]) -> list[Decision]:
+        """In the order of the batch; raises one of FAILURES."""
         groups: dict[tuple[str, tuple[Quota, ...]], list[int]] = {}
         for number, asked in enumerate(batch):
             groups.setdefault((asked.caller, asked.quotas), []).append(number)
         keys, arguments = [], [b"%d" % SLOTS]
         for (caller, quotas), numbers in groups.items():
-            keys.append(self._key(caller, quotas))
-            costs = [batch[number].cost for number in numbers]
-            arguments.append(
-                msgspec.msgpack.encode([[each.slot_ms for each in quotas], [each.limit for each in quotas], costs])
-            )
+            slots, limits = [each.slot_ms for each in quotas], [each.limit for each in quotas]
+            # The lengths are part of the key: what was counted in other windows means nothing.
+            keys.append(f"{self._namespace}:limits:{'-'.join(map(str, slots))}:{caller}")
+            arguments.append(msgspec.msgpack.encode((slots, limits, [batch[each].cost for each in numbers])))
         answer = msgspec.msgpack.decode(await self._script(keys=keys, args=arguments), type=_Answer)
-        found: dict[int, Decision] = {}
+        found: list[tuple[int, Decision]] = []
         for numbers, rows in zip(groups.values(), answer.decisions, strict=True):
-            for number, row in zip(numbers, rows, strict=True):
-                found[number] = _decision(batch[number], row)
-        return [found[number] for number in range(len(batch))]
-
-    def _key(self, caller: str, quotas: Sequence[Quota]) -> str:
-        """The windows are part of it: what was counted in others means nothing."""
-        return f"{self._namespace}:limits:{'-'.join(str(each.slot_ms) for each in quotas)}:{caller}"
-
-    def _fail(self) -> None:
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probe())
+            found += [(each, _decision(batch[each], row)) for each, row in zip(numbers, rows, strict=True)]
+        return [decision for _, decision in sorted(found, key=lambda each: each[0])]
 
     async def _probe(self) -> None:
-        """Until Redis decides again: it has to write, so that a full one, or a replica, is not taken for a good one."""
-        pause = FIRST_PROBE
-        while True:
-            await asyncio.sleep(pause)
-            probe = _Asked("", _PROBE, 1, asyncio.get_running_loop().create_future())
-            if await self._within_patience([probe]) is not None:
-                break
-            pause = min(Seconds(pause * 2), LAST_PROBE)
-        self._probing = None
-        log.info("Redis decides limits again")
+        await self._ask([_Asked("", _PROBE, 1, asyncio.get_running_loop().create_future())])
 
 
 def _decision(asked: _Asked, row: list[bool | int]) -> Decision:
     is_allowed, wait_ms, *rest = row
-    if not isinstance(is_allowed, bool) or len(rest) != 2 * len(asked.quotas):
-        raise ValueError(f"{row} is no decision on {len(asked.quotas)} quotas")
-    standings = tuple(
-        Standing(quota, remaining, more)
-        for quota, remaining, more in zip(asked.quotas, rest[::2], rest[1::2], strict=True)
-    )
+    if not isinstance(is_allowed, bool):
+        raise TypeError(f"Redis decides {is_allowed!r}, expected true or false")
+    pairs = zip(asked.quotas, rest[::2], rest[1::2], strict=True)
+    standings = tuple(Standing(quota, remaining, more_ms) for quota, remaining, more_ms in pairs)
     return Decision(is_allowed, asked.cost, standings, None if wait_ms < 0 else wait_ms)
-
-
-def _look_away(task: asyncio.Task[list[Decision]]) -> None:
-    """What it ends with is of no interest any more; asyncio would complain about an exception that nobody saw."""
-    if not task.cancelled():
-        task.exception()

@@ -8,16 +8,17 @@ local slots = tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
--- What is not over, and its sum. Slots of the future, of a clock that was set back, count as the present one.
+-- What is not over, its sum, and whether it had slots of the future, of a clock that was set back: they count as the
+-- present one, and that has to be written down, or they would do so for ever.
 local function kept(stored, lengths)
-  local old, all, totals = stored and cmsgpack.unpack(stored) or {}, {}, {}
+  local old, all, totals, folded = stored and cmsgpack.unpack(stored) or {}, {}, {}, false
   for q, length in ipairs(lengths) do
     local current, list, n, total = math.floor(now / length), {}, 0, 0
     local spent = old[q] or {}
     for p = 1, #spent, 2 do
       local slot, count = spent[p], spent[p + 1]
       if slot >= current - slots then
-        if slot > current then slot = current end
+        if slot > current then slot, folded = current, true end
         if n > 0 and list[n - 1] == slot then
           list[n] = list[n] + count
         else
@@ -28,7 +29,7 @@ local function kept(stored, lengths)
     end
     all[q], totals[q] = list, total
   end
-  return all, totals
+  return all, totals, folded
 end
 
 local function gone(slot, length)
@@ -49,9 +50,9 @@ local function decide(key, lengths, limits, costs)
   local stored = redis.pcall('GET', key)
   if type(stored) ~= 'string' then stored = nil end
   -- What somebody else wrote there must not stop the others' decisions.
-  local readable, all, totals = pcall(kept, stored, lengths)
-  if not readable then all, totals = kept(nil, lengths) end
-  local answers, changed = {}, false
+  local readable, all, totals, changed = pcall(kept, stored, lengths)
+  if not readable then all, totals, changed = kept(nil, lengths) end
+  local answers = {}
   for c, cost in ipairs(costs) do
     local longest, never = 0, false
     for q, list in ipairs(all) do
