@@ -40,9 +40,9 @@ async def _pieces(
 ) -> AsyncIterator[bytes]:
     bounds = [datetime.combine(day, datetime.min.time(), UTC) for day in (month, month_after(month))]
     values = {"since": bounds[0], "until": bounds[1], "user_id": user_id}
-    found = await connection.stream(_ENTRIES, values, execution_options={"yield_per": ROWS_IN_A_PIECE})
+    found = await connection.stream(_ENTRIES, values)
     try:
-        async for rows in found.partitions():
+        async for rows in found.partitions(ROWS_IN_A_PIECE):
             yield write([_plain(row) for row in rows])
     finally:
         await found.close()
