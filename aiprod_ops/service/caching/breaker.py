@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiprod_ops.service.caching.patience import patience
+from aiprod_ops.service.caching.patience import Patience
 from aiprod_ops.units import Seconds
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,12 @@ class Breaker:
         probe: Callable[[], Awaitable[object]],
         failures: tuple[type[Exception], ...],
         delays: Delays = Delays(),
-        changed: Callable[[bool], None] = lambda is_closed: None,
+        changed: Callable[[bool], None] | None = None,
     ) -> None:
         self.delays = delays
         self.why = ""  #: it is open; '' while it is closed
-        self._probe, self._failures, self._changed = probe, failures, changed
+        self._probe, self._changed = probe, changed
+        self._failures: tuple[type[Exception], ...] = (TimeoutError, *failures)
         self._pause, self._closed_at = delays.first, float("-inf")
         self._recovery: asyncio.Task[None] | None = None
 
@@ -64,24 +65,28 @@ class Breaker:
         self.why = why or "it failed"
         self._recovery = loop.create_task(self._recover(), name="aiprod-ops breaker")
         log.warning("a server is left alone", extra={"why": self.why})
-        self._changed(False)
+        self._tell()
 
     async def _recover(self) -> None:
         while True:
             # Not all processes at the same moment: a server that comes back is not met by all of them at once.
             await asyncio.sleep(self._pause * random.uniform(0.75, 1.25))  # noqa: S311
             try:
-                async with patience(self.delays.patience):
+                async with Patience(self.delays.patience):
                     await self._probe()
-            except (TimeoutError, *self._failures) as error:
-                self.why = f"{type(error).__name__}: {error}"
+            except self._failures as error:
+                self.why = told(error)
                 self._pause = self._longer()
             else:
                 break
         self.why, self._recovery = "", None
         self._closed_at = asyncio.get_running_loop().time()
         log.warning("a server is asked again")
-        self._changed(True)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed(self.is_closed)
 
     def _longer(self) -> Seconds:
         return Seconds(min(2 * self._pause, self.delays.longest))
@@ -91,3 +96,12 @@ class Breaker:
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.wait({self._recovery})
+
+
+def told(error: Exception) -> str:
+    """An error in one line; most time-outs have no text.
+
+    >>> told(TimeoutError()), told(OSError("no route"))
+    ('TimeoutError', 'OSError: no route')
+    """
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
