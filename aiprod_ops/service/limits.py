@@ -1,6 +1,6 @@
 """Limits on the requests of an API: what its application imports.
 
-    app.state.rate_limits = RateLimits(Limiter.of(url, processes=8), tiers(promises), caller_of)
+    app.state.rate_limits = RateLimits(Limiter(RedisPlace.of_environment(), processes=8), tiers(promises), caller_of)
     install(app)
 
     @router.post("/jobs", dependencies=[Depends(authenticated), Depends(limited())])

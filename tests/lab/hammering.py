@@ -16,6 +16,7 @@ from typing import Any
 
 from aiprod_ops.config import load
 from aiprod_ops.domain.quotas import Quota
+from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.limiting.decisions import Limiter
 from aiprod_ops.service.limiting.promised import tiers
 from aiprod_ops.units import Seconds
@@ -50,13 +51,17 @@ def quotas(shrink: float) -> dict[str, tuple[Quota, ...]]:
     }
 
 
-def hammer(url: str, shrink: float, last_s: float) -> list[Seen]:
+def hammer(place: RedisPlace, shrink: float, last_s: float) -> list[Seen]:
     """All at once, for so long."""
-    command = [sys.executable, __file__, url, str(shrink), str(time.monotonic() + 2), str(last_s)]
+    command = [sys.executable, __file__, str(shrink), str(time.monotonic() + 2), str(last_s)]
+    redis = {
+        "REDIS_HOST": place.host, "REDIS_PORT": str(place.port), "REDIS_USERNAME": place.username,
+        "REDIS_PASSWORD": place.password,
+    }  # fmt: skip
     running = []
     for number in range(PROCESSES):
         fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"+{number}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        environment = {**os.environ, **fake, "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+        environment = {**os.environ, **redis, **fake, "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment))
     outputs = [each.communicate(timeout=last_s + 60)[0] for each in running]
     assert [each.returncode for each in running] == [0] * PROCESSES
@@ -73,9 +78,9 @@ def worst(granted: list[float], window: float) -> int:
     return most
 
 
-async def ask(url: str, shrink: float, begin: float, last_s: float) -> dict[str, Any]:
+async def ask(shrink: float, begin: float, last_s: float) -> dict[str, Any]:
     """Of each tier one user, from four requests at a time."""
-    limiter = Limiter.of(url, processes=PROCESSES)
+    limiter = Limiter(RedisPlace.of_environment(), processes=PROCESSES)
     found: dict[str, Any] = {"granted": {}, "refused": 0, "local": 0}
 
     async def user(tier: str, limits: tuple[Quota, ...]) -> None:
@@ -91,9 +96,9 @@ async def ask(url: str, shrink: float, begin: float, last_s: float) -> dict[str,
 
     await asyncio.sleep(begin - time.monotonic())
     await asyncio.gather(*(user(tier, limits) for tier, limits in quotas(shrink).items() for _ in range(4)))
-    await limiter.aclose()
+    await limiter.close()
     return {"clock": time.time() - time.monotonic(), **found}
 
 
 if __name__ == "__main__":
-    json.dump(asyncio.run(ask(sys.argv[1], *map(float, sys.argv[2:]))), sys.stdout)
+    json.dump(asyncio.run(ask(*map(float, sys.argv[1:]))), sys.stdout)

@@ -14,6 +14,7 @@ from command_line import until
 
 from aiprod_ops.lab import ports
 from aiprod_ops.lab.redis import RedisServer
+from aiprod_ops.service.caching.place import RedisPlace
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class LoneRedis:
     @property
     def actor_url(self) -> str:
         return self._url("aiprod_actor")
+
+    @property
+    def place(self) -> RedisPlace:
+        password = self.server.passwords["aiprod_app"]
+        return RedisPlace("127.0.0.1", self.server.port, username="aiprod_app", password=password)
 
     def _url(self, user: str) -> str:
         return f"redis://{user}:{self.server.passwords[user]}@127.0.0.1:{self.server.port}/0"
@@ -71,8 +77,8 @@ class _Noise(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def noise(answer: bytes) -> Iterator[str]:
-    """The URL of a server that answers everything with the same bytes."""
+def noise(answer: bytes) -> Iterator[RedisPlace]:
+    """The place of a server that answers everything with the same bytes."""
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     port = ports.free(Path(tempfile.gettempdir()) / answer.hex()[:16])[0]
     with socketserver.ThreadingTCPServer(("127.0.0.1", port), _Noise) as server:
@@ -80,7 +86,7 @@ def noise(answer: bytes) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield f"redis://127.0.0.1:{port}/0"
+            yield RedisPlace("127.0.0.1", port)
         finally:
             server.shutdown()
             thread.join()

@@ -16,7 +16,8 @@ from redis_servers import LoneRedis, lone_redis, noise
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Spent, take
 from aiprod_ops.domain.tiers import Tier
-from aiprod_ops.service.limiting.decisions import Limiter
+from aiprod_ops.service.caching.place import RedisPlace
+from aiprod_ops.service.limiting.decisions import _SCRIPT, Limiter
 from aiprod_ops.service.limits import Caller, RateLimits, install, limited
 from aiprod_ops.units import Seconds
 
@@ -45,13 +46,13 @@ def caller() -> str:
     return f"user{next(_numbers)}"
 
 
-def with_limiter(url: str, work: Callable[[Limiter], Awaitable[Any]], processes: int = 8) -> Any:
+def with_limiter(place: RedisPlace, work: Callable[[Limiter], Awaitable[Any]], processes: int = 8) -> Any:
     async def run() -> Any:
-        limiter = Limiter.of(url, processes=processes)
+        limiter = Limiter(place, processes=processes)
         try:
             return await work(limiter)
         finally:
-            await limiter.aclose()
+            await limiter.close()
 
     return asyncio.run(run())
 
@@ -72,8 +73,7 @@ def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: s
 
     async def work() -> int:
         redis = Redis.from_url(shared.url)
-        limiter = Limiter(redis)
-        script, spent, refused = limiter._script, tuple[Spent, ...](((), ())), 0
+        script, spent, refused = redis.register_script(_SCRIPT), tuple[Spent, ...](((), ())), 0
         for _ in range(200):
             costs = [choice.choice((0, 1, 1, 1, 2, 6)) for _ in range(choice.choice((1, 1, 3)))]
             asked = msgspec.msgpack.encode(([each.slot_ms for each in SHORT], [each.limit for each in SHORT], costs))
@@ -105,9 +105,9 @@ def test_what_is_asked_in_one_turn_is_one_round_trip(shared: LoneRedis, caller: 
 
         return asyncio.run(count())
 
-    with_limiter(shared.url, lambda limiter: limiter.decide(caller, QUOTAS, 0))
+    with_limiter(shared.place, lambda limiter: limiter.decide(caller, QUOTAS, 0))
     before = calls()
-    found = with_limiter(shared.url, work)
+    found = with_limiter(shared.place, work)
     assert calls() == before + 1
     assert sum(each.is_allowed for each in found) == 40
     assert not any(each.is_local for each in found)
@@ -121,7 +121,7 @@ def test_callers_and_quotas_do_not_meet(shared: LoneRedis) -> None:
         )
         assert sum(each.is_allowed for each in found) == 2 * (40 + 3)
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis, caller: str) -> None:
@@ -130,7 +130,7 @@ def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis
         higher = (Quota("minute", 60, Seconds(60)), Quota("day", 4_000, Seconds(86_400)))
         assert sum(each.is_allowed for each in await at_once(limiter, caller, 50, higher)) == 20
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, caller: str) -> None:
@@ -148,7 +148,7 @@ def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, ca
             assert [each.standings[0].remaining for each in (*mine, *others)] == [39, 38, 39, 38]
             assert not limiter.is_local
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
@@ -159,7 +159,7 @@ def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
         await redis.aclose()
         return int(left)
 
-    assert 0 < with_limiter(shared.url, work) <= 3_050
+    assert 0 < with_limiter(shared.place, work) <= 3_050
 
 
 def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: str) -> None:
@@ -171,7 +171,7 @@ def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: 
             await asyncio.sleep(refused.wait_ms / 1000)
             assert (await limiter.decide(caller, SHORT)).is_allowed
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 # Redis is not there
@@ -181,8 +181,8 @@ def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: 
     "answer", [b"\0\xff" * 50, b"$-1\r\n", b"*2\r\n:1\r\n:2\r\n", b"+OK\r\n", b"$2\r\n\x92\x01\r\n"]
 )
 def test_garbage(answer: bytes, caller: str) -> None:
-    with noise(answer) as url:
-        found = with_limiter(url, lambda limiter: at_once(limiter, caller, 100))
+    with noise(answer) as place:
+        found = with_limiter(place, lambda limiter: at_once(limiter, caller, 100))
     assert all(each.is_local for each in found)
     assert sum(each.is_allowed for each in found) == 5
 
@@ -201,7 +201,7 @@ def test_a_redis_that_is_down_and_comes_back(alone: LoneRedis, caller: str) -> N
         await until_back(limiter)
         assert not (await limiter.decide(caller, QUOTAS)).is_local
 
-    with_limiter(alone.url, work)
+    with_limiter(alone.place, work)
 
 
 def _again(redis: LoneRedis) -> None:
@@ -240,7 +240,7 @@ def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> N
             longest = max(longest, time.monotonic() - began)
         return longest
 
-    with_limiter(alone.url, work)
+    with_limiter(alone.place, work)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_redis_that_takes_no_writes(
         await until_back(limiter)
         assert not (await limiter.decide(caller, QUOTAS)).is_local
 
-    with_limiter(alone.url, work)
+    with_limiter(alone.place, work)
 
 
 def test_scripts_that_were_flushed_are_loaded_again(alone: LoneRedis, caller: str) -> None:
@@ -282,7 +282,7 @@ def test_scripts_that_were_flushed_are_loaded_again(alone: LoneRedis, caller: st
         assert (await limiter.decide(caller, QUOTAS)).standings[0].remaining == 38
         assert not limiter.is_local
 
-    with_limiter(alone.url, work)
+    with_limiter(alone.place, work)
 
 
 def test_requests_that_are_given_up_do_no_harm(shared: LoneRedis, caller: str) -> None:
@@ -295,7 +295,7 @@ def test_requests_that_are_given_up_do_no_harm(shared: LoneRedis, caller: str) -
         assert sum(isinstance(each, Decision) for each in found) == 15
         assert (await limiter.decide(caller, QUOTAS)).standings[0].remaining == 9
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 # The API
@@ -364,7 +364,7 @@ def test_each_answer_tells_how_the_caller_stands(shared: LoneRedis, caller: str)
             assert "retry-after" not in fields
         assert "ratelimit" not in (await get(app, "/free", caller))[1]
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
@@ -384,7 +384,7 @@ def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
         assert (status, "retry-after" in fields) == (429, False)
         assert "smaller parts" in body["detail"]
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_waiting_for_retry_after_lets_one_through(shared: LoneRedis, caller: str) -> None:
@@ -397,7 +397,7 @@ def test_waiting_for_retry_after_lets_one_through(shared: LoneRedis, caller: str
             await asyncio.sleep(int(found[1]["retry-after"]))
             assert (await get(app, "/things", caller))[0] == 200
 
-    with_limiter(shared.url, work)
+    with_limiter(shared.place, work)
 
 
 def test_an_api_without_redis_goes_on(alone: LoneRedis, caller: str) -> None:
@@ -408,4 +408,4 @@ def test_an_api_without_redis_goes_on(alone: LoneRedis, caller: str) -> None:
         assert statuses == [200, 429, 429, 429, 429]
         assert [(await get(app, "/free", caller))[0] for _ in range(3)] == [200, 200, 200]
 
-    with_limiter(alone.url, work)
+    with_limiter(alone.place, work)
