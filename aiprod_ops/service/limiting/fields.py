@@ -71,7 +71,7 @@ def problem(decision: Decision) -> dict[str, Any]:
         "type": QUOTA_EXCEEDED,
         "title": "Request cannot be satisfied as assigned quota has been exceeded",
         "status": 429,
-        "code": "RATE_LIMIT_EXCEEDED",
+        "code": "RATE_LIMITED",
         "detail": f"{seen}. {hint}",
         "violated-policies": list(decision.violated),
     }
