@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hammering import FAKETIME
 from repositories import HAS_PGBACKREST
 
 from aiprod_ops.lab import fleet as fleets
@@ -19,6 +20,8 @@ ROWS = 30_000
 collect_ignore = [] if HAS_PGBACKREST else ["test_pgbackrest.py"]
 #: And what needs etcd, where there is none.
 collect_ignore += ["test_patroni.py"] if patroni.lacks() else []
+#: And what sets the clocks of processes apart, where there is no libfaketime.
+collect_ignore += [] if FAKETIME else ["test_limits_hammered.py"]
 
 
 @pytest.fixture(scope="session")
