@@ -1,0 +1,72 @@
+"""The fields that requests are made of, as types for pydantic: what the schema says and what is checked is one thing."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError, core_schema
+
+from aiprod_ops.domain import texts, urls
+from aiprod_ops.service import validation
+from aiprod_ops.service.validation import Rule, violations_now
+
+
+class Request(BaseModel):
+    """A body: nothing is converted, and nothing is let pass that is not known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def checked(rule: Rule) -> AfterValidator:
+    """A rule of `validation` as a validator of pydantic's. The first violation is told: a field has one error."""
+
+    def check(value: Any) -> Any:
+        for each in violations_now(rule, value):
+            context = {"limit": each.limit, "seen": each.message, "fix": each.fix}
+            raise PydanticCustomError(each.rule, "{seen}", context)  # type: ignore[arg-type]
+        return value
+
+    return AfterValidator(check)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that is safe to store, to log and to show: `Annotated[str, Text(120)]`. Its length is in characters."""
+
+    longest: int
+    lines: bool = True
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        plain = core_schema.str_schema(min_length=1, max_length=self.longest, strict=True)
+        rule = validation.safe_text("", self.longest, lines=self.lines)
+        return core_schema.no_info_after_validator_function(checked(rule).func, plain)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": texts.SAFE if self.lines else texts.SAFE_LINE}
+
+
+def _whole(value: Any) -> Any:
+    # JSON has one kind of number: 15.0 is an integer there (JSON Schema, "integer").
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=urls.LONGEST),
+    Field(json_schema_extra={"pattern": urls.PATTERN, "format": "uri"}),
+    checked(validation.url("")),
+]
+Email = Annotated[str, StringConstraints(max_length=254, pattern=validation.EMAIL)]
+Id = Annotated[str, StringConstraints(pattern=validation.UUID), Field(json_schema_extra={"format": "uuid"})]
