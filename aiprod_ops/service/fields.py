@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -61,7 +60,18 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number within limits: `Annotated[int, Whole(1, 60)]`."""
+
+    least: int
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        plain = core_schema.int_schema(ge=self.least, le=self.most, strict=True)
+        return core_schema.no_info_before_validator_function(_whole, plain)
+
+
 Url = Annotated[
     str,
     StringConstraints(max_length=urls.LONGEST),

@@ -1,6 +1,6 @@
 """Repeated POSTs do their work once: the answer is stored in the transaction of the change, and answered again.
 
-What happens is Stripe's: same key and same request → the stored answer, marked; another request → 422; while the first
+What happens is Stripe's: same key and same request → the stored answer, marked; another request → 409; while the first
 has not ended → 409 with Retry-After. A request that fails changes nothing and stores nothing: a repetition tries anew.
 After kill -9 nothing is left of it either: change, answer and lock end with the transaction.
 Source: Stripe API reference, "Idempotent requests"; draft-ietf-httpapi-idempotency-key-header.

@@ -31,7 +31,7 @@ from aiprod_ops.service.views import (
 )
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
-IfMatch = Annotated[str | None, Header(description="The ETag of the version that you have seen.")]
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the version that you have seen.")]
 
 
 class JobsPage(PageRequest):

@@ -30,13 +30,13 @@ class NewKey(Request):
 
     label: Annotated[str, Text(120, lines=False)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)] = Field(default_factory=lambda: ["jobs"])
-    expires_in_days: Annotated[Whole, Field(ge=1, le=LONGEST_LIFE_DAYS)] | None = None
+    expires_in_days: Annotated[int, Whole(1, LONGEST_LIFE_DAYS)] | None = None
 
 
 class Rotation(Request):
     """How long the old key counts beside the new one: long enough to bring the new one everywhere."""
 
-    overlap_seconds: Annotated[Whole, Field(ge=0, le=LONGEST_OVERLAP_SECONDS)] = 86_400
+    overlap_seconds: Annotated[int, Whole(0, LONGEST_OVERLAP_SECONDS)] = 86_400
 
 
 @router.post("", status_code=201)

@@ -65,6 +65,8 @@ def _complete(made: dict[str, Any]) -> None:
     for item in made.get("webhooks", {}).values():
         for operation in item.values():
             operation["responses"] = {"2XX": {"description": "It was received. Anything else is tried again."}}
+    for path, method, status, links in _LINKS:
+        made["paths"][path][method]["responses"][status]["links"] = links
     submit = made["paths"]["/api/v1/jobs"]["post"]
     submit["requestBody"]["content"]["application/json"]["examples"] = examples.submissions()
     for (path, method, status), content in examples.answers().items():
@@ -94,7 +96,7 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
         403: is_owned,
         404: has_path,
         409: is_owned and method in ("post", "patch") or "307" in responses or "result" in operation["operationId"],
-        412: any(each.get("name") == "if-match" for each in parameters),
+        412: any(each.get("name") == "If-Match" for each in parameters),
         413: is_owned,
         415: has_body,
         422: has_body or has_path or bool(parameters),
@@ -149,6 +151,22 @@ def example(kind: Kind) -> dict[str, Any]:
     }
     return made | ({"errors": [examples.VIOLATIONS[kind.code]]} if kind.code in examples.VIOLATIONS else {})
 
+
+def _links(parameter: str, names: tuple[str, ...], field: str = "id") -> dict[str, Any]:
+    return {
+        name: {"operationId": name, "parameters": {parameter: f"$response.body#/{field}"}} for name in names
+    }  # fmt: skip
+
+
+#: Where an answer leads: path, method, status, links.
+_LINKS = (
+    ("/api/v1/jobs", "post", "201", _links("job_id", (
+        "get_job", "change_job", "cancel_job", "get_job_result", "download_job", "list_job_pipelines",
+    ))),
+    ("/api/v1/jobs/{job_id}/result", "get", "200", _links("result_id", ("get_result",))),
+    ("/api/v1/keys", "post", "201", _links("key_id", ("get_key", "rotate_key", "revoke_key"))),
+    ("/api/v1/users", "post", "201", _links("user_id", ("get_user",))),
+)  # fmt: skip
 
 _VIOLATION = {
     "type": "object",

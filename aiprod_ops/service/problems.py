@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
 from psycopg import OperationalError as PsycopgOperationalError
@@ -82,7 +83,7 @@ def of(error: Exception) -> Problem:
 
 def to_response(error: Exception, request: Request) -> Response:
     """The answer to an exception that ended a request."""
-    return response(of(error), request.scope.get("request_id", ""), request.url.path)
+    return response(of(error), request.scope.get("request_id", ""), quote(request.url.path, safe="/:@-._~"))
 
 
 def _is_unavailable(error: Exception) -> bool:

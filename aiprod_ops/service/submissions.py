@@ -61,13 +61,11 @@ class Submission(Request):
 def _model(preset: Preset) -> type[Submission]:
     """The submission of one preset."""
     name = "".join(word.capitalize() for word in preset.name.split("_"))
-    duration = Field(
-        preset.usual_seconds, ge=preset.shortest_seconds, le=preset.longest_seconds, description="Seconds."
-    )
+    whole = Whole(preset.shortest_seconds, preset.longest_seconds)
     fields: dict[str, Any] = {
         "preset": (Literal[preset.name], ...),
         "prompt": (Annotated[str, Text(preset.longest_prompt)], Field(description="What the video shows, and how.")),
-        "duration_seconds": (Whole, duration),
+        "duration_seconds": (Annotated[int, whole], Field(preset.usual_seconds, description="Seconds.")),
         "aspect_ratio": (Literal[preset.aspect_ratios], preset.aspect_ratios[0]),
         "language": (Literal[preset.languages], Field(preset.languages[0], description="Of the voice.")),
     }
