@@ -29,9 +29,7 @@ class Priority(StrEnum):
 #: What follows what. A worker that is lost gives its job back: processing → queued. What has ended stays as it is.
 FOLLOWS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
-    Status.PROCESSING: frozenset(
-        {Status.PROCESSING, Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}
-    ),
+    Status.PROCESSING: frozenset({Status.PROCESSING, Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
     Status.COMPLETED: frozenset(),
     Status.FAILED: frozenset(),
     Status.CANCELLED: frozenset(),

@@ -15,7 +15,9 @@ PATTERN = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,
 _PATTERN = re.compile(PATTERN)
 #: Names that lead into a network of ours whatever they resolve to. Source: RFC 6761, RFC 6762, RFC 8375, RFC 9476;
 #: cloud providers' metadata servers.
-_OURS = ("localhost", "local", "internal", "intranet", "corp", "home", "lan", "home.arpa", "test", "invalid", "onion")
+OURS = ("localhost", "local", "internal", "intranet", "corp", "home", "lan", "home.arpa", "test", "invalid", "onion")
+#: The same for the OpenAPI document: URLs that must not match.
+OURS_PATTERN = rf"^https://([^/]*\.)?({'|'.join(re.escape(name) for name in OURS)})(:443)?(/|$)"
 #: What the standard library calls global and still leads to somewhere else: NAT64 and 6to4 hold an IPv4 address.
 _EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16"), ipaddress.ip_network("::/96"))
 
@@ -38,7 +40,7 @@ def wrong(url: str) -> tuple[str, str] | None:
     if not _PATTERN.fullmatch(url):
         return "host", "its host is not a public DNS name on port 443, or it has characters that a URL cannot have"
     host = (urlsplit(url).hostname or "").rstrip(".")
-    if any(host == name or host.endswith(f".{name}") for name in _OURS):
+    if any(host == name or host.endswith(f".{name}") for name in OURS):
         return "private_name", f"the name {host} is reserved for private networks"
     return None
 

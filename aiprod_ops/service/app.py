@@ -1,4 +1,4 @@
-"""The API as an application: what is around every request, what is served, and what has to be there before it starts."""
+"""The API as an application: what is around every request, what is served, what has to be there before it starts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,7 +91,9 @@ async def _told(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     routes = request.app.routes
     asked = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "PATCH", "POST", "PUT")}
-    return [name for name, scope in asked.items() if any(route.matches(dict(scope))[0] is Match.FULL for route in routes)]
+    return [
+        name for name, scope in asked.items() if any(route.matches(dict(scope))[0] is Match.FULL for route in routes)
+    ]
 
 
 def from_environment() -> Any:

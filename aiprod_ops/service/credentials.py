@@ -1,8 +1,8 @@
 """API keys: what they look like, what is stored of them, and who somebody with one is.
 
-A key is `aiprod_PREFIX_SECRET`. The prefix finds it; of the whole key only the SHA-256 is stored. It has 256 random bits,
-so that no salt and no slow hash is needed (those protect what people think of). The comparison takes the same time
-whatever is wrong, also where there is no such prefix.
+A key is `aiprod_PREFIX_SECRET`. The prefix finds it; of the whole key only the SHA-256 is stored. It has 256 random
+bits, so that no salt and no slow hash is needed (those protect what people think of). The comparison takes the same
+time whatever is wrong, also where there is no such prefix.
 """
 
 import hashlib
@@ -95,8 +95,8 @@ async def authenticate(connection: AsyncConnection, key: str) -> Caller:
 class Verified:
     """Keys that were lately verified in this process, for what has to know a request's user without the database.
 
-    An entry counts for `lasts`: so long may a key that was revoked elsewhere still be answered from a cache. What reads or
-    changes data asks the database.
+    An entry counts for `lasts`: so long may a key that was revoked elsewhere still be answered from a cache. What reads
+    or changes data asks the database.
     """
 
     def __init__(self, lasts: Seconds = Seconds(5), most: int = 10_000) -> None:

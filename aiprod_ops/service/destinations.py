@@ -1,7 +1,7 @@
 """Where a stranger's URL really leads, at the moment it is called: the second half of the defence against SSRF.
 
-Resolve, judge every address, and connect to one of those that were judged, with the name only in TLS and in Host: a name
-that leads elsewhere a moment later changes nothing. Redirects are other URLs: each goes through here again.
+Resolve, judge every address, and connect to one of those that were judged, with the name only in TLS and in Host: a
+name that leads elsewhere a moment later changes nothing. Redirects are other URLs: each goes through here again.
 """
 
 import asyncio

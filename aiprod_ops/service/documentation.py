@@ -1,6 +1,6 @@
 """`/api/v1/docs/*`: the sections, every problem, every operation, for programs and for people with curl."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request
 
@@ -15,7 +15,8 @@ from aiprod_ops.service.views import View
 router = APIRouter(prefix="/docs", tags=["docs"], route_class=PublicRoute)
 
 if TYPE_CHECKING:
-    Code = PresetName = str
+    Code: TypeAlias = str
+    PresetName: TypeAlias = str
 else:
     Code, PresetName = Literal[tuple(BY_CODE)], Literal[tuple(BY_NAME)]
 

@@ -21,7 +21,7 @@ def of(body: bytes) -> str:
 def names(header: str, tag: str, *, weakly: bool) -> bool:
     """Whether a header names a tag; `weakly` a weak tag is the same as the strong one.
 
-    >>> names('"a", W/"b"', '"b"', weakly=True), names('"a", W/"b"', '"b"', weakly=False), names("*", '"b"', weakly=False)
+    >>> names('"a", W/"b"', '"b"', weakly=True), names('W/"b"', '"b"', weakly=False), names("*", '"b"', weakly=False)
     (True, False, True)
     """
     if header.strip() == "*":

@@ -1,5 +1,6 @@
-"""The fields that requests are made of, as types for pydantic: what the schema says and what is checked is one thing."""
+"""The fields that requests are made of, as types for pydantic: what the schema says is what is checked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,16 +26,16 @@ class Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-def checked(rule: Rule) -> AfterValidator:
-    """A rule of `validation` as a validator of pydantic's. The first violation is told: a field has one error."""
+def check_of(rule: Rule) -> Callable[[Any], Any]:
+    """A rule of `validation` as a function of pydantic's. The first violation is told: a field has one error."""
 
     def check(value: Any) -> Any:
         for each in violations_now(rule, value):
             context = {"limit": each.limit, "seen": each.message, "fix": each.fix}
-            raise PydanticCustomError(each.rule, "{seen}", context)  # type: ignore[arg-type]
+            raise PydanticCustomError(each.rule, "{seen}", context)
         return value
 
-    return AfterValidator(check)
+    return check
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Text:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         plain = core_schema.str_schema(min_length=1, max_length=self.longest, strict=True)
         rule = validation.safe_text("", self.longest, lines=self.lines)
-        return core_schema.no_info_after_validator_function(checked(rule).func, plain)
+        return core_schema.no_info_after_validator_function(check_of(rule), plain)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -75,8 +76,8 @@ class Whole:
 Url = Annotated[
     str,
     StringConstraints(max_length=urls.LONGEST),
-    Field(json_schema_extra={"pattern": urls.PATTERN, "format": "uri"}),
-    checked(validation.url("")),
+    Field(json_schema_extra={"pattern": urls.PATTERN, "format": "uri", "not": {"pattern": urls.OURS_PATTERN}}),
+    AfterValidator(check_of(validation.url(""))),
 ]
 Email = Annotated[str, StringConstraints(max_length=254, pattern=validation.EMAIL)]
 Id = Annotated[str, StringConstraints(pattern=validation.UUID), Field(json_schema_extra={"format": "uuid"})]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
-from sqlalchemy import insert, select, update
+from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import RedirectResponse
 
@@ -120,7 +120,7 @@ async def list_job_pipelines(job_id: Id, caller: JobsCaller, transaction: Transa
     return [PipelineView(**row) for row in (await transaction.execute(query)).mappings()]
 
 
-async def owned(transaction: AsyncConnection, caller: Caller, job_id: str, *, locks: bool = False) -> Mapping[str, Any]:
+async def owned(transaction: AsyncConnection, caller: Caller, job_id: str, *, locks: bool = False) -> RowMapping:
     """The row of a job of the caller's; raises Problem NOT_FOUND, whether there is none or it is somebody else's."""
     query = select(jobs).where(jobs.c.id == job_id, jobs.c.user_id == caller.user_id)
     row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
@@ -129,12 +129,13 @@ async def owned(transaction: AsyncConnection, caller: Caller, job_id: str, *, lo
     return row
 
 
-async def _changed(transaction: AsyncConnection, job_id: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _changed(transaction: AsyncConnection, job_id: str, values: Mapping[str, Any]) -> RowMapping:
     change = update(jobs).where(jobs.c.id == job_id).values(updated_at=datetime.now(UTC), **values)
-    return (await transaction.execute(change.returning(jobs))).mappings().one()
+    row: RowMapping = (await transaction.execute(change.returning(jobs))).mappings().one()
+    return row
 
 
-async def _result(transaction: AsyncConnection, job: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _result(transaction: AsyncConnection, job: RowMapping) -> RowMapping:
     query = select(results).where(results.c.job_id == job["id"]).order_by(results.c.id.desc()).limit(1)
     row = (await transaction.execute(query)).mappings().one_or_none() if job["status"] == Status.COMPLETED else None
     if row is None:

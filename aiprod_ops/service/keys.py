@@ -1,13 +1,13 @@
 """API keys: make, list, rotate, revoke. Nobody gets more by a key than by the one they use."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi import Request as HttpRequest
 from pydantic import Field
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import RowMapping, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.service import credentials
@@ -29,7 +29,7 @@ class NewKey(Request):
     """A key to be made. Its scopes are some of those of the key that makes it."""
 
     label: Annotated[str, Text(120, lines=False)]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)] = Field(default_factory=lambda: ["jobs"])
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)] = Field(default=["jobs"])
     expires_in_days: Annotated[int, Whole(1, LONGEST_LIFE_DAYS)] | None = None
 
 
@@ -100,7 +100,7 @@ async def revoke_key(key_id: Id, caller: AnyCaller, transaction: Transaction, se
 
 async def made(
     transaction: AsyncConnection, user_id: str, label: str, scopes: Collection[str], life: timedelta | None
-) -> tuple[Mapping[str, Any], str]:
+) -> tuple[RowMapping, str]:
     """The row of a new key, and the key: it is nowhere else."""
     new = credentials.make()
     values = {
@@ -116,7 +116,7 @@ async def made(
     return row, new.key
 
 
-def _told(request: HttpRequest, row: Mapping[str, Any], key: str) -> NewKeyView:
+def _told(request: HttpRequest, row: RowMapping, key: str) -> NewKeyView:
     stored_as(request, NewKeyView(**row, key=None).model_dump_json().encode())
     return NewKeyView(**row, key=key)
 
@@ -126,9 +126,7 @@ def _require(caller: Caller, scopes: Collection[str]) -> None:
         raise Problem("INSUFFICIENT_SCOPE", f"Your key lacks the scope {', '.join(more)}, which the other one has.")
 
 
-async def _owned(
-    transaction: AsyncConnection, caller: Caller, key_id: str, *, locks: bool = False
-) -> Mapping[str, Any]:
+async def _owned(transaction: AsyncConnection, caller: Caller, key_id: str, *, locks: bool = False) -> RowMapping:
     query = select(api_keys).where(api_keys.c.id == key_id, api_keys.c.user_id == caller.user_id)
     row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
     if row is None:

@@ -95,7 +95,7 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
         401: is_owned,
         403: is_owned,
         404: has_path,
-        409: is_owned and method in ("post", "patch") or "307" in responses or "result" in operation["operationId"],
+        409: (is_owned and method in ("post", "patch")) or "307" in responses or "result" in operation["operationId"],
         412: any(each.get("name") == "If-Match" for each in parameters),
         413: is_owned,
         415: has_body,

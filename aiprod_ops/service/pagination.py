@@ -7,13 +7,13 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from sqlalchemy import Column, Select
+from sqlalchemy import Column, RowMapping, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.service.problems import Problem
@@ -44,12 +44,12 @@ class Listing:
 
     async def part(
         self, connection: AsyncConnection, query: Select[Any], key: "Column[Any]", page: PageRequest
-    ) -> tuple[list[Mapping[str, Any]], str | None]:
+    ) -> tuple[Sequence[RowMapping], str | None]:
         """The rows of one part, newest first, and the cursor of the next; `key` is an id that grows with time."""
         if page.cursor is not None:
             query = query.where(key < self.opened(page.cursor))
         found = (await connection.execute(query.order_by(key.desc()).limit(page.limit + 1))).mappings().all()
-        rows: list[Mapping[str, Any]] = [dict(row) for row in found[: page.limit]]
+        rows = found[: page.limit]
         more = len(found) > page.limit
         return rows, self.sealed(str(rows[-1][key.name])) if more else None
 

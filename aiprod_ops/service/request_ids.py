@@ -1,7 +1,7 @@
 """A name for each request: in its answer, in its problem, in the log, so that one finds the other.
 
-The outermost layer. It also is where what nobody else caught becomes an answer: a client never gets a stack trace, nor a
-connection that just ends.
+The outermost layer. It also is where what nobody else caught becomes an answer: a client never gets a stack trace, nor
+a connection that just ends.
 """
 
 import logging

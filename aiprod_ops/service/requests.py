@@ -1,8 +1,8 @@
 """What happens around every operation: one request is one transaction, and the answer leaves after the commit.
 
-A route of this class reads the body up to the limit, finds out who calls, does a POST with an Idempotency-Key once, adds
-the ETag, and turns whatever goes wrong into a problem. Operations see none of that. It is a class of route and not a
-middleware, so that it is the same in our app and in one that only includes the router.
+A route of this class reads the body up to the limit, finds out who calls, does a POST with an Idempotency-Key once,
+adds the ETag, and turns whatever goes wrong into a problem. Operations see none of that. It is a class of route and not
+a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
 from collections.abc import Callable, Coroutine
@@ -91,7 +91,9 @@ def limited(request: Request, most: int) -> Receive:
     """What a request sends, up to so many bytes; raises Problem PAYLOAD_TOO_LARGE instead of reading more."""
     # The rest of the body is not read, so that the connection cannot go on after the answer.
     problem = Problem(
-        "PAYLOAD_TOO_LARGE", f"The body has more than {most} bytes, the most that is read.", headers={"Connection": "close"}
+        "PAYLOAD_TOO_LARGE",
+        f"The body has more than {most} bytes, the most that is read.",
+        headers={"Connection": "close"},
     )
     said, seen = request.headers.get("content-length", ""), 0
 

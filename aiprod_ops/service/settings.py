@@ -35,7 +35,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     if not environ.get(DSN):
         raise ConfigurationError(
-            f"the API does not know its database: {DSN} is not set", hint=f"export {DSN}=postgresql://USER@HOST/DATABASE"
+            f"the API does not know its database: {DSN} is not set",
+            hint=f"export {DSN}=postgresql://USER@HOST/DATABASE",
         )
     return Settings(dsn=environ[DSN], redis=redis_url(environ))
 

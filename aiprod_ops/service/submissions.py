@@ -1,6 +1,8 @@
-"""What a job is submitted with: one model for each preset, so that its cross-field rules are in the OpenAPI document."""
+"""What a job is submitted with: a model for each preset, so that its cross-field rules are in the OpenAPI document."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -69,7 +71,9 @@ def _model(preset: Preset) -> type[Submission]:
         "aspect_ratio": (Literal[preset.aspect_ratios], preset.aspect_ratios[0]),
         "language": (Literal[preset.languages], Field(preset.languages[0], description="Of the voice.")),
     }
-    made: type[Submission] = create_model(f"{name}Submission", __base__=Submission, __doc__=preset.title + ".", **fields)
+    made: type[Submission] = create_model(
+        f"{name}Submission", __base__=Submission, __doc__=preset.title + ".", **fields
+    )
     made.model_config["json_schema_extra"] = {"examples": [EXAMPLES[preset.name]]}
     made.model_rebuild(force=True)
     return made
@@ -79,7 +83,7 @@ MODELS = {preset.name: _model(preset) for preset in PRESETS}
 if TYPE_CHECKING:
     AnySubmission = Submission
 else:
-    AnySubmission = Annotated[Union[tuple(MODELS.values())], Field(discriminator="preset")]
+    AnySubmission = Annotated[reduce(or_, MODELS.values()), Field(discriminator="preset")]
 
 
 class JobChange(Request):

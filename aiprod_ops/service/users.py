@@ -1,11 +1,10 @@
 """Users: yourself, and all of them for an administrator."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.service.fields import Email, Id, Request, Text
@@ -85,7 +84,7 @@ async def _user(transaction: AsyncConnection, user_id: str) -> UserView:
     return UserView(**row)
 
 
-async def found(transaction: AsyncConnection, email: str) -> Mapping[str, Any] | None:
+async def found(transaction: AsyncConnection, email: str) -> RowMapping | None:
     """The user with an address, whatever its case. Until the end of the transaction nobody else makes one with it."""
     number = func.hashtextextended(func.lower(email), 0)
     await transaction.execute(select(func.pg_advisory_xact_lock(number)))
@@ -93,9 +92,10 @@ async def found(transaction: AsyncConnection, email: str) -> Mapping[str, Any] |
     return (await transaction.execute(query)).mappings().one_or_none()
 
 
-async def made(transaction: AsyncConnection, email: str, name: str, tier: str) -> Mapping[str, Any]:
+async def made(transaction: AsyncConnection, email: str, name: str, tier: str) -> RowMapping:
     """A new user's row; raises Problem EMAIL_TAKEN."""
     if await found(transaction, email) is not None:
         raise Problem("EMAIL_TAKEN")
     new = insert(users).values(id=str(uuid7()), email=email, name=name, tier=tier).returning(users)
-    return (await transaction.execute(new)).mappings().one()
+    row: RowMapping = (await transaction.execute(new)).mappings().one()
+    return row

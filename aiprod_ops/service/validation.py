@@ -1,7 +1,7 @@
 """Rules for what strangers send: small, composable, sync or async, and errors that say how to fix it.
 
-A rule is a function of a value that answers the violations it finds. `every` collects all of several rules', `first` stops
-at the first rule that finds something; both are rules again. No rule here backtracks: each is linear in what it reads.
+A rule is a function of a value that answers the violations it finds. `every` collects all of several rules', `first`
+stops at the first one that finds something; both are rules again. None backtracks: each is linear in what it reads.
 """
 
 import inspect
@@ -54,7 +54,7 @@ def _run(rules: Sequence[Rule], value: Any, *, stops: bool) -> Found | Awaitable
         answer = rule(value)
         if inspect.isawaitable(answer):
             return _go_on(answer, rules[number + 1 :], value, found, stops=stops)
-        found += answer  # type: ignore[arg-type]
+        found += answer
         if found and stops:
             break
     return found
@@ -130,11 +130,13 @@ def choice(field: str, allowed: Sequence[str]) -> Rule:
 
     def rule(text: str) -> Found:
         if text not in allowed:
-            yield Violation(
-                field, "choice", list(allowed), "It is none of the allowed values.", f"Use {_or(allowed)}."
-            )
+            yield _not_among(field, allowed)
 
     return rule
+
+
+def _not_among(field: str, allowed: Sequence[str]) -> Violation:
+    return Violation(field, "choice", list(allowed), "It is none of the allowed values.", f"Use {_or(allowed)}.")
 
 
 def url(field: str) -> Rule:
@@ -200,7 +202,7 @@ def from_pydantic(error: Mapping[str, Any]) -> Violation:
     if kind in _FROM_PYDANTIC:
         rule, where, fix = _FROM_PYDANTIC[kind]
         if rule == "choice":
-            return next(iter(choice(field, _QUOTED.findall(str(context.get(where))))("")))  # type: ignore[arg-type]
+            return _not_among(field, _QUOTED.findall(str(context.get(where))))
         limit = context.get(where)
         return Violation(field, rule, limit, f"{error['msg']}.", fix.format(limit=limit))
     if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "model_attributes_type"):

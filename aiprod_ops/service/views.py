@@ -1,10 +1,10 @@
 """What is answered: the representations of jobs, results, pipelines, users and keys."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import RowMapping
 
 from aiprod_ops.domain.problems import BY_CODE
 from aiprod_ops.service.submissions import PriorityName
@@ -64,7 +64,7 @@ class JobView(View):
     links: JobLinks
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
+    def of(cls, row: RowMapping) -> Self:
         """From a row of `jobs`."""
         here, is_completed = f"/api/v1/jobs/{row['id']}", row["status"] == "completed"
         plain = {name: row[name] for name in cls.model_fields if name in row}
@@ -84,7 +84,7 @@ class JobView(View):
         )
 
 
-def _failure(row: Mapping[str, Any]) -> Failure | None:
+def _failure(row: RowMapping) -> Failure | None:
     if row["status"] != "failed":
         return None
     code = row["error_code"] if row["error_code"] in BY_CODE else "PROCESSING_ERROR"

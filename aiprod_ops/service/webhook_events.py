@@ -1,4 +1,7 @@
-"""The events that webhooks tell, for the document: their names and their content. Source: Standard Webhooks, "Payload"."""
+"""The events that webhooks tell, for the document: their names and their content.
+
+Source: Standard Webhooks, "Payload".
+"""
 
 from datetime import datetime
 from typing import Any, Literal
