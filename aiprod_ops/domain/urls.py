@@ -18,8 +18,10 @@ _PATTERN = re.compile(PATTERN)
 OURS = ("localhost", "local", "internal", "intranet", "corp", "home", "lan", "home.arpa", "test", "invalid", "onion")
 #: The same for the OpenAPI document: URLs that must not match.
 OURS_PATTERN = rf"^https://([^/]*\.)?({'|'.join(re.escape(name) for name in OURS)})(:443)?(/|$)"
-#: What the standard library calls global and still leads to somewhere else: NAT64 and 6to4 hold an IPv4 address.
-_EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16"), ipaddress.ip_network("::/96"))
+#: Addresses that hold an IPv4 address: IPv4-compatible, NAT64, Teredo, 6to4.
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
+#: What only newer versions of the standard library know. Source: IANA, special-purpose address registries.
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16")))
 
 
 def wrong(url: str) -> tuple[str, str] | None:
@@ -61,9 +63,17 @@ def forbidden(address: str) -> str:
         (found.is_loopback, "it is loopback"),
         (found.is_link_local, "it is link-local"),
         (found.is_multicast, "it is multicast"),
-        (found.version == 6 and any(found in network for network in _EMBEDDING), "it embeds an IPv4 address"),
+        (_among(found, _EMBEDDING), "it embeds an IPv4 address"),
         (found.is_private, "it is private"),
-        (found.is_reserved, "it is reserved"),
+        (found.is_reserved or _among(found, _SPECIAL), "it is reserved"),
         (not found.is_global, "it is not global"),
     )
     return next((reason for holds, reason in kinds if holds), "")
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _among(address: _Address, networks: tuple[_Network, ...]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

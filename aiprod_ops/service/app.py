@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from aiprod_ops.service import (
+    browser,
     database,
     documentation,
     jobs,
@@ -48,6 +49,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     )
     init_phase2_features(app, given)
     register_phase2_router(app)
+    browser.add_pages(app)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _told)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]

@@ -77,12 +77,14 @@ async def violations(rule: Rule, value: Any) -> tuple[Violation, ...]:
 
 def violations_now(rule: Rule, value: Any) -> tuple[Violation, ...]:
     """The same where nothing can be awaited; raises TypeError for a rule that has to wait."""
-    answer = rule(value)
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()
-        raise TypeError("a rule has to wait: use `await violations(…)`")
-    return tuple(answer)
+    looking = violations(rule, value)
+    try:
+        looking.send(None)
+    except StopIteration as done:
+        found: tuple[Violation, ...] = done.value
+        return found
+    looking.close()
+    raise TypeError("a rule has to wait: use `await violations(…)`")
 
 
 def safe_text(field: str, longest: int, *, lines: bool = True) -> Rule:
