@@ -24,6 +24,9 @@ _NAMES = {
     "invalidate_job_cache": "cache",
     "invalidate_user_cache": "cache",
     "stored_routes": "caching.stored",
+    "create_app": "app",
+    "init_phase2_features": "app",
+    "register_phase2_router": "app",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hammering import FAKETIME
 from repositories import HAS_PGBACKREST
+from served_api import Api, served
 
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import folder as folders
@@ -41,3 +42,10 @@ def fleet(short_path: Path) -> Iterator[Fleet]:
     folder = short_path / "fleet"
     yield fleets.up(folder, ROWS, workload=False)
     fleets.down(folder)
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Api]:
+    """The API on a PostgreSQL of its own."""
+    with served() as made:
+        yield made
