@@ -4,7 +4,25 @@ Names are looked up when they are first used, so that this import stays cheap an
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiprod_ops.service.cache import DEFAULT_TTL as DEFAULT_TTL
+    from aiprod_ops.service.cache import LONG_TTL as LONG_TTL
+    from aiprod_ops.service.cache import MEDIUM_TTL as MEDIUM_TTL
+    from aiprod_ops.service.cache import SHORT_TTL as SHORT_TTL
+    from aiprod_ops.service.cache import RedisCache as RedisCache
+    from aiprod_ops.service.cache import cache_delete as cache_delete
+    from aiprod_ops.service.cache import cache_get as cache_get
+    from aiprod_ops.service.cache import cache_health as cache_health
+    from aiprod_ops.service.cache import cache_set as cache_set
+    from aiprod_ops.service.cache import cached_endpoint as cached_endpoint
+    from aiprod_ops.service.cache import invalidate_job_cache as invalidate_job_cache
+    from aiprod_ops.service.cache import invalidate_user_cache as invalidate_user_cache
+    from aiprod_ops.service.caching.place import RedisPlace as RedisPlace
+    from aiprod_ops.service.caching.stored import Caller as Caller
+    from aiprod_ops.service.caching.stored import StoredResponses as StoredResponses
+    from aiprod_ops.service.caching.stored import stored_routes as stored_routes
 
 #: name → module. Source of the mechanism: PEP 562.
 _NAMES = {
