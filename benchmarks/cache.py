@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -95,13 +95,14 @@ async def _function_times(redis_port: int) -> tuple[list[float], list[float]]:
     await job("1")
     await asyncio.sleep(0.1)
     times: tuple[list[float], list[float]] = ([], [])
+    calls: tuple[Callable[[], Awaitable[object]], ...] = (lambda: job("1"), lambda: client.get("raw"))
     for _ in range(15):
-        for found, call in zip(times, (lambda: job("1"), lambda: client.get("raw")), strict=True):
+        for found, call in zip(times, calls, strict=True):
             began = time.perf_counter()
             for _ in range(1000):
                 await call()
             found.append((time.perf_counter() - began) * 1000)
-    await client.aclose()  # type: ignore[no-untyped-call]
+    await client.aclose()
     await cache.close()
     return times
 

@@ -23,7 +23,7 @@ class Client(asyncio.Protocol):
         self.failed = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self.send()
 
     def send(self) -> None:
