@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from aiprod_ops.service.cache import invalidate_job_cache as invalidate_job_cache
     from aiprod_ops.service.cache import invalidate_user_cache as invalidate_user_cache
     from aiprod_ops.service.caching.place import RedisPlace as RedisPlace
+    from aiprod_ops.service.caching.routes import stored_routes as stored_routes
     from aiprod_ops.service.caching.stored import Caller as Caller
     from aiprod_ops.service.caching.stored import StoredResponses as StoredResponses
-    from aiprod_ops.service.caching.stored import stored_routes as stored_routes
 
 #: name → module. Source of the mechanism: PEP 562.
 _NAMES = {
@@ -41,7 +41,7 @@ _NAMES = {
     "cached_endpoint": "cache",
     "invalidate_job_cache": "cache",
     "invalidate_user_cache": "cache",
-    "stored_routes": "caching.stored",
+    "stored_routes": "caching.routes",
 }
 
 

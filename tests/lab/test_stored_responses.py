@@ -15,7 +15,7 @@ from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.service import Caller, RedisCache, StoredResponses, cached_endpoint, stored_routes
 from aiprod_ops.service.caching import keys
 from aiprod_ops.service.caching.keys import Tags
-from aiprod_ops.service.caching.stored import Route
+from aiprod_ops.service.caching.routes import Route
 from aiprod_ops.service.caching.values import Lifetime
 from aiprod_ops.units import Seconds
 
@@ -95,6 +95,11 @@ class Service:
                 return StreamingResponse(iter([b"a" * 400_000] * 4), headers=headers)
             return Response(kind.encode(), headers=headers)
 
+        @app.get("/words/{number}")
+        @cached_endpoint(ttl=60, tags=("word:{number}",), user="{user}", cache=lambda: self.cache)
+        async def word(number: int, user: str = Depends(self._user), accept_language: str = Header("en")) -> str:
+            return f"{number} in {accept_language}"
+
         @app.post("/jobs/{job_id}")
         async def change(job_id: str) -> None:
             service.progress += 1
@@ -145,7 +150,7 @@ async def test_a_hit_is_the_same_response(server: Server) -> None:
     first, second = await service.ask("/jobs/1?limit=3&x=1"), await service.ask("/jobs/1?x=1&limit=3")
     assert (first.cache, second.cache) == ("miss", "hit")
     assert first.body == second.body == b'{"id":"1","owner":"ada","progress":0}'
-    assert {**first.headers, "x-cache": ""} == {**second.headers, "x-cache": ""}
+    assert {**first.headers, "x-cache": "hit", "age": "0"} == second.headers
     assert service.calls == ["1"]
     assert (await service.ask("/jobs/1")).cache == "miss", "another query is another response"
     public = [await service.ask("/presets"), await service.ask("/presets", key="")]
@@ -197,6 +202,27 @@ async def test_a_change_is_seen(server: Server) -> None:
     assert (await service.ask("/jobs/1")).cache == "hit"
     await service.cache.invalidate(keys.user("ada"))
     assert (await service.ask("/jobs/1")).cache == "miss"
+    await service.cache.close()
+
+
+@in_loop
+async def test_a_header_that_the_endpoint_reads_is_a_part_of_the_key(server: Server) -> None:
+    service = Service(server)
+    for _ in range(2):
+        assert (await service.ask("/words/7", accept_language="de")).body == b'"7 in de"'
+        answer = await service.ask("/words/7", accept_language="fr")
+        assert answer.body == b'"7 in fr"'
+    assert answer.cache == "hit"
+    await service.cache.close()
+
+
+@in_loop
+async def test_two_ways_to_write_a_number_are_invalidated_as_one(server: Server) -> None:
+    service = Service(server)
+    assert [(await service.ask("/words/007")).cache for _ in range(2)] == ["miss", "hit"]
+    await service.cache.invalidate("word:7")
+    assert (await service.ask("/words/007")).cache == "miss"
+    assert (await service.ask("/words/seven")).status == 422
     await service.cache.close()
 
 
@@ -296,5 +322,5 @@ async def test_without_redis_the_origin_answers(server: Server) -> None:
 def test_a_tag_of_what_a_request_does_not_tell_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"tags of user\.id; known from a request are job_id, user"):
         Route("/jobs/{job_id}", Lifetime(Seconds(1)), Tags(("user:{user.id}", "job:{job_id}")))
-    with pytest.raises(ConfigurationError, match="tags of user"):
+    with pytest.raises(ConfigurationError, match="tags of user; known from a request are none"):
         Route("/presets", Lifetime(Seconds(1)), Tags(("{user}",)), is_public=True)
