@@ -40,7 +40,8 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 10
         while self.ask("PING") != "+PONG":
-            assert time.monotonic() < until, "Redis does not start"
+            assert self.process.poll() is None, "Redis does not start"
+            assert time.monotonic() < until, "Redis does not answer"
             time.sleep(0.02)
 
     def ask(self, *words: str) -> str:

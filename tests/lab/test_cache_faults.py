@@ -18,7 +18,7 @@ from aiprod_ops.service import RedisCache, RedisPlace, cached_endpoint
 pytestmark = pytest.mark.lab
 
 PATIENCE = 0.05
-BUSY = 0.1  #: what a loaded machine adds
+BUSY = 0.5  #: what a loaded machine adds; those who wait for Redis wait for seconds
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def pays_once(cache: RedisCache, origin: Origin) -> None:
     assert first < PATIENCE + BUSY
     assert not cache.is_available()
     later = [await timed(origin.job) for _ in range(100)]
-    assert sorted(later)[90] < 0.005
+    assert sorted(later)[50] < PATIENCE / 4
     assert origin.asked - before == 200
 
 
@@ -120,6 +120,46 @@ async def test_restarted_between_two_requests(server: Server) -> None:
     assert await cache.set("a", 2)
     assert await cache.get("a") == 2
     await cache.close()
+
+
+@in_loop
+async def test_started_anew_from_a_file_that_is_older_than_an_invalidation(server: Server) -> None:
+    cache, other = RedisCache(server.place), RedisCache(server.place)
+    assert await cache.set("a", 1)
+    assert server.ask("SAVE") == "+OK"
+    assert await cache.delete("a")
+    assert await cache.set("b", 2, tags=["job:1"])
+    assert server.ask("SAVE") == "+OK"
+    assert await cache.invalidate("job:1")
+    server.kill()
+    await asyncio.to_thread(server.start)
+    assert server.ask("EXISTS", "aiprod:cache:entry:value:b") == ":1", "the file has not what was deleted"
+    for each in (cache, other):
+        await until(each.is_available)
+        assert (await each.get("a"), await each.get("b")) == (None, None)
+    assert await cache.set("b", 3)
+    new = RedisCache(server.place)
+    assert await new.get("b") == 3, "a new connection alone empties the cache"
+    for each in (cache, other, new):
+        await each.close()
+
+
+@in_loop
+async def test_a_replica_that_took_over_and_lacks_an_invalidation(server: Server) -> None:
+    replica = Server("--replicaof", "127.0.0.1", str(server.port))
+    try:
+        cache = RedisCache(server.place)
+        assert await cache.set("a", 1, tags=["job:1"])
+        while replica.ask("EXISTS", "aiprod:cache:entry:value:a") != ":1":
+            await asyncio.sleep(0.05)
+        replica.ask("REPLICAOF", "NO", "ONE")  # it takes over; what happens now on the old one is lost
+        assert await cache.invalidate("job:1")
+        new = RedisCache(replica.place)
+        assert await new.get("a") is None
+        await cache.close()
+        await new.close()
+    finally:
+        replica.remove()
 
 
 @in_loop

@@ -5,6 +5,7 @@ time-outs would add to ours.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
@@ -23,6 +24,7 @@ FAILURES = (RedisError, OSError, EOFError, *_NOISE)
 
 Command = tuple[str | bytes | int | float, ...]
 Reply = bytes | int | str | list[Any] | ResponseError | None
+Exchange = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 
 def connection(place: RedisPlace) -> Connection:
@@ -43,27 +45,28 @@ def connection(place: RedisPlace) -> Connection:
 
 
 class Link:
-    """One server, in one event loop, with a pool of connections. `probe` proves in the background that the server
-    serves again, by `exchange`; it raises one of FAILURES where it does not. `failed` is told the kind of each failure,
-    `changed` whether the server is asked."""
+    """One server, in one event loop, with a pool of connections. `greet` is the first to use each, before anything is
+    read by it; `probe` proves in the background that the server serves again, by `exchange`. Both raise one of FAILURES
+    where it does not. `failed` is told the kind of each failure, `changed` whether the server is asked."""
 
     def __init__(
         self,
         place: RedisPlace,
-        probe: Callable[["Link"], Awaitable[None]],
+        greet: Callable[[Exchange], Awaitable[None]],
+        probe: Callable[[Exchange], Awaitable[None]],
         delays: Delays,
         *,
         failed: Callable[[str], None],
         changed: Callable[[bool], None] | None = None,
     ) -> None:
-        self.place, self.failed = place, failed
+        self.place, self.failed, self._greet = place, failed, greet
         self.is_known = False  #: it was asked, whatever came of it
         self._idle: list[Connection] = []
 
         async def probed() -> None:
             # By a fresh connection: after a failover the name leads elsewhere, and the old ones still answer.
             await self._disconnect()
-            await probe(self)
+            await probe(self.exchange)
 
         self.breaker = Breaker(probed, FAILURES, delays, changed)
 
@@ -88,17 +91,7 @@ class Link:
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """The same without bound and breaker; raises one of FAILURES."""
         used = await self._connected()
-        try:
-            await used.send_packed_command(used.pack_commands(commands), check_health=False)
-            replies: list[Reply] = []
-            for _ in commands:
-                try:
-                    replies.append(await used.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-        except BaseException:
-            await used.disconnect(nowait=True)  # what it still owes must never be taken for another's answer
-            raise
+        replies = await _exchange(used, commands)
         self._idle.append(used)
         return replies
 
@@ -110,7 +103,12 @@ class Link:
                 return used
             await used.disconnect(nowait=True)
         fresh = connection(self.place)
-        await fresh.connect()  # type: ignore[no-untyped-call]
+        try:
+            await fresh.connect()  # type: ignore[no-untyped-call]
+            await self._greet(partial(_exchange, fresh))
+        except BaseException:
+            await fresh.disconnect(nowait=True)
+            raise
         return fresh
 
     async def _disconnect(self) -> None:
@@ -121,6 +119,21 @@ class Link:
         """End the probing, and disconnect."""
         await self.breaker.close()
         await self._disconnect()
+
+
+async def _exchange(used: Connection, commands: Sequence[Command]) -> list[Reply]:
+    try:
+        await used.send_packed_command(used.pack_commands(commands), check_health=False)
+        replies: list[Reply] = []
+        for _ in commands:
+            try:
+                replies.append(await used.read_response())
+            except ResponseError as error:
+                replies.append(error)
+    except BaseException:
+        await used.disconnect(nowait=True)  # what it still owes must never be taken for another's answer
+        raise
+    return replies
 
 
 def kind_of(error: Exception) -> str:

@@ -45,6 +45,10 @@ class Namespace:
     def waiting(self, key: str) -> str:
         return f"{self.prefix}:waiting:{key}"
 
+    @property
+    def server(self) -> str:
+        return f"{self.prefix}:server"
+
     def channel(self, process: str) -> str:
         return f"{self.prefix}:channel:{process}"
 
