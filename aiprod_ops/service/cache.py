@@ -183,7 +183,12 @@ class RedisCache:
         known = self._loops.get(loop)
         if known is None:
             link = Link(
-                self.place, self._greet, self._prove, self._delays, failed=metrics.failed, changed=metrics.changed
+                self.place,
+                self._prove,
+                self._delays,
+                failed=metrics.failed,
+                changed=metrics.changed,
+                greet=self._greet,
             )
             known = self._loops[loop] = link, Computations(link, self.names, os.urandom(8).hex())
         return known
@@ -199,12 +204,12 @@ class RedisCache:
             reply, _ = await exchange([("DEL", everything), ("SET", self.names.server, now)])
             _check_deleted(reply)
 
-    async def _prove(self, exchange: Exchange) -> None:
+    async def _prove(self, link: Link) -> None:
         """That it serves is proven by doing what is owed; if nothing is, by deleting nothing. A replica refuses that,
         and so does a server that must not write; one that is only full does not."""
         while True:
             taken = self._owed.taken()
-            (reply,) = await exchange([("DEL", self.names.tag(""), *taken)])
+            (reply,) = await link.exchange([("DEL", self.names.tag(""), *taken)])
             _check_deleted(reply)
             self._owed.paid(taken)
             if not self._owed:

@@ -1,9 +1,11 @@
 """The parts of the cache that need no server."""
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import msgspec
@@ -14,11 +16,13 @@ from hypothesis import strategies as st
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.service.caching import keys, values
 from aiprod_ops.service.caching.breaker import Breaker, Delays
+from aiprod_ops.service.caching.endpoint import Policy, _Arguments
+from aiprod_ops.service.caching.keys import NONE
 from aiprod_ops.service.caching.owed import Owed
 from aiprod_ops.service.caching.patience import Patience
 from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.caching.responses import Rules
-from aiprod_ops.service.caching.values import Entry
+from aiprod_ops.service.caching.values import Entry, Lifetime
 from aiprod_ops.units import Seconds
 
 PLAIN = st.recursive(
@@ -81,6 +85,31 @@ def test_more_owed_than_can_be_remembered_is_all() -> None:
     owed = Owed("all")
     owed.add(f"tag {number}" for number in range(20_000))
     assert list(owed.taken()) == ["all"]
+
+
+def several(a: int, b: int = 2, *, c: int = 3) -> None: ...
+
+
+def any_number(*a: int, b: int = 2, **c: int) -> None: ...
+
+
+@given(
+    st.sampled_from([several, any_number]),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3), max_size=3),
+)
+def test_two_calls_have_one_key_where_python_binds_them_alike(
+    function: Callable[..., None], args: list[int], kwargs: dict[str, int]
+) -> None:
+    signature = inspect.signature(function)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return
+    bound.apply_defaults()
+    arguments = _Arguments.of(function, Policy("p", Lifetime(Seconds(1)), NONE), ())
+    assert arguments.key(tuple(args), kwargs) == arguments.key(bound.args, bound.kwargs)
+    assert arguments.key(tuple(args), kwargs)[0] == keys.key_of("p", arguments.name, "", dict(bound.arguments))
 
 
 QUICK = Delays(Seconds(0.05), Seconds(0.02), Seconds(0.1), Seconds(0.5))

@@ -45,17 +45,17 @@ def connection(place: RedisPlace) -> Connection:
 
 
 class Link:
-    """One server, in one event loop, with a pool of connections. `greet` is the first to use each, before anything is
-    read by it; `probe` proves in the background that the server serves again, by `exchange`. Both raise one of FAILURES
-    where it does not. `failed` is told the kind of each failure, `changed` whether the server is asked."""
+    """One server, in one event loop, with a pool of connections. `probe` proves in the background that the server
+    serves again, by `exchange`; `greet` is the first to use each connection. Both raise one of FAILURES where it does
+    not serve. `failed` is told the kind of each failure, `changed` whether the server is asked."""
 
     def __init__(
         self,
         place: RedisPlace,
-        greet: Callable[[Exchange], Awaitable[None]],
-        probe: Callable[[Exchange], Awaitable[None]],
+        probe: Callable[["Link"], Awaitable[None]],
         delays: Delays,
         *,
+        greet: Callable[[Exchange], Awaitable[None]] | None = None,
         failed: Callable[[str], None],
         changed: Callable[[bool], None] | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class Link:
         async def probed() -> None:
             # By a fresh connection: after a failover the name leads elsewhere, and the old ones still answer.
             await self._disconnect()
-            await probe(self.exchange)
+            await probe(self)
 
         self.breaker = Breaker(probed, FAILURES, delays, changed)
 
@@ -105,7 +105,8 @@ class Link:
         fresh = connection(self.place)
         try:
             await fresh.connect()  # type: ignore[no-untyped-call]
-            await self._greet(partial(_exchange, fresh))
+            if self._greet is not None:
+                await self._greet(partial(_exchange, fresh))
         except BaseException:
             await fresh.disconnect(nowait=True)
             raise

@@ -129,7 +129,7 @@ class _Arguments:
     signature: inspect.Signature
     policy: Policy
     left_out: frozenset[str]
-    positional: tuple[str, ...]
+    positional: tuple[str, ...] | None
 
     @classmethod
     def of(cls, function: Callable[..., Any], policy: Policy, ignore: tuple[str, ...]) -> "_Arguments":
@@ -161,7 +161,7 @@ class _Arguments:
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by name, with those that were left out. As `bind` tells, which takes ten times as long."""
-        if len(args) <= len(self.positional):
+        if self.positional is not None and len(args) <= len(self.positional):
             given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
             if len(given) == len(args) + len(kwargs) and given.keys() == self.signature.parameters.keys():
                 return given
@@ -170,11 +170,11 @@ class _Arguments:
         return bound.arguments
 
 
-def _positional(signature: inspect.Signature) -> tuple[str, ...]:
-    """Names of the arguments that may be given by position and by name; none where some take any number."""
+def _positional(signature: inspect.Signature) -> tuple[str, ...] | None:
+    """Names of the arguments that may be given by position and by name; None where some take any number."""
     kinds = {name: each.kind for name, each in signature.parameters.items()}
     if inspect.Parameter.VAR_POSITIONAL in kinds.values() or inspect.Parameter.VAR_KEYWORD in kinds.values():
-        return ()
+        return None
     return tuple(name for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
