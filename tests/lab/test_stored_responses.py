@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from redis_servers import Server, in_loop
@@ -57,7 +57,7 @@ class Service:
         return Caller(self.known[key], key) if key in self.known else None
 
     def _user(self, x_api_key: str = Header("")) -> str:
-        if x_api_key not in {"ada-key", "bob-key", "new-key"}:
+        if not x_api_key.endswith("-key"):
             raise HTTPException(401)
         return x_api_key.split("-")[0]
 
@@ -95,10 +95,14 @@ class Service:
                 return StreamingResponse(iter([b"a" * 400_000] * 4), headers=headers)
             return Response(kind.encode(), headers=headers)
 
-        @app.get("/words/{number}")
+        router = APIRouter(prefix="/words")
+
+        @router.get("/{number}")
         @cached_endpoint(ttl=60, tags=("word:{number}",), user="{user}", cache=lambda: self.cache)
         async def word(number: int, user: str = Depends(self._user), accept_language: str = Header("en")) -> str:
             return f"{number} in {accept_language}"
+
+        app.include_router(router, prefix="/v1")
 
         @app.post("/jobs/{job_id}")
         async def change(job_id: str) -> None:
@@ -173,6 +177,32 @@ async def test_nobody_gets_what_is_another_s(server: Server) -> None:
 
 
 @in_loop
+async def test_nobody_gets_what_is_another_s_when_many_ask_and_redis_comes_and_goes(server: Server) -> None:
+    service = Service(server)
+    service.known = {f"u{number}-key": f"u{number}" for number in range(20)}
+    kinds: set[str] = set()
+
+    async def ask(user: str) -> None:
+        for number in range(40):
+            answer = await service.ask(f"/jobs/{number % 3}", key=f"{user}-key")
+            assert answer.body == b'{"id":"%d","owner":"%s","progress":0}' % (number % 3, user.encode())
+            kinds.add(answer.cache)
+
+    async def harm() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            server.hang()
+            await asyncio.sleep(0.1)
+            server.go_on()
+        server.kill()
+        await asyncio.to_thread(server.start)
+
+    await asyncio.gather(harm(), *(ask(user) for user in service.known.values()))
+    assert kinds == {"hit", "miss"}
+    await service.cache.close()
+
+
+@in_loop
 async def test_keys_of_one_user_with_other_scopes_have_other_entries(server: Server) -> None:
     service = Service(server)
     service.known["new-key"] = "ada"
@@ -209,8 +239,8 @@ async def test_a_change_is_seen(server: Server) -> None:
 async def test_a_header_that_the_endpoint_reads_is_a_part_of_the_key(server: Server) -> None:
     service = Service(server)
     for _ in range(2):
-        assert (await service.ask("/words/7", accept_language="de")).body == b'"7 in de"'
-        answer = await service.ask("/words/7", accept_language="fr")
+        assert (await service.ask("/v1/words/7", accept_language="de")).body == b'"7 in de"'
+        answer = await service.ask("/v1/words/7", accept_language="fr")
         assert answer.body == b'"7 in fr"'
     assert answer.cache == "hit"
     await service.cache.close()
@@ -219,10 +249,10 @@ async def test_a_header_that_the_endpoint_reads_is_a_part_of_the_key(server: Ser
 @in_loop
 async def test_two_ways_to_write_a_number_are_invalidated_as_one(server: Server) -> None:
     service = Service(server)
-    assert [(await service.ask("/words/007")).cache for _ in range(2)] == ["miss", "hit"]
+    assert [(await service.ask("/v1/words/007")).cache for _ in range(2)] == ["miss", "hit"]
     await service.cache.invalidate("word:7")
-    assert (await service.ask("/words/007")).cache == "miss"
-    assert (await service.ask("/words/seven")).status == 422
+    assert (await service.ask("/v1/words/007")).cache == "miss"
+    assert (await service.ask("/v1/words/seven")).status == 422
     await service.cache.close()
 
 
@@ -317,6 +347,11 @@ async def test_without_redis_the_origin_answers(server: Server) -> None:
     finally:
         server.go_on()
     await service.cache.close()
+
+
+def test_an_application_without_cached_endpoints_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="no route is stored"):
+        stored_routes(FastAPI().routes)
 
 
 def test_a_tag_of_what_a_request_does_not_tell_is_refused() -> None:

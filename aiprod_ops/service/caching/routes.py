@@ -71,7 +71,7 @@ def stored_routes(routes: Iterable[Any], *, public: Iterable[str] = ()) -> tuple
     give everybody the same. Headers and cookies that FastAPI hands to the endpoint are a part of the key; what an
     endpoint reads of the request by itself, it has to name in `Vary`: then nothing is stored."""
     open_to_all, found = set(public), []
-    for each in routes:
+    for each in _flat(routes):
         policy = getattr(getattr(each, "endpoint", None), "cache_policy", None)
         if policy is None or "GET" not in (each.methods or ()):
             continue
@@ -84,7 +84,20 @@ def stored_routes(routes: Iterable[Any], *, public: Iterable[str] = ()) -> tuple
         kinds = {name: hints[name] for name in _PLACE.findall(each.path) if hints.get(name) in (int, UUID)}
         varies = tuple(sorted(set(_headers(getattr(each, "dependant", None))) - {one.decode() for one in WHOSE}))
         found.append(Route(each.path, policy.lifetime, policy.tags, is_public, varies, kinds, policy))
+    if not found:
+        raise ConfigurationError(
+            "no route is stored: there is no GET route whose endpoint is cached",
+            hint="put @cached_endpoint below the route's decorator, and call stored_routes when all routes are there",
+        )
     return tuple(found)
+
+
+def _flat(routes: Iterable[Any]) -> Iterable[Any]:
+    """With those of included routers, which FastAPI keeps as routers; older versions copy their routes."""
+    from fastapi import routing
+
+    each: Callable[[Iterable[Any]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
+    return each(routes)
 
 
 def _headers(dependant: Any) -> Iterator[str]:
