@@ -101,6 +101,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Digest of a log": "digest.md"},
         {"Scheduled work": "schedule.md"},
         {"Terraform": "terraform.md"},
+        {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
         {"Cloud SQL emulator": "cloudsql-emulator.md"},
         {"Configuration": "configuration.md"},
