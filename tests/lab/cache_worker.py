@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from redis_servers import PASSWORD
+from redis_servers import PASSWORD, PATIENT
 
 from aiprod_ops.service import RedisCache, RedisPlace, cached_endpoint
 
@@ -18,7 +18,7 @@ def say(text: str) -> None:
 
 
 async def main() -> None:
-    cache, computed = RedisCache(RedisPlace("127.0.0.1", PORT, password=PASSWORD)), 0
+    cache, computed = RedisCache(RedisPlace("127.0.0.1", PORT, password=PASSWORD), delays=PATIENT), 0
 
     @cached_endpoint(cache=lambda: cache, tags=("job:1",))
     async def job() -> int:

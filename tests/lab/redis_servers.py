@@ -17,8 +17,12 @@ from typing import Any
 from aiprod_ops.lab import ports
 from aiprod_ops.lab.redis import _program
 from aiprod_ops.service import RedisPlace
+from aiprod_ops.service.caching.breaker import Delays
+from aiprod_ops.units import Seconds
 
 PASSWORD = "of the tests"
+#: For tests of what is served: on a busy machine a sound Redis may take more than 50 ms.
+PATIENT = Delays(patience=Seconds(2))
 
 
 class Server:

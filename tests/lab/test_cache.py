@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from redis_servers import PASSWORD, Server, in_loop
+from redis_servers import PASSWORD, PATIENT, Server, in_loop
 
 from aiprod_ops.errors import UsageError
 from aiprod_ops.service import RedisCache, cached_endpoint
@@ -29,7 +29,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def cache(server: Server) -> RedisCache:
     server.ask("FLUSHALL")
-    return RedisCache(server.place)
+    return RedisCache(server.place, delays=PATIENT)
 
 
 @dataclass
@@ -168,7 +168,7 @@ async def test_a_computation_that_began_before_an_invalidation_is_not_kept(cache
 async def test_no_read_that_begins_after_an_invalidation_is_older(cache: RedisCache, server: Server) -> None:
     """Two processes' worth of caches, writers and readers: a reader never sees less than what was invalidated before
     he began."""
-    origin, other = Origin(takes=0.002), RedisCache(server.place)
+    origin, other = Origin(takes=0.002), RedisCache(server.place, delays=PATIENT)
     confirmed, wrong, reads = 0, 0, 0
 
     def reading(mine: RedisCache):  # type: ignore[no-untyped-def]

@@ -9,11 +9,12 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from redis_servers import Server, in_loop
+from redis_servers import PATIENT, Server, in_loop
 
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.service import Caller, RedisCache, StoredResponses, cached_endpoint, stored_routes
 from aiprod_ops.service.caching import keys
+from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.keys import Tags
 from aiprod_ops.service.caching.routes import Route
 from aiprod_ops.service.caching.values import Lifetime
@@ -38,9 +39,9 @@ class Job(BaseModel):
 class Service:
     """An API with a cache before it, and what its endpoints do."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, delays: Delays = PATIENT) -> None:
         server.ask("FLUSHALL")
-        self.cache = RedisCache(server.place)
+        self.cache = RedisCache(server.place, delays=delays)
         self.calls: list[str] = []
         self.progress, self.takes, self.known = 0, 0.0, {"ada-key": "ada", "bob-key": "bob"}
         self.app = FastAPI()
@@ -178,7 +179,7 @@ async def test_nobody_gets_what_is_another_s(server: Server) -> None:
 
 @in_loop
 async def test_nobody_gets_what_is_another_s_when_many_ask_and_redis_comes_and_goes(server: Server) -> None:
-    service = Service(server)
+    service = Service(server, Delays())
     service.known = {f"u{number}-key": f"u{number}" for number in range(20)}
     kinds: set[str] = set()
 
@@ -198,7 +199,7 @@ async def test_nobody_gets_what_is_another_s_when_many_ask_and_redis_comes_and_g
         await asyncio.to_thread(server.start)
 
     await asyncio.gather(harm(), *(ask(user) for user in service.known.values()))
-    assert kinds == {"hit", "miss"}
+    assert kinds >= {"hit", "miss"}
     await service.cache.close()
 
 
@@ -329,7 +330,10 @@ async def test_an_old_response_is_served_while_a_new_one_is_made(server: Server)
     await service.ask("/jobs/1")
     await asyncio.sleep(0.6)
     service.progress = 1
-    old, new = await service.ask("/jobs/1"), await service.ask("/jobs/1")
+    new = old = await service.ask("/jobs/1")
+    for _ in range(200):
+        if new.cache == "stale":
+            new = await service.ask("/jobs/1")
     assert (old.cache, old.body) == ("stale", b'{"id":"1","owner":"ada","progress":0}')
     assert (new.cache, new.body) == ("hit", b'{"id":"1","owner":"ada","progress":1}')
     await service.cache.close()
@@ -337,7 +341,7 @@ async def test_an_old_response_is_served_while_a_new_one_is_made(server: Server)
 
 @in_loop
 async def test_without_redis_the_origin_answers(server: Server) -> None:
-    service = Service(server)
+    service = Service(server, Delays())
     first = await service.ask("/jobs/1")
     server.hang()
     try:
