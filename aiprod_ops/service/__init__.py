@@ -4,7 +4,25 @@ Names are looked up when they are first used, so that this import stays cheap an
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiprod_ops.service.cache import DEFAULT_TTL as DEFAULT_TTL
+    from aiprod_ops.service.cache import LONG_TTL as LONG_TTL
+    from aiprod_ops.service.cache import MEDIUM_TTL as MEDIUM_TTL
+    from aiprod_ops.service.cache import SHORT_TTL as SHORT_TTL
+    from aiprod_ops.service.cache import RedisCache as RedisCache
+    from aiprod_ops.service.cache import cache_delete as cache_delete
+    from aiprod_ops.service.cache import cache_get as cache_get
+    from aiprod_ops.service.cache import cache_health as cache_health
+    from aiprod_ops.service.cache import cache_set as cache_set
+    from aiprod_ops.service.cache import cached_endpoint as cached_endpoint
+    from aiprod_ops.service.cache import invalidate_job_cache as invalidate_job_cache
+    from aiprod_ops.service.cache import invalidate_user_cache as invalidate_user_cache
+    from aiprod_ops.service.caching.place import RedisPlace as RedisPlace
+    from aiprod_ops.service.caching.routes import stored_routes as stored_routes
+    from aiprod_ops.service.caching.stored import Caller as Caller
+    from aiprod_ops.service.caching.stored import StoredResponses as StoredResponses
 
 #: name → module. Source of the mechanism: PEP 562.
 _NAMES = {
@@ -23,7 +41,7 @@ _NAMES = {
     "cached_endpoint": "cache",
     "invalidate_job_cache": "cache",
     "invalidate_user_cache": "cache",
-    "stored_routes": "caching.stored",
+    "stored_routes": "caching.routes",
     "create_app": "app",
     "init_phase2_features": "app",
     "register_phase2_router": "app",

@@ -2,8 +2,9 @@
 
 A request pays at most 50 ms once for a Redis that is down, hung, slow, failing over or answering noise; after that the
 origin answers without asking it, until it serves again. Nothing that was invalidated is served: what could not be
-invalidated is, before Redis is read again. The limits of that: another process does not know what this one owes, and an
-asynchronous replica that takes over may lack the last invalidations; there an entry ends with its time to live.
+invalidated is, before Redis is read again; a server that has lost invalidations (started anew from an old file, or a
+replica that took over) begins empty. The limit of that: another process, which still reads, does not know what this one
+owes. There an entry ends with its time to live.
 
 Invalidate after the change is committed, and compute from the primary: what a replica that lags says may be stored
 after the invalidation.
@@ -24,7 +25,7 @@ from redis.retry import Retry
 from aiprod_ops.service.caching import keys, metrics
 from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.computing import Computations, Wanted
-from aiprod_ops.service.caching.connection import FAILURES, Link
+from aiprod_ops.service.caching.connection import FAILURES, Exchange, Link, Reply
 from aiprod_ops.service.caching.endpoint import cached_endpoint as cached_endpoint
 from aiprod_ops.service.caching.keys import Namespace
 from aiprod_ops.service.caching.metrics import Counted, Result
@@ -115,8 +116,7 @@ class RedisCache:
         if is_done:
             self._owed.paid(mine)
         elif replies is not None:
-            wrong = replies[0]
-            link.fail(wrong if isinstance(wrong, Exception) else ValueError(f"{wrong!r} as the answer to DEL"))
+            link.fail(_wrong(replies[0]))
         metrics.invalidated("done" if is_done else "owed", len(names))
         return is_done
 
@@ -182,9 +182,27 @@ class RedisCache:
         loop = asyncio.get_running_loop()
         known = self._loops.get(loop)
         if known is None:
-            link = Link(self.place, self._prove, self._delays, failed=metrics.failed, changed=metrics.changed)
+            link = Link(
+                self.place,
+                self._prove,
+                self._delays,
+                failed=metrics.failed,
+                changed=metrics.changed,
+                greet=self._greet,
+            )
             known = self._loops[loop] = link, Computations(link, self.names, os.urandom(8).hex())
         return known
+
+    async def _greet(self, exchange: Exchange) -> None:
+        """A server that is not the one that this cache is of (it was started anew from an old file, or is a replica
+        that has taken over) may lack invalidations: what it holds does not count. Which one it is, INFO tells."""
+        info, known = await exchange([("INFO", "server"), ("GET", self.names.server)])
+        lines = info.splitlines() if isinstance(info, bytes) else []
+        now = next((line for line in lines if line.startswith(b"run_id:")), None)
+        if now is not None and now != known:
+            everything = self.names.tag(keys.EVERYTHING)
+            reply, _ = await exchange([("DEL", everything), ("SET", self.names.server, now)])
+            _check_deleted(reply)
 
     async def _prove(self, link: Link) -> None:
         """That it serves is proven by doing what is owed; if nothing is, by deleting nothing. A replica refuses that,
@@ -192,11 +210,19 @@ class RedisCache:
         while True:
             taken = self._owed.taken()
             (reply,) = await link.exchange([("DEL", self.names.tag(""), *taken)])
-            if not isinstance(reply, int):
-                raise reply if isinstance(reply, Exception) else ValueError(f"{reply!r} as the answer to DEL")
+            _check_deleted(reply)
             self._owed.paid(taken)
             if not self._owed:
                 return
+
+
+def _check_deleted(reply: Reply) -> None:
+    if not isinstance(reply, int):
+        raise _wrong(reply)
+
+
+def _wrong(reply: Reply) -> Exception:
+    return reply if isinstance(reply, Exception) else ValueError(f"{reply!r} as the answer to DEL")
 
 
 async def cache_get(key: str, default: Any = None) -> Any:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
 from redis.asyncio import Redis
-from redis_servers import LoneRedis, lone_redis, noise
+from lone_redis import LoneRedis, lone_redis, noise
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Spent, take
 from aiprod_ops.domain.tiers import Tier

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from hammering import PROCESSES, hammer, quotas, worst
-from redis_servers import LoneRedis, lone_redis
+from lone_redis import LoneRedis, lone_redis
 
 pytestmark = pytest.mark.lab
 

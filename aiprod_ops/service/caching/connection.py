@@ -5,6 +5,7 @@ time-outs would add to ours.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
@@ -23,6 +24,7 @@ FAILURES = (RedisError, OSError, EOFError, *_NOISE)
 
 Command = tuple[str | bytes | int | float, ...]
 Reply = bytes | int | str | list[Any] | ResponseError | None
+Exchange = Callable[[Sequence[Command]], Awaitable[list[Reply]]]
 
 
 def connection(place: RedisPlace) -> Connection:
@@ -44,8 +46,8 @@ def connection(place: RedisPlace) -> Connection:
 
 class Link:
     """One server, in one event loop, with a pool of connections. `probe` proves in the background that the server
-    serves again, by `exchange`; it raises one of FAILURES where it does not. `failed` is told the kind of each failure,
-    `changed` whether the server is asked."""
+    serves again, by `exchange`; `greet` is the first to use each connection. Both raise one of FAILURES where it does
+    not serve. `failed` is told the kind of each failure, `changed` whether the server is asked."""
 
     def __init__(
         self,
@@ -53,10 +55,11 @@ class Link:
         probe: Callable[["Link"], Awaitable[None]],
         delays: Delays,
         *,
+        greet: Callable[[Exchange], Awaitable[None]] | None = None,
         failed: Callable[[str], None],
         changed: Callable[[bool], None] | None = None,
     ) -> None:
-        self.place, self.failed = place, failed
+        self.place, self.failed, self._greet = place, failed, greet
         self.is_known = False  #: it was asked, whatever came of it
         self._idle: list[Connection] = []
 
@@ -88,17 +91,7 @@ class Link:
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """The same without bound and breaker; raises one of FAILURES."""
         used = await self._connected()
-        try:
-            await used.send_packed_command(used.pack_commands(commands), check_health=False)
-            replies: list[Reply] = []
-            for _ in commands:
-                try:
-                    replies.append(await used.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-        except BaseException:
-            await used.disconnect(nowait=True)  # what it still owes must never be taken for another's answer
-            raise
+        replies = await _exchange(used, commands)
         self._idle.append(used)
         return replies
 
@@ -110,7 +103,13 @@ class Link:
                 return used
             await used.disconnect(nowait=True)
         fresh = connection(self.place)
-        await fresh.connect()  # type: ignore[no-untyped-call]
+        try:
+            await fresh.connect()  # type: ignore[no-untyped-call]
+            if self._greet is not None:
+                await self._greet(partial(_exchange, fresh))
+        except BaseException:
+            await fresh.disconnect(nowait=True)
+            raise
         return fresh
 
     async def _disconnect(self) -> None:
@@ -121,6 +120,21 @@ class Link:
         """End the probing, and disconnect."""
         await self.breaker.close()
         await self._disconnect()
+
+
+async def _exchange(used: Connection, commands: Sequence[Command]) -> list[Reply]:
+    try:
+        await used.send_packed_command(used.pack_commands(commands), check_health=False)
+        replies: list[Reply] = []
+        for _ in commands:
+            try:
+                replies.append(await used.read_response())
+            except ResponseError as error:
+                replies.append(error)
+    except BaseException:
+        await used.disconnect(nowait=True)  # what it still owes must never be taken for another's answer
+        raise
+    return replies
 
 
 def kind_of(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from types import TracebackType
+from typing import cast
 
 from aiprod_ops.units import Seconds
 
@@ -16,25 +17,26 @@ class Patience:
     the answer is there: a server would be called dead because we were busy.
     """
 
-    __slots__ = ("_bound", "_handle", "_limit")
+    __slots__ = ("_before", "_handle", "_is_late", "_limit", "_task")
 
     def __init__(self, limit: Seconds) -> None:
-        self._limit = limit
+        self._limit, self._is_late = limit, False
 
     async def __aenter__(self) -> None:
-        self._bound = asyncio.timeout(None)
-        await self._bound.__aenter__()
-        self._handle: asyncio.Handle = asyncio.get_running_loop().call_later(self._limit, self._late, _TURNS)
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._task, self._before = task, task.cancelling()
+        self._handle: asyncio.Handle = task.get_loop().call_later(self._limit, self._late, _TURNS)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._handle.cancel()
-        return await self._bound.__aexit__(kind, error, trace)
+        # As asyncio.timeout does: if somebody else has cancelled the task, too, that counts.
+        if self._is_late and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
     def _late(self, turns: int) -> None:
-        loop = asyncio.get_running_loop()
         if turns:
-            self._handle = loop.call_soon(self._late, turns - 1)
+            self._handle = self._task.get_loop().call_soon(self._late, turns - 1)
         else:
-            self._bound.reschedule(loop.time())
+            self._is_late = self._task.cancel()

@@ -82,11 +82,10 @@ class _Kept:
         headers, body = self._start.get("headers", ()), bytes(self._body)
         self.response = responses.kept(self._start["status"], headers, body)
         if self._asked and self.response.matches(self._asked):
-            await self._send(self.response.unchanged(b"miss"))
-            await self._send({"type": "http.response.body", "body": b""})
+            for message in self.response.messages(b"miss", self._asked):
+                await self._send(message)
             return
-        added = [each for each in self.response.headers if each[0] == b"etag"]
         named = {name.lower() for name, _ in headers}
-        more = [each for each in added if each[0] not in named]
-        await self._send({**self._start, "headers": [*headers, *more, (b"x-cache", b"miss")]})
+        added = [each for each in self.response.headers if each[0] not in named]
+        await self._send({**self._start, "headers": [*headers, *added, (b"x-cache", b"miss")]})
         await self._send({"type": "http.response.body", "body": body})

@@ -1,10 +1,13 @@
 """Whole responses as they are stored: status, headers, body; which may be stored, and when "not modified" is enough."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
+
+from aiprod_ops.service.caching.asgi import Message
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -13,31 +16,37 @@ _KEPT = frozenset(
     b"content-type content-language content-disposition content-encoding content-location cache-control etag "
     b"last-modified link vary x-content-type-options deprecation sunset".split()
 )
+_UPDATED = frozenset((b"cache-control", b"content-location", b"etag", b"vary"))
 #: A response that varies with these is told apart by who asks, where that is known.
-_WHOSE = frozenset((b"authorization", b"x-api-key"))
+WHOSE = frozenset((b"authorization", b"x-api-key"))
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True):
-    """A response without what is of one request only. The names of headers are in lower case."""
+    """A response without what is of one request only. The names of headers are in lower case; `at` is when it was made,
+    in seconds since 1970."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    at: float = 0.0
 
     @property
     def is_missing(self) -> bool:
         return self.status == 404
 
-    def start(self, cache: bytes) -> dict[str, object]:
-        """The message that begins it; `cache` is how it was found."""
+    def messages(self, cache: bytes, asked: Sequence[bytes]) -> tuple[Message, Message]:
+        """To a client that has the entity tags `asked`; `cache` is how it was found. A 304 has the headers that a 200
+        would have had to update what the client has (RFC 9110, 15.4.5). Its age is told (RFC 9111, 4): a client that
+        keeps it for `max-age` counts from when it was made."""
+        age = (b"age", b"%d" % max(0.0, time.time() - self.at)) if cache != b"miss" else None
+        told = [(b"x-cache", cache), *([age] if age else [])]
+        if asked and self.matches(asked):
+            kept = [each for each in self.headers if each[0] in _UPDATED]
+            start = {"type": "http.response.start", "status": 304, "headers": [*kept, *told]}
+            return start, {"type": "http.response.body", "body": b""}
         length = (b"content-length", b"%d" % len(self.body))
-        return {"type": "http.response.start", "status": self.status,
-                "headers": [*self.headers, length, (b"x-cache", cache)]}  # fmt: skip
-
-    def unchanged(self, cache: bytes) -> dict[str, object]:
-        """304, with the headers that a 200 would have had to update what the client has (RFC 9110, 15.4.5)."""
-        kept = [each for each in self.headers if each[0] in (b"cache-control", b"content-location", b"etag", b"vary")]
-        return {"type": "http.response.start", "status": 304, "headers": [*kept, (b"x-cache", cache)]}
+        start = {"type": "http.response.start", "status": self.status, "headers": [*self.headers, length, *told]}
+        return start, {"type": "http.response.body", "body": self.body}
 
     def matches(self, asked: Iterable[bytes]) -> bool:
         """Whether the client has this one: its If-None-Match lists the entity tag, compared weakly (RFC 9110, 13.1.2).
@@ -85,7 +94,7 @@ class Rules:
             return "it says no-store"
         if self.is_public and b"private" in asked:
             return "it is private, and its key names no user"
-        vary = _listed(said, b"vary") - set(self.varies) - (set() if self.is_public else _WHOSE)
+        vary = _listed(said, b"vary") - set(self.varies) - (set() if self.is_public else WHOSE)
         return f"it varies with {b', '.join(sorted(vary)).decode('latin-1')}" if vary else ""
 
 
@@ -100,4 +109,4 @@ def kept(status: int, headers: Headers, body: bytes) -> Stored:
     mine = tuple((name.lower(), value) for name, value in headers if name.lower() in _KEPT)
     if status == 200 and not any(name == b"etag" for name, _ in mine):
         mine += ((b"etag", b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()),)
-    return Stored(status, mine, body)
+    return Stored(status, mine, body, time.time())

@@ -10,26 +10,25 @@ Place it within what is of each request (request ids, rate limits, CORS, compres
 import asyncio
 import functools
 import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.service.caching import keys, responses
 from aiprod_ops.service.caching.asgi import App, Message, Receive, Scope, Send
 from aiprod_ops.service.caching.computing import Computed, Wanted
 from aiprod_ops.service.caching.endpoint import Answers
-from aiprod_ops.service.caching.keys import NONE, Tags
 from aiprod_ops.service.caching.metrics import Counted, Result
 from aiprod_ops.service.caching.recording import Recorded, Recording
 from aiprod_ops.service.caching.responses import Rules, Stored
+from aiprod_ops.service.caching.routes import Route
 from aiprod_ops.service.caching.values import Lifetime
 from aiprod_ops.units import Bytes
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PATH = 512
+_LONGEST_PATH = 512  #: characters
+_MOST = Bytes(1_000_000)
 _CACHE = {Result.HIT: b"hit", Result.STALE: b"stale", Result.MISS: b"miss", Result.BYPASS: b"miss"}
 
 
@@ -42,48 +41,18 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """GET of a path is stored: "/api/v1/jobs/{job_id}". Its tags may name the places in the path, and `user`.
+class _Found:
+    """The route of a path, and what stands in its places."""
 
-    `is_public` says that everybody gets the same, whoever asks, without being known. `varies` are the request headers
-    that decide the response, and so are a part of the key.
-    """
-
-    path: str
-    lifetime: Lifetime
-    tags: Tags = NONE
-    is_public: bool = False
-    varies: tuple[str, ...] = ()
-    endpoint: object = None
-
-    def __post_init__(self) -> None:
-        given = set(_PLACE.findall(self.path)) | (set() if self.is_public else {"user"})
-        if wrong := sorted(self.tags.names - given):
-            raise ConfigurationError(
-                f"the stored route {self.path} has tags of {', '.join(wrong)}; known from a request are "
-                f"{', '.join(sorted(given)) or 'none'}",
-                hint="name places of the path, or user",
-            )
-
-
-_PLACE = re.compile(r"\{(\w+)(?::\w+)?\}")
-
-
-def stored_routes(routes: Iterable[Any], *, public: Iterable[str] = ()) -> tuple[Route, ...]:
-    """The GET routes (of a FastAPI or Starlette application) whose endpoint is cached; `public` are paths of those that
-    give everybody the same."""
-    policies = [(each.path, getattr(each.endpoint, "cache_policy", None)) for each in routes
-                if "GET" in (getattr(each, "methods", None) or ())]  # fmt: skip
-    return tuple(
-        Route(path, policy.lifetime, policy.tags, is_public=path in set(public), endpoint=policy)
-        for path, policy in policies
-        if policy is not None
-    )
+    route: Route
+    places: dict[str, object]
+    counted: Counted
 
 
 class StoredResponses:
     """ASGI middleware. `identify` tells who sent a request whose credentials were found right not long ago, from memory
-    and without waiting; None where it does not know. What was revoked must be forgotten there at once."""
+    and without waiting; None where it does not know. What was revoked must be forgotten there at once. Responses of
+    more than `most` bytes are not stored."""
 
     def __init__(
         self,
@@ -92,24 +61,23 @@ class StoredResponses:
         cache: Answers,
         routes: Sequence[Route],
         identify: Callable[[Scope], Caller | str | None],
-        most: Bytes = Bytes(1_000_000),
+        most: Bytes = _MOST,
     ) -> None:
         self.app, self._cache, self._identify, self._most = app, cache, identify, most
-        self._routes = [(_pattern(route.path), route, Counted.of(route.path)) for route in routes]
+        self._routes = [(route.pattern, route, Counted.of(route.path)) for route in routes]
         self._route = functools.lru_cache(4096)(self._find)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._route(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if found is None:
+        if found is None or any(name == b"range" for name, _ in scope["headers"]):
             return await self.app(scope, receive, send)
-        route, places, counted = found
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        route = found.route
         caller = None if route.is_public else self._identify(scope)
-        if (caller is None and not route.is_public) or any(name == b"range" for name, _ in headers):
+        if caller is None and not route.is_public:
             return await self.app(scope, receive, send)
-        caller = Caller(caller) if isinstance(caller, str) else caller
-        asked = [value for name, value in headers if name == b"if-none-match"]
-        recording = Recording(self.app, scope, route.endpoint, Rules(route.is_public, _lower(route.varies)), self._most)
+        asked = [value for name, value in scope["headers"] if name == b"if-none-match"]
+        rules = Rules(route.is_public, _lower(route.varies))
+        recording = Recording(self.app, scope, route.endpoint, rules, self._most)
 
         async def compute() -> Computed[Stored | None]:
             return _computed(await recording.run(receive, send, asked), route)
@@ -117,36 +85,29 @@ class StoredResponses:
         async def renew() -> Computed[Stored | None]:
             return _computed(await recording.run(_no_more(), _nowhere, ()), route)
 
-        key, tags = _named(route, places, scope, caller)
+        key, tags = _named(found, scope, Caller(caller) if isinstance(caller, str) else caller)
         wanted: Wanted[Stored | None] = Wanted(
             key, tags, route.lifetime, compute, renew, responses.decode, shares_errors=False
         )
-        response, result = await self._cache.answer(wanted, counted)
-        if not recording.is_sent and response is not None:
-            await _serve(response, asked, _CACHE[result], send)
+        response, result = await self._cache.answer(wanted, found.counted)
+        if response is not None and (not recording.is_sent or result is Result.STALE):
+            for message in response.messages(_CACHE[result], asked):
+                await send(message)
         return None
 
-    def _find(self, path: str) -> tuple[Route, dict[str, str], Counted] | None:
+    def _find(self, path: str) -> _Found | None:
         if len(path) > _LONGEST_PATH:
             return None
         for pattern, route, counted in self._routes:
             if match := pattern.fullmatch(path):
-                return route, match.groupdict(), counted
+                places = route.read(match.groupdict())
+                return None if places is None else _Found(route, places, counted)
         return None
-
-
-async def _serve(response: Stored, asked: Sequence[bytes], cache: bytes, send: Send) -> None:
-    if asked and response.matches(asked):
-        await send(response.unchanged(cache))
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await send(response.start(cache))
-        await send({"type": "http.response.body", "body": response.body})
 
 
 def _computed(recorded: Recorded, route: Route) -> "Computed[Stored | None]":
     response = recorded.response
-    if response is None or recorded.refusal:
+    if response is None:
         if recorded.refusal.startswith("it varies"):
             log.warning("a response is not stored", extra={"route": route.path, "why": recorded.refusal})
         return Computed(None, is_shared=False)
@@ -156,28 +117,19 @@ def _computed(recorded: Recorded, route: Route) -> "Computed[Stored | None]":
     return Computed(response, responses.payload(response), lifetime)
 
 
-def _named(route: Route, places: dict[str, str], scope: Scope, caller: Caller | None) -> tuple[str, tuple[str, ...]]:
+def _named(found: _Found, scope: Scope, caller: Caller | None) -> tuple[str, tuple[str, ...]]:
     """The key of who asks for what, and its tags."""
+    route = found.route
     sent = [[value for name, value in scope["headers"] if name == each] for each in _lower(route.varies)]
     who = (caller.user, caller.grants) if caller else None
     key = keys.key_of("response", scope["path"], keys.query_of(scope["query_string"]), who, sent)
     if caller is None:
-        return key, route.tags.of(places)
-    return key, (*route.tags.of({**places, "user": caller.user}), keys.user(caller.user))
+        return key, route.tags.of(found.places)
+    return key, (*route.tags.of({**found.places, "user": caller.user}), keys.user(caller.user))
 
 
 def _lower(names: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(name.lower().encode() for name in names)
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    """
-    >>> jobs = _pattern("/jobs/{job_id}")
-    >>> jobs.fullmatch("/jobs/7").groupdict(), jobs.fullmatch("/jobs/7/result")
-    ({'job_id': '7'}, None)
-    """
-    literal = _PLACE.split(path)
-    return re.compile("".join(f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(literal)))
 
 
 def _no_more() -> Receive:

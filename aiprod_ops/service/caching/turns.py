@@ -50,23 +50,24 @@ class Turns:
             return answer
         self._waiting.append(_Group(names, commands, answer))
         if not self._is_due and len(self._tasks) < _UNDER_WAY:
-            self._is_due = True
-            loop.call_soon(self._send)
+            self._send(loop)
         return answer
 
-    def _send(self) -> None:
-        self._is_due = False
-        groups, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._answer(groups))
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """At the next turn of the loop: what wants to be joined until then is."""
+        self._is_due = True
+        task = loop.create_task(self._answer())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._waiting and not self._is_due:
-            self._send()
+            self._send(task.get_loop())
 
-    async def _answer(self, groups: list[_Group]) -> None:
+    async def _answer(self) -> None:
+        self._is_due = False
+        groups, self._waiting = self._waiting, []
         try:
             replies = await self._link.ask(_commands(names := _names(groups), groups))
             found = None if replies is None else self._values(names, replies)
