@@ -80,8 +80,9 @@ def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: s
         script, spent, refused = redis.register_script(_SCRIPT), tuple[Spent, ...](((), ())), 0
         for _ in range(200):
             costs = [choice.choice((0, 1, 1, 1, 2, 6)) for _ in range(choice.choice((1, 1, 3)))]
-            asked = msgspec.msgpack.encode(([each.slot_ms for each in SHORT], [each.limit for each in SHORT], costs))
-            now, [rows] = msgspec.msgpack.decode(await script(keys=[caller], args=[SLOTS, asked]))
+            policy = ([each.slot_ms for each in SHORT], [each.limit for each in SHORT])
+            asked = msgspec.msgpack.encode((SLOTS, [policy], [(1, costs)]))
+            now, [rows] = msgspec.msgpack.decode(await script(keys=[caller], args=[asked]))
             for cost, row in zip(costs, rows, strict=True):
                 decision, spent = take(spent, SHORT, cost, now)
                 figures = [figure for each in decision.standings for figure in (each.remaining, each.more_ms)]

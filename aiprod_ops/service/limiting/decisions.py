@@ -101,46 +101,53 @@ class Limiter:
     async def _decided(self, batch: Sequence[_Asked]) -> list[Decision] | None:
         """In the order of the batch; None where Redis fails."""
         groups = _groups(batch)
-        command = self._command(batch, groups)
+        command = self._command(groups)
         replies = await self._link.ask([command])
         if replies is not None and isinstance(replies[0], NoScriptError):
             replies = await self._link.ask([_LOAD, command])
         if replies is None:
             return None
         try:
-            return _read(batch, groups, replies[-1])
+            return _read(groups, replies[-1])
         except FAILURES as error:
             self._link.fail(error)
             return None
 
-    def _command(self, batch: Sequence[_Asked], groups: "_Groups") -> Command:
-        keys, arguments = [], []
-        for (caller, quotas), numbers in groups.items():
-            slots, limits = [each.slot_ms for each in quotas], [each.limit for each in quotas]
-            # The lengths are part of the key: what was counted in other windows means nothing.
-            keys.append(f"{self._namespace}:limits:{'-'.join(map(str, slots))}:{caller}")
-            arguments.append(msgspec.msgpack.encode((slots, limits, [batch[each].cost for each in numbers])))
-        return ("EVALSHA", _DIGEST, len(keys), *keys, SLOTS, *arguments)
+    def _command(self, groups: "_Groups") -> Command:
+        keys, asked = [], []
+        policies: dict[int, tuple[int, str, list[int], list[int]]] = {}
+        for (caller, policy), of_caller in groups.items():
+            if policy not in policies:
+                quotas = of_caller[0][1].quotas
+                slots, limits = [each.slot_ms for each in quotas], [each.limit for each in quotas]
+                # The lengths are part of the key: what was counted in other windows means nothing.
+                prefix = f"{self._namespace}:limits:{'-'.join(map(str, slots))}:"
+                policies[policy] = (len(policies) + 1, prefix, slots, limits)
+            number, prefix, *_ = policies[policy]
+            keys.append(prefix + caller)
+            asked.append((number, [each.cost for _, each in of_caller]))
+        arguments = (SLOTS, [each[2:] for each in policies.values()], asked)
+        return ("EVALSHA", _DIGEST, len(keys), *keys, msgspec.msgpack.encode(arguments))
 
     async def _probe(self, link: Link) -> None:
         """By a decision, since that writes: a full server, or a replica, is not taken for a good one."""
-        batch = [_Asked("", _PROBE, 1)]
-        groups = _groups(batch)
-        _read(batch, groups, (await link.exchange([_LOAD, self._command(batch, groups)]))[-1])
+        groups = _groups([_Asked("", _PROBE, 1)])
+        _read(groups, (await link.exchange([_LOAD, self._command(groups)]))[-1])
 
 
-_Groups = dict[tuple[str, tuple[Quota, ...]], list[int]]
+#: Requests with their places in the batch, by caller and policy: what one asks at once is read and written once. A
+#: policy is told by where its quotas are in memory, since comparing them would cost as much as the rest.
+_Groups = dict[tuple[str, int], list[tuple[int, _Asked]]]
 
 
 def _groups(batch: Sequence[_Asked]) -> _Groups:
-    """Places in the batch, by caller and quotas: what one caller asks at once is read and written once."""
     groups: _Groups = {}
     for number, asked in enumerate(batch):
-        groups.setdefault((asked.caller, asked.quotas), []).append(number)
+        groups.setdefault((asked.caller, id(asked.quotas)), []).append((number, asked))
     return groups
 
 
-def _read(batch: Sequence[_Asked], groups: _Groups, reply: Reply) -> list[Decision]:
+def _read(groups: _Groups, reply: Reply) -> list[Decision]:
     """What Redis decided, in the order of the batch; raises the error that it answers, or what noise leads to."""
     if isinstance(reply, Exception):
         raise reply
@@ -148,9 +155,10 @@ def _read(batch: Sequence[_Asked], groups: _Groups, reply: Reply) -> list[Decisi
         raise TypeError(f"Redis decides {type(reply).__name__}, expected bytes")
     answer = msgspec.msgpack.decode(reply, type=_Answer)
     found: dict[int, Decision] = {}
-    for numbers, rows in zip(groups.values(), answer.decisions, strict=True):
-        found |= {number: _decision(batch[number], row) for number, row in zip(numbers, rows, strict=True)}
-    return [found[number] for number in range(len(batch))]
+    for of_caller, rows in zip(groups.values(), answer.decisions, strict=True):
+        for (number, asked), row in zip(of_caller, rows, strict=True):
+            found[number] = _decision(asked, row)
+    return [found[number] for number in range(len(found))]
 
 
 def _decision(asked: _Asked, row: list[bool | int]) -> Decision:

@@ -1,10 +1,11 @@
 -- Decides many requests at once, by Redis' own clock. The calculation is that of domain/quotas.py.
 --
 -- KEYS[i]: what one caller has spent: MessagePack of one list for each quota, {slot, count, slot, count, ...}, oldest
--- first. ARGV[1]: slots of a window. ARGV[i + 1]: MessagePack of {lengths of a slot in ms, limits, costs of requests}.
+-- first. ARGV[1]: MessagePack of {slots of a window, policies, one {policy, costs of requests} for each key}; a policy is
+-- {lengths of a slot in ms, limits}, and is named by its place, from 1.
 -- Returns MessagePack of {now in ms, one list for each key of one list for each request: {whether it is allowed, ms to
 -- wait (-1: for ever), and for each quota what remains and ms until there is more}}.
-local slots = tonumber(ARGV[1])
+local slots, policies, asked = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -89,7 +90,7 @@ end
 
 local decisions = {}
 for i, key in ipairs(KEYS) do
-  local asked = cmsgpack.unpack(ARGV[i + 1])
-  decisions[i] = decide(key, asked[1], asked[2], asked[3])
+  local policy = policies[asked[i][1]]
+  decisions[i] = decide(key, policy[1], policy[2], asked[i][2])
 end
 return cmsgpack.pack({now, decisions})
