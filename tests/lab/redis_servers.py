@@ -1,92 +1,129 @@
-"""A Redis of a test's own, and what can happen to it."""
+"""Redis servers for tests of what uses one, and what may happen to them. Real ones, with a password."""
 
+import asyncio
 import os
+import shutil
 import signal
-import socketserver
+import socket
+import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
 from pathlib import Path
-
-from command_line import until
+from typing import Any
 
 from aiprod_ops.lab import ports
-from aiprod_ops.lab.redis import RedisServer
-from aiprod_ops.service.caching.place import RedisPlace
+from aiprod_ops.lab.redis import _program
+from aiprod_ops.service import RedisPlace
+
+PASSWORD = "of the tests"
 
 
-@dataclass(frozen=True)
-class LoneRedis:
-    """A server, and URLs that lead to it as the application and as the one who may do everything."""
+class Server:
+    """One server, on a port that it keeps."""
 
-    server: RedisServer
-
-    @property
-    def url(self) -> str:
-        return self._url("aiprod_app")
-
-    @property
-    def actor_url(self) -> str:
-        return self._url("aiprod_actor")
+    def __init__(self, *options: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ops-redis-", dir="/tmp"))
+        (self.port,) = ports.free(self.folder)
+        self.options = options
+        self.start()
 
     @property
     def place(self) -> RedisPlace:
-        password = self.server.passwords["aiprod_app"]
-        return RedisPlace("127.0.0.1", self.server.port, username="aiprod_app", password=password)
+        return RedisPlace("127.0.0.1", self.port, password=PASSWORD)
 
-    def _url(self, user: str) -> str:
-        return f"redis://{user}:{self.server.passwords[user]}@127.0.0.1:{self.server.port}/0"
+    def start(self) -> None:
+        command = [_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--save", "", "--requirepass", PASSWORD, "--masterauth", PASSWORD, *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 10
+        while self.ask("PING") != "+PONG":
+            assert time.monotonic() < until, "Redis does not start"
+            time.sleep(0.02)
 
-    def send(self, number: signal.Signals) -> None:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, number)
-
-    @contextmanager
-    def hung(self) -> Iterator[None]:
-        self.send(signal.SIGSTOP)
+    def ask(self, *words: str) -> str:
+        """The first line of the answer, by a connection of its own; '' of a server that is not there."""
+        inline = " ".join(f'"{word}"' for word in words)
         try:
-            yield
-        finally:
-            self.send(signal.SIGCONT)
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+                client.sendall(f'AUTH "{PASSWORD}"\r\n{inline}\r\n'.encode())
+                answer = b""
+                while answer.count(b"\r\n") < 2 and (piece := client.recv(4096)):
+                    answer += piece
+        except OSError:
+            return ""
+        return answer.decode().splitlines()[1]
+
+    def figure(self, section: str, name: str) -> int:
+        """A number of INFO."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            client.sendall(f'AUTH "{PASSWORD}"\r\nINFO {section}\r\nQUIT\r\n'.encode())
+            answer = b""
+            while piece := client.recv(4096):
+                answer += piece
+        found = next(line for line in answer.decode().splitlines() if line.startswith(f"{name}:"))
+        return int(found.split(":")[1])
+
+    def hang(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        until(lambda: not self.server.is_running(), "Redis is still there")
+        self.process.kill()
+        self.process.wait()
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder)
 
 
-@contextmanager
-def lone_redis() -> Iterator[LoneRedis]:
-    with tempfile.TemporaryDirectory(prefix="ops-", dir="/tmp") as name:
-        folder = Path(name).resolve()
-        made = LoneRedis(RedisServer(folder / "redis", ports.free(folder)[0]))
-        made.server.start()
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that awaits."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@asynccontextmanager
+async def proxy(port: int, delay: float) -> AsyncIterator[int]:
+    """A port that leads to another; each piece of an answer comes so many seconds late."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
         try:
-            yield made
+            while piece := await reader.read(65536):
+                await asyncio.sleep(wait)
+                writer.write(piece)
+        except ConnectionError:
+            pass
         finally:
-            if made.server.is_running():
-                made.kill()
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        for ends in ((reader, far_writer, 0.0), (far_reader, writer, delay)):
+            tasks.add(asyncio.create_task(pipe(*ends)))
+
+    async with listening(serve) as own:
+        yield own
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Noise(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        while self.request.recv(65_536):
-            self.request.sendall(self.server.noise)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def noise(answer: bytes) -> Iterator[RedisPlace]:
-    """The place of a server that answers everything with the same bytes."""
-    socketserver.ThreadingTCPServer.allow_reuse_address = True
-    port = ports.free(Path(tempfile.gettempdir()) / answer.hex()[:16])[0]
-    with socketserver.ThreadingTCPServer(("127.0.0.1", port), _Noise) as server:
-        server.daemon_threads, server.noise = True, answer  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield RedisPlace("127.0.0.1", port)
-        finally:
-            server.shutdown()
-            thread.join()
+@asynccontextmanager
+async def listening(serve: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[int]:
+    """A server of ours on a free port."""
+    (port,) = ports.free(Path(tempfile.gettempdir()) / f"listening-{os.getpid()}")
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    try:
+        yield port
+    finally:
+        server.close()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
 from redis.asyncio import Redis
-from redis_servers import LoneRedis, lone_redis, noise
+from redis_servers import Server, in_loop, listening
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Spent, take
 from aiprod_ops.domain.tiers import Tier
@@ -31,16 +31,18 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[LoneRedis]:
-    with lone_redis() as made:
-        yield made
+def shared() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.remove()
 
 
 @pytest.fixture
-def alone() -> Iterator[LoneRedis]:
+def alone() -> Iterator[Server]:
     """One that a test may break."""
-    with lone_redis() as made:
-        yield made
+    running = Server()
+    yield running
+    running.remove()
 
 
 @pytest.fixture
@@ -61,6 +63,20 @@ def with_limiter(place: RedisPlace, work: Callable[[Limiter], Awaitable[Any]], p
     return asyncio.run(run())
 
 
+def client(server: Server) -> Redis:
+    return Redis(port=server.port, password=server.place.password)
+
+
+def scripts_run(server: Server) -> int:
+    async def count() -> int:
+        redis = client(server)
+        found = await redis.info("commandstats")
+        await redis.aclose()
+        return int(found["cmdstat_evalsha"]["calls"])
+
+    return asyncio.run(count())
+
+
 async def at_once(limiter: Limiter, caller: str, count: int, quotas: tuple[Quota, ...] = QUOTAS) -> list[Decision]:
     return await asyncio.gather(*(limiter.decide(caller, quotas) for _ in range(count)))
 
@@ -71,12 +87,12 @@ async def until_back(limiter: Limiter) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: str) -> None:
+def test_the_script_decides_as_the_calculation_does(shared: Server, caller: str) -> None:
     """Requests of random cost, some in one batch: each answer is what the pure function says at Redis' own time."""
     choice = random.Random(7)
 
     async def work() -> int:
-        redis = Redis.from_url(shared.url)
+        redis = client(shared)
         script, spent, refused = redis.register_script(_SCRIPT), tuple[Spent, ...](((), ())), 0
         for _ in range(200):
             costs = [choice.choice((0, 1, 1, 1, 2, 6)) for _ in range(choice.choice((1, 1, 3)))]
@@ -95,30 +111,21 @@ def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: s
     assert 20 < asyncio.run(work()) < 300
 
 
-def test_what_is_asked_in_one_turn_is_one_round_trip(shared: LoneRedis, caller: str) -> None:
+def test_what_is_asked_in_one_turn_is_one_round_trip(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> list[Decision]:
         found = await at_once(limiter, caller, 100)
         assert [each.standings[0].remaining for each in found] == [*range(39, -1, -1), *[0] * 60]
         return found
 
-    def calls() -> int:
-        async def count() -> int:
-            redis = Redis.from_url(shared.actor_url)
-            found = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
-            await redis.aclose()
-            return int(found)
-
-        return asyncio.run(count())
-
     with_limiter(shared.place, lambda limiter: limiter.decide(caller, QUOTAS, 0))
-    before = calls()
+    before = scripts_run(shared)
     found = with_limiter(shared.place, work)
-    assert calls() == before + 1
+    assert scripts_run(shared) == before + 1
     assert sum(each.is_allowed for each in found) == 40
     assert not any(each.is_local for each in found)
 
 
-def test_callers_and_quotas_do_not_meet(shared: LoneRedis) -> None:
+def test_callers_and_quotas_do_not_meet(shared: Server) -> None:
     async def work(limiter: Limiter) -> None:
         other = (Quota("minute", 3, Seconds(30)),)
         found = await asyncio.gather(
@@ -129,7 +136,7 @@ def test_callers_and_quotas_do_not_meet(shared: LoneRedis) -> None:
     with_limiter(shared.place, work)
 
 
-def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis, caller: str) -> None:
+def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 50)
         higher = (Quota("minute", 60, Seconds(60)), Quota("day", 4_000, Seconds(86_400)))
@@ -138,12 +145,12 @@ def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis
     with_limiter(shared.place, work)
 
 
-def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, caller: str) -> None:
+def test_what_somebody_else_wrote_does_not_stop_the_others(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         key = f"aiprod:limits:1000-1440000:{caller}"
         for write in (("SET", key, "\xc1"), ("SET", key, "\x91\xa1x"), ("SET", key, "\x92\x92\xa1x\xa1y\x90"),
                       ("LPUSH", key, "1")):  # fmt: skip
-            redis = Redis.from_url(shared.url)
+            redis = client(shared)
             await redis.delete(key)
             await redis.execute_command(*(part.encode("latin-1") for part in write))
             await redis.aclose()
@@ -156,10 +163,10 @@ def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, ca
     with_limiter(shared.place, work)
 
 
-def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
+def test_keys_go_away_by_themselves(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> int:
         await limiter.decide(caller, SHORT)
-        redis = Redis.from_url(shared.url)
+        redis = client(shared)
         left = await redis.pttl(f"aiprod:limits:10-50:{caller}")
         await redis.aclose()
         return int(left)
@@ -167,7 +174,7 @@ def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
     assert 0 < with_limiter(shared.place, work) <= 3_050
 
 
-def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: str) -> None:
+def test_waiting_as_long_as_it_says_lets_one_through(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         for _ in range(3):
             refused = (await at_once(limiter, caller, 6, SHORT))[-1]
@@ -185,14 +192,26 @@ def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: 
 @pytest.mark.parametrize(
     "answer", [b"\0\xff" * 50, b"$-1\r\n", b"*2\r\n:1\r\n:2\r\n", b"+OK\r\n", b"$2\r\n\x92\x01\r\n"]
 )
-def test_garbage(answer: bytes, caller: str) -> None:
-    with noise(answer) as place:
-        found = with_limiter(place, lambda limiter: at_once(limiter, caller, 100), BRIEF)
+@in_loop
+async def test_garbage(answer: bytes, caller: str) -> None:
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            writer.write(answer)
+        writer.close()
+        gone.set()
+
+    async with listening(serve) as port:
+        limiter = Limiter(RedisPlace("127.0.0.1", port), processes=8)
+        found = await at_once(limiter, caller, 100)
+        await limiter.close()
+        await gone.wait()
     assert all(each.is_local for each in found)
     assert sum(each.is_allowed for each in found) == 5
 
 
-def test_a_redis_that_is_down_and_comes_back(alone: LoneRedis, caller: str) -> None:
+def test_a_redis_that_is_down_and_comes_back(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 8)
         assert not limiter.is_local
@@ -201,28 +220,18 @@ def test_a_redis_that_is_down_and_comes_back(alone: LoneRedis, caller: str) -> N
         assert limiter.is_local
         assert sum(each.is_allowed for each in found) == 4  # of a part of 5, since 8 of 40 were taken
         assert 1 <= (found[-1].retry_after or 0) <= 61
-        (alone.server.folder / "passwords").rename(alone.server.folder.parent / "kept")
-        await asyncio.to_thread(_again, alone)
+        await asyncio.to_thread(alone.start)
         await until_back(limiter)
         assert not (await limiter.decide(caller, QUOTAS)).is_local
 
     with_limiter(alone.place, work)
 
 
-def _again(redis: LoneRedis) -> None:
-    """The same server, as its own configuration says."""
-    import subprocess
-
-    from aiprod_ops.lab.redis import _program
-
-    (redis.server.folder.parent / "kept").rename(redis.server.folder / "passwords")
-    subprocess.run([_program(), redis.server.folder / "redis.conf"], check=True)
-
-
-def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> None:
+def test_a_redis_that_hangs_costs_one_moment(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await limiter.decide(caller, QUOTAS)
-        with alone.hung():
+        alone.hang()
+        try:
             lags = asyncio.create_task(longest_lag(1.0))
             began = time.monotonic()
             await at_once(limiter, caller, 50)
@@ -234,6 +243,8 @@ def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> N
             assert first < 0.5  # 0.05 on an idle machine
             assert later < first / 20
             assert await lags < 0.5
+        finally:
+            alone.go_on()
         await until_back(limiter)
         looked = [await limiter.decide(f"new{number}", QUOTAS) for number in range(20)]
         assert [each.standings[0].remaining for each in looked] == [39] * 20  # no answer of another's request
@@ -258,39 +269,35 @@ def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> N
     ids=["full", "refuses writes", "a replica"],
 )
 def test_a_redis_that_takes_no_writes(
-    alone: LoneRedis, caller: str, broken: list[tuple[str, ...]], mended: list[tuple[str, ...]]
+    alone: Server, caller: str, broken: list[tuple[str, ...]], mended: list[tuple[str, ...]]
 ) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 8)
-        actor = Redis.from_url(alone.actor_url)
         for command in broken:
-            await actor.execute_command(*command)
+            assert alone.ask(*command) == "+OK"
         found = await at_once(limiter, caller, 100)
         assert sum(each.is_allowed for each in found) == 4
         await asyncio.sleep(0.5)
         assert limiter.is_local  # a probe that only reads would have been answered
         for command in mended:
-            await actor.execute_command(*command)
-        await actor.aclose()
+            assert alone.ask(*command) == "+OK"
         await until_back(limiter)
         assert not (await limiter.decide(caller, QUOTAS)).is_local
 
     with_limiter(alone.place, work)
 
 
-def test_scripts_that_were_flushed_are_loaded_again(alone: LoneRedis, caller: str) -> None:
+def test_scripts_that_were_flushed_are_loaded_again(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await limiter.decide(caller, QUOTAS)
-        actor = Redis.from_url(alone.actor_url)
-        await actor.script_flush()
-        await actor.aclose()
+        assert alone.ask("SCRIPT", "FLUSH") == "+OK"
         assert (await limiter.decide(caller, QUOTAS)).standings[0].remaining == 38
         assert not limiter.is_local
 
     with_limiter(alone.place, work)
 
 
-def test_requests_that_are_given_up_do_no_harm(shared: LoneRedis, caller: str) -> None:
+def test_requests_that_are_given_up_do_no_harm(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         tasks = [asyncio.create_task(limiter.decide(caller, QUOTAS)) for _ in range(30)]
         await asyncio.sleep(0)
@@ -355,7 +362,7 @@ async def get(app: FastAPI, path: str, user: str) -> tuple[int, dict[str, str], 
     return sent[0]["status"], fields, json.loads(body) if body else None
 
 
-def test_each_answer_tells_how_the_caller_stands(shared: LoneRedis, caller: str) -> None:
+def test_each_answer_tells_how_the_caller_stands(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         for path, status, remaining in (("/things", 200, 2), ("/broken", 409, 1), ("/things", 200, 0)):
@@ -372,7 +379,7 @@ def test_each_answer_tells_how_the_caller_stands(shared: LoneRedis, caller: str)
     with_limiter(shared.place, work)
 
 
-def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
+def test_a_refusal_is_a_problem(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         assert (await get(app, "/dear", caller))[0] == 200
@@ -392,7 +399,7 @@ def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
     with_limiter(shared.place, work)
 
 
-def test_waiting_for_retry_after_lets_one_through(shared: LoneRedis, caller: str) -> None:
+def test_waiting_for_retry_after_lets_one_through(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         app.state.rate_limits._quotas = {"free": (Quota("brief", 2, Seconds(1.2)),)}
@@ -405,7 +412,7 @@ def test_waiting_for_retry_after_lets_one_through(shared: LoneRedis, caller: str
     with_limiter(shared.place, work)
 
 
-def test_an_api_without_redis_goes_on(alone: LoneRedis, caller: str) -> None:
+def test_an_api_without_redis_goes_on(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         alone.kill()

@@ -5,22 +5,23 @@ from itertools import pairwise
 
 import pytest
 from hammering import PROCESSES, hammer, quotas, worst
-from redis_servers import LoneRedis, lone_redis
+from redis_servers import Server
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[LoneRedis]:
-    with lone_redis() as server:
-        yield server
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.remove()
 
 
 @pytest.mark.parametrize(
     ("shrink", "last_s"), [(20, 8), pytest.param(1, 150, marks=pytest.mark.soak, id="whole minutes")]
 )
-def test_no_window_of_any_tier_is_over_its_limit(redis: LoneRedis, shrink: float, last_s: float) -> None:
-    seen = hammer(redis.place, shrink, last_s)
+def test_no_window_of_any_tier_is_over_its_limit(server: Server, shrink: float, last_s: float) -> None:
+    seen = hammer(server.place, shrink, last_s)
     clocks = sorted(each.clock for each in seen)
     assert all(0.9 < later - earlier < 1.1 for earlier, later in pairwise(clocks)), clocks
     assert len(seen) == PROCESSES

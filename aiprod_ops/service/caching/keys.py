@@ -71,10 +71,10 @@ def key_of(prefix: str, *parts: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What msgspec does not know: pydantic's models, known by what they can do. Raises NotImplementedError."""
+    """What msgspec does not know: pydantic's models, known by what they can do. Raises TypeError."""
     if hasattr(value, "model_dump"):
         return value.model_dump()
-    raise NotImplementedError(f"objects of type {type(value).__qualname__} cannot be encoded")
+    raise TypeError(f"{type(value).__qualname__} has no way to be encoded")
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=plain, order="deterministic").encode
@@ -98,7 +98,11 @@ def query_of(query: bytes) -> bytes:
     """
     if b"&" not in query:
         return query
-    return b"&".join(sorted(query.split(b"&"), key=lambda part: part.partition(b"=")[0]))
+    return b"&".join(sorted(query.split(b"&"), key=_name))
+
+
+def _name(parameter: Any) -> bytes:
+    return bytes(parameter).partition(b"=")[0]
 
 
 @dataclass(frozen=True, slots=True)

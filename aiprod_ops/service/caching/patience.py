@@ -28,9 +28,9 @@ class Patience:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._handle.cancel()
-        return await self._bound.__aexit__(kind, error, trace)
+        await self._bound.__aexit__(kind, error, trace)
 
     def _late(self, turns: int) -> None:
         loop = asyncio.get_running_loop()

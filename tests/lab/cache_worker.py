@@ -1,0 +1,35 @@
+"""A process that asks for one value: `cache_worker.py PORT HOW_OFTEN SECONDS`; it begins when it is told to."""
+
+import asyncio
+import json
+import sys
+import time
+
+from redis_servers import PASSWORD
+
+from aiprod_ops.service import RedisCache, RedisPlace, cached_endpoint
+
+PORT, TIMES, TAKES = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+
+
+async def main() -> None:
+    cache, computed = RedisCache(RedisPlace("127.0.0.1", PORT, password=PASSWORD)), 0
+
+    @cached_endpoint(cache=lambda: cache, tags=("job:1",))
+    async def job() -> int:
+        nonlocal computed
+        computed += 1
+        print("computing", flush=True)
+        await asyncio.sleep(TAKES)
+        return 1
+
+    await cache.health()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    began = time.perf_counter()
+    await asyncio.gather(*(job() for _ in range(TIMES)))
+    print(json.dumps({"computed": computed, "longest": time.perf_counter() - began}), flush=True)
+    await cache.close()
+
+
+asyncio.run(main())
