@@ -11,7 +11,9 @@ _NAMES = {
     "Caller": "caching.stored",
     "DEFAULT_TTL": "cache",
     "LONG_TTL": "cache",
+    "Limiter": "limiting.decisions",
     "MEDIUM_TTL": "cache",
+    "RateLimits": "limits",
     "RedisCache": "cache",
     "RedisPlace": "caching.place",
     "SHORT_TTL": "cache",
@@ -23,6 +25,7 @@ _NAMES = {
     "cached_endpoint": "cache",
     "invalidate_job_cache": "cache",
     "invalidate_user_cache": "cache",
+    "limited": "limits",
     "stored_routes": "caching.stored",
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 from redis_servers import Server, in_loop, listening
 
@@ -19,7 +20,7 @@ from aiprod_ops.domain.tiers import Tier
 from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.limiting.decisions import _SCRIPT, Limiter
-from aiprod_ops.service.limits import Caller, RateLimits, install, limited
+from aiprod_ops.service.limits import Client, RateLimits, install, limited
 from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
@@ -318,10 +319,10 @@ TIERS = {"free": Tier("free", 3, 100, 1, 1, 1), "second": Tier("second", 1, 100,
 def application(limiter: Limiter) -> FastAPI:
     app = FastAPI()
 
-    def caller_of(request: Request) -> Caller:
-        return Caller(request.headers["x-user"], "free")
+    def client_of(request: Request) -> Client:
+        return Client(request.headers["x-user"], "free")
 
-    app.state.rate_limits = RateLimits(limiter, TIERS, caller_of)
+    app.state.rate_limits = RateLimits(limiter, TIERS, client_of)
     install(app)
 
     @app.get("/things", dependencies=[Depends(limited())])
@@ -421,3 +422,28 @@ def test_an_api_without_redis_goes_on(alone: Server, caller: str) -> None:
         assert [(await get(app, "/free", caller))[0] for _ in range(3)] == [200, 200, 200]
 
     with_limiter(alone.place, work)
+
+
+def test_prometheus_is_told(shared: Server, caller: str) -> None:
+    def figures() -> list[float | None]:
+        labels = [{"outcome": outcome, "decided": "redis"} for outcome in ("allowed", "refused")]
+        return [REGISTRY.get_sample_value("aiprod_limit_decisions_total", each) for each in labels]
+
+    async def work(limiter: Limiter) -> None:
+        app = application(limiter)
+        before = figures()
+        for _ in range(5):
+            await get(app, "/things", caller)
+        assert [after - (each or 0) for after, each in zip(figures(), before, strict=True)] == [3, 2]
+
+    with_limiter(shared.place, work)
+
+
+def test_a_tier_that_is_not_promised_is_told(shared: Server, caller: str) -> None:
+    async def work(limiter: Limiter) -> None:
+        app = application(limiter)
+        app.state.rate_limits = RateLimits(limiter, TIERS, lambda _: Client(caller, "gold"))
+        with pytest.raises(LookupError, match="is 'gold', expected one of .*: free, second"):
+            await get(app, "/things", caller)
+
+    with_limiter(shared.place, work)

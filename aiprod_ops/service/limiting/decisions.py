@@ -18,6 +18,7 @@ from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Standing
 from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.connection import FAILURES, Command, Link, Reply
 from aiprod_ops.service.caching.place import RedisPlace
+from aiprod_ops.service.limiting import metrics
 from aiprod_ops.service.limiting.local import LocalLimits
 from aiprod_ops.units import Seconds
 
@@ -48,11 +49,11 @@ class Limiter:
     """
 
     def __init__(
-        self, place: RedisPlace, *, processes: int = 1, namespace: str = "aiprod", delays: Delays = _DELAYS
+        self, place: RedisPlace, *, processes: int, namespace: str = "aiprod", delays: Delays = _DELAYS
     ) -> None:
         self._namespace = namespace
         self._local = LocalLimits(processes)
-        self._link = Link(place, self._probe, delays, failed=lambda _: None)
+        self._link = Link(place, self._probe, delays, failed=lambda _: None, changed=metrics.changed)
         self._waiting: list[_Asked] = []
         self._sending: asyncio.Task[None] | None = None
 
