@@ -443,7 +443,7 @@ def test_a_tier_that_is_not_promised_is_told(shared: Server, caller: str) -> Non
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         app.state.rate_limits = RateLimits(limiter, TIERS, lambda _: Client(caller, "gold"))
-        with pytest.raises(LookupError, match="is 'gold', expected one of .*: free, second"):
+        with pytest.raises(LookupError, match=r"is 'gold', expected one of .*: free, second"):
             await get(app, "/things", caller)
 
     with_limiter(shared.place, work)
