@@ -177,7 +177,7 @@ def test_keys_go_away_by_themselves(shared: Server, caller: str) -> None:
 
 def test_waiting_as_long_as_it_says_lets_one_through(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
-        for _ in range(3):
+        for _ in range(2):
             refused = (await at_once(limiter, caller, 6, SHORT))[-1]
             assert not refused.is_allowed
             assert refused.wait_ms is not None
@@ -311,6 +311,29 @@ def test_requests_that_are_given_up_do_no_harm(shared: Server, caller: str) -> N
     with_limiter(shared.place, work)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_who_waits_when_it_is_closed_is_answered(shared: Server, caller: str, turns: int) -> None:
+    async def work(limiter: Limiter) -> None:
+        waiting = [asyncio.create_task(limiter.decide(caller, QUOTAS)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await limiter.close()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*waiting)
+
+    with_limiter(shared.place, work)
+
+
+@pytest.mark.parametrize(("quotas", "cost"), [((), 1), (QUOTAS, -1), (QUOTAS, 2**70)])
+def test_what_makes_no_sense_is_refused(shared: Server, caller: str, quotas: tuple[Quota, ...], cost: int) -> None:
+    async def work(limiter: Limiter) -> None:
+        with pytest.raises(ValueError, match="expected 0 to"):
+            await limiter.decide(caller, quotas, cost)
+
+    with_limiter(shared.place, work)
+
+
 # The API
 
 TIERS = {"free": Tier("free", 3, 100, 1, 1, 1), "second": Tier("second", 1, 100, 1, 1, 1)}
@@ -404,11 +427,10 @@ def test_waiting_for_retry_after_lets_one_through(shared: Server, caller: str) -
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         app.state.rate_limits._quotas = {"free": (Quota("brief", 2, Seconds(1.2)),)}
-        for _ in range(2):
-            while (found := await get(app, "/things", caller))[0] == 200:
-                pass
-            await asyncio.sleep(int(found[1]["retry-after"]))
-            assert (await get(app, "/things", caller))[0] == 200
+        while (found := await get(app, "/things", caller))[0] == 200:
+            pass
+        await asyncio.sleep(int(found[1]["retry-after"]))
+        assert (await get(app, "/things", caller))[0] == 200
 
     with_limiter(shared.place, work)
 

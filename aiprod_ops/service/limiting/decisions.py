@@ -26,6 +26,7 @@ MOST_TOGETHER = 500  #: requests in one round trip: Redis serves nobody else mea
 _SCRIPT = resources.files(__package__).joinpath("sliding.lua").read_bytes()
 _DIGEST = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()  #: EVALSHA's name of it
 _LOAD: Command = ("SCRIPT", "LOAD", _SCRIPT)
+_MOST_COST = 2**53  #: Lua counts in doubles
 _PROBE = (Quota("probe", 2**31, Seconds(60)),)
 _DELAYS = Delays()
 
@@ -64,8 +65,8 @@ class Limiter:
 
     async def decide(self, caller: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """Take `cost` of all quotas of a caller, or of none; 0 only looks. Never raises what is Redis' fault."""
-        if cost < 0:
-            raise ValueError(f"the cost of a request is {cost}, expected 0 or more")
+        if not quotas or not 0 <= cost <= _MOST_COST:
+            raise ValueError(f"a cost of {cost} on {len(quotas)} quotas, expected 0 to 2^53, and one quota or more")
         if self.is_local:
             return self._local.decide(caller, quotas, cost)
         answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
@@ -79,6 +80,7 @@ class Limiter:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait({self._sending})
+        self._give_up([])  # of a task that had not begun
         await self._link.close()
 
     async def _send(self) -> None:
@@ -95,9 +97,13 @@ class Limiter:
                     _settle(asked, decision)
                 batch = []
         finally:
-            left, self._waiting, self._sending = batch + self._waiting, [], None
-            for asked in left:
-                _settle(asked, self._local.decide(asked.caller, asked.quotas, asked.cost))
+            self._give_up(batch)
+
+    def _give_up(self, batch: Sequence[_Asked]) -> None:
+        """Answer locally who waits, and this batch."""
+        left, self._waiting, self._sending = [*batch, *self._waiting], [], None
+        for asked in left:
+            _settle(asked, self._local.decide(asked.caller, asked.quotas, asked.cost))
 
     async def _decided(self, batch: Sequence[_Asked]) -> list[Decision] | None:
         """In the order of the batch; None where Redis fails."""
