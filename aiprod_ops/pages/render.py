@@ -102,6 +102,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Scheduled work": "schedule.md"},
         {"Terraform": "terraform.md"},
         {"Reads from replicas": "reading.md"},
+        {"Limits and costs": "limits.md"},
         {"Cloud SQL emulator": "cloudsql-emulator.md"},
         {"Configuration": "configuration.md"},
         {"Exit codes": "exit-codes.md"},

@@ -1,6 +1,9 @@
 """The part of a limit that one process lets through alone."""
 
-from aiprod_ops.domain.quotas import Decision, Quota, Standing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiprod_ops.domain.quotas import Decision, Quota, Spent, Standing, take
 from aiprod_ops.service.limiting import local
 from aiprod_ops.service.limiting.local import LocalLimits
 from aiprod_ops.units import Seconds
@@ -80,3 +83,36 @@ def test_memory_is_bounded() -> None:
         limits.hear(str(number), Decision(True, 1, ()))
         limits.decide(f"x{number}", QUOTAS, 1)
     assert len(limits._heard) == len(limits._spent) == local.MOST_CALLERS
+
+
+PROCESSES = 4
+SMALL = (Quota("minute", 8, Seconds(0.6)), Quota("day", 22, Seconds(6)))
+steps = st.lists(
+    st.tuples(st.integers(0, 120), st.integers(0, PROCESSES - 1), st.booleans(), st.integers(1, 5)),
+    min_size=20,
+    max_size=150,
+)
+
+
+@given(steps)
+def test_no_window_holds_more_than_twice_the_limit_while_redis_comes_and_goes(
+    drawn: list[tuple[int, int, bool, int]],
+) -> None:
+    """Of what Redis grants, and of what the processes grant alone: each keeps the limit."""
+    clock = Clock()
+    processes = [LocalLimits(PROCESSES, clock=clock) for _ in range(PROCESSES)]
+    spent: tuple[Spent, ...] = ((), ())
+    granted: dict[bool, list[float]] = {True: [], False: []}
+    for pause_ms, number, is_there, tries in drawn:
+        clock.now += pause_ms / 1000
+        for _ in range(tries):
+            if is_there:
+                decision, spent = take(spent, SMALL, 1, int(clock.now * 1000))
+                processes[number].hear("u", decision)
+            else:
+                decision = processes[number].decide("u", SMALL, 1)
+            if decision.is_allowed:
+                granted[is_there].append(clock.now)
+    for moments in granted.values():
+        for quota in SMALL:
+            assert all(sum(at <= each < at + quota.window for each in moments) <= quota.limit for at in moments)
