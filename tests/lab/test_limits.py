@@ -98,10 +98,12 @@ def test_the_script_decides_as_the_calculation_does(shared: Server, caller: str)
         for _ in range(200):
             costs = [choice.choice((0, 1, 1, 1, 2, 6)) for _ in range(choice.choice((1, 1, 3)))]
             policy = ([each.slot_ms for each in SHORT], [each.limit for each in SHORT])
-            asked = msgspec.msgpack.encode((SLOTS, [policy], [(1, costs)]))
+            owed = choice.choice(((), (), (), (1, 2), (0, 1)))
+            asked = msgspec.msgpack.encode((SLOTS, [policy], [(1, costs, owed)]))
             now, [rows] = msgspec.msgpack.decode(await script(keys=[caller], args=[asked]))
             for cost, row in zip(costs, rows, strict=True):
-                decision, spent = take(spent, SHORT, cost, now)
+                decision, spent = take(spent, SHORT, cost, now, owed)
+                owed = ()
                 figures = [figure for each in decision.standings for figure in (each.remaining, each.more_ms)]
                 assert row == [decision.is_allowed, -1 if decision.wait_ms is None else decision.wait_ms, *figures]
                 refused += not decision.is_allowed
@@ -223,7 +225,9 @@ def test_a_redis_that_is_down_and_comes_back(alone: Server, caller: str) -> None
         assert 1 <= (found[-1].retry_after or 0) <= 61
         await asyncio.to_thread(alone.start)
         await until_back(limiter)
-        assert not (await limiter.decide(caller, QUOTAS)).is_local
+        back = await limiter.decide(caller, QUOTAS)
+        assert not back.is_local
+        assert [each.remaining for each in back.standings] == [40 - 4 - 1, 400 - 4 - 1]  # it forgot all else
 
     with_limiter(alone.place, work)
 

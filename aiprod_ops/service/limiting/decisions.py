@@ -124,15 +124,15 @@ class Limiter:
         keys, asked = [], []
         policies: dict[int, tuple[int, str, list[int], list[int]]] = {}
         for (caller, policy), of_caller in groups.items():
+            quotas = of_caller[0][1].quotas
             if policy not in policies:
-                quotas = of_caller[0][1].quotas
                 slots, limits = [each.slot_ms for each in quotas], [each.limit for each in quotas]
                 # The lengths are part of the key: what was counted in other windows means nothing.
                 prefix = f"{self._namespace}:limits:{'-'.join(map(str, slots))}:"
                 policies[policy] = (len(policies) + 1, prefix, slots, limits)
             number, prefix, *_ = policies[policy]
             keys.append(prefix + caller)
-            asked.append((number, [each.cost for _, each in of_caller]))
+            asked.append((number, [each.cost for _, each in of_caller], self._local.owed(caller, quotas)))
         arguments = (SLOTS, [each[2:] for each in policies.values()], asked)
         return ("EVALSHA", _DIGEST, len(keys), *keys, msgspec.msgpack.encode(arguments))
 
