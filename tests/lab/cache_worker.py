@@ -12,6 +12,11 @@ from aiprod_ops.service import RedisCache, RedisPlace, cached_endpoint
 PORT, TIMES, TAKES = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 
 
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 async def main() -> None:
     cache, computed = RedisCache(RedisPlace("127.0.0.1", PORT, password=PASSWORD)), 0
 
@@ -19,16 +24,16 @@ async def main() -> None:
     async def job() -> int:
         nonlocal computed
         computed += 1
-        print("computing", flush=True)
+        say("computing")
         await asyncio.sleep(TAKES)
         return 1
 
     await cache.health()
-    print("ready", flush=True)
+    say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     began = time.perf_counter()
     await asyncio.gather(*(job() for _ in range(TIMES)))
-    print(json.dumps({"computed": computed, "longest": time.perf_counter() - began}), flush=True)
+    say(json.dumps({"computed": computed, "longest": time.perf_counter() - began}))
     await cache.close()
 
 

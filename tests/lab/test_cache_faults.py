@@ -246,9 +246,13 @@ async def test_a_failover_behind_the_same_address(server: Server) -> None:
 def noises() -> list[bytes]:
     """Bytes, and answers that are well formed and nonsense."""
     drawn = random.Random(1)
-    shaped = [b"+OK\r\n", b":1\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n:1\r\n", b"*2\r\n$-1\r\n$1\r\nx\r\n", b"-ERR no\r\n",
-              b"-LOADING wait\r\n", b"$999999999\r\n", b"*999999999\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"]  # fmt: skip
-    return [each * 40 for each in shaped] + [drawn.randbytes(drawn.randrange(1, 4000)) for _ in range(20)]
+    shaped = [
+        "+OK", ":1", "$-1", "*0", "*1|:1", "*2|$-1|$1|x", "-ERR no", "-LOADING wait", "$999999999", "*9999999",
+        "HTTP/1.1 400 Bad Request|",
+    ]  # fmt: skip
+    return [f"{each}|".replace("|", "\r\n").encode() * 40 for each in shaped] + [
+        drawn.randbytes(drawn.randrange(1, 4000)) for _ in range(20)
+    ]
 
 
 @asynccontextmanager
