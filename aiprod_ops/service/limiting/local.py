@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from aiprod_ops.domain.quotas import Decision, Quota, Spent, take, total
@@ -37,7 +38,7 @@ class LocalLimits:
         """What was let through of each quota and Redis does not know, as far as it still counts; () for nothing."""
         if caller not in self._granted:
             return ()
-        parts = self._parts(quotas)
+        parts = _parts(tuple(quotas), self._processes)
         _, left = take(self._granted_of(caller, parts), parts, 0, self._now_ms())
         return tuple(map(total, left))
 
@@ -46,7 +47,7 @@ class LocalLimits:
 
         A cost above the part, but not above the quota, takes the whole part: else it would be refused for ever.
         """
-        parts, now_ms = self._parts(quotas), self._now_ms()
+        parts, now_ms = _parts(tuple(quotas), self._processes), self._now_ms()
         granted = self._granted_of(caller, parts)
         spent = granted
         if heard := self._heard.get(caller):
@@ -66,11 +67,13 @@ class LocalLimits:
         granted = self._granted.get(caller, {})
         return [granted.get(part, ()) for part in parts]
 
-    def _parts(self, quotas: Sequence[Quota]) -> list[Quota]:
-        return [replace(each, limit=max(1, each.limit // self._processes)) for each in quotas]
-
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+@lru_cache(maxsize=100)
+def _parts(quotas: tuple[Quota, ...], processes: int) -> tuple[Quota, ...]:
+    return tuple(replace(each, limit=max(1, each.limit // processes)) for each in quotas)
 
 
 def _used(at_ms: int, heard: Decision, quota: Quota, part: Quota) -> Spent:
