@@ -2,12 +2,14 @@
 
 `python limit_clients.py KIND MODE` reads its place in Redis from the environment. KIND is `ours`, or a strategy of
 `limits`: moving, sliding, fixed. MODE `speed SECONDS TASKS USERS QUOTAS` prints decisions per second; `hammer BEGIN
-SECONDS LIMIT WINDOW` prints the moments of what was let through, by the machine's monotonic clock.
+SECONDS LIMIT WINDOW` prints the moments of what was let through, by the machine's monotonic clock; `hung PID` stops the
+server and prints the seconds of the first decision, and of each of the next thousand.
 """
 
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -23,20 +25,21 @@ _STRATEGIES = {
 }
 
 
-def ours(limit: int, window_s: float, quotas: int) -> Decide:
+def ours(limit: int, window_s: float, quotas: int, patience_s: float = 5) -> Decide:
+    """Patient: what is measured is Redis, and a decision without it would be faster."""
     from aiprod_ops.domain.quotas import Quota
     from aiprod_ops.service.caching.breaker import Delays
     from aiprod_ops.service.caching.place import RedisPlace
     from aiprod_ops.service.limiting.decisions import Limiter
     from aiprod_ops.units import Seconds
 
-    # Patient: what is measured is Redis, and a decision without it would be faster.
-    limiter = Limiter(RedisPlace.of_environment(), processes=8, delays=Delays(patience=Seconds(5)))
+    delays = Delays(patience=Seconds(patience_s))
+    limiter = Limiter(RedisPlace.of_environment(), processes=8, delays=delays)
     asked = tuple(Quota(str(number), limit, Seconds(window_s * 60**number)) for number in range(quotas))
 
     async def decide(user: str) -> bool:
         decision = await limiter.decide(user, asked)
-        assert not decision.is_local
+        assert patience_s < 1 or not decision.is_local
         return decision.is_allowed
 
     return decide
@@ -88,7 +91,23 @@ async def hammer(decide: Decide, begin: float, last_s: float) -> list[float]:
     return moments
 
 
+async def hung(decide: Decide, pid: int) -> list[float]:
+    await decide("first")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begin = time.perf_counter()
+        await decide("first")
+        first = time.perf_counter() - begin
+        for _ in range(1_000):
+            await decide("first")
+        return [first, (time.perf_counter() - begin - first) / 1_000]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 async def main(kind: str, mode: str, *rest: str) -> object:
+    if mode == "hung":
+        return await hung(ours(1_000_000, 60.0, 2, 0.05), int(rest[0]))
     limit, window_s = (1_000_000, 60.0) if mode == "speed" else (int(rest[2]), float(rest[3]))
     quotas = int(rest[3]) if mode == "speed" else 1
     decide = ours(limit, window_s, quotas) if kind == "ours" else library(kind, limit, window_s)

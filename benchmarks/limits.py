@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report
 
@@ -41,7 +42,7 @@ def run() -> None:
                 "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(server.port), "REDIS_USERNAME": "aiprod_actor",
                 "REDIS_PASSWORD": server.passwords["aiprod_actor"],
             }  # fmt: skip
-            rows = [*_speeds(place), *_windows(place)]
+            rows = [*_speeds(place), *_hung(place, server.pid or 0), *_windows(place)]
         finally:
             if (pid := server.pid) is not None:
                 os.kill(pid, 15)
@@ -63,6 +64,20 @@ def _speeds(place: Mapping[str, str]) -> list[report.Row]:
             limit=3.0, better="higher",
         )
         for mine in ("ours", "ours 2") for kind, name in STRATEGIES.items()
+    ]  # fmt: skip
+
+
+def _hung(place: Mapping[str, str], pid: int) -> list[report.Row]:
+    """What requests pay while the server is stopped; the second figure beside a decision of a server that runs."""
+    one = [_client("ours", place, "speed", "1", "1", "1", "2") for _ in range(ROUNDS)]
+    found = [_measured("ours", place, "hung", str(pid)) for _ in range(ROUNDS)]
+    first, later = ([each[number] for each in found] for number in (0, 1))
+    promised = "50 ms, and the loop's turns"
+    return [
+        report.Row("the first decision while Redis hangs", "s", statistics.median(first), 0.05, promised, ROUNDS,
+                   report.spread(first), limit=1.2),
+        report.Row("each one after it", "s", statistics.median(later), 1 / statistics.median(one),
+                   "a decision when Redis answers", ROUNDS, report.spread(later), limit=1.0),
     ]  # fmt: skip
 
 
@@ -95,8 +110,12 @@ def _worst(kind: str, place: Mapping[str, str]) -> float:
 
 
 def _client(kind: str, place: Mapping[str, str], *arguments: str) -> float:
+    return float(_measured(kind, place, *arguments))
+
+
+def _measured(kind: str, place: Mapping[str, str], *arguments: str) -> Any:
     done = subprocess.run(_command(kind, *arguments), check=True, stdout=subprocess.PIPE, env={**os.environ, **place})
-    return float(json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
 def _command(kind: str, *arguments: str) -> list[str]:

@@ -76,8 +76,12 @@ class Decision:
         )
 
 
-def take(spent: Sequence[Spent], quotas: Sequence[Quota], cost: int, now_ms: int) -> tuple[Decision, tuple[Spent, ...]]:
+def take(
+    spent: Sequence[Spent], quotas: Sequence[Quota], cost: int, now_ms: int, owed: Sequence[int] = ()
+) -> tuple[Decision, tuple[Spent, ...]]:
     """Take `cost` of all quotas or of none. `spent` is of the same quotas, in their order; a cost of 0 only looks.
+
+    `owed` was taken elsewhere: it counts before that, whether it fits or not.
 
     >>> two = (Quota("minute", 2, Seconds(60)),)
     >>> decision, spent = take([()], two, 2, 500)
@@ -87,10 +91,12 @@ def take(spent: Sequence[Spent], quotas: Sequence[Quota], cost: int, now_ms: int
     (1, True)
     """
     kept = [_kept(old, quota, now_ms) for old, quota in zip(spent, quotas, strict=True)]
+    for place, count in enumerate(owed):
+        kept[place] = _added(kept[place], now_ms // quotas[place].slot_ms, count)
     waits = [_wait(old, quota, cost, now_ms) for old, quota in zip(kept, quotas, strict=True)]
     known = [wait for wait in waits if wait is not None]
     wait = max(known, default=0) if len(known) == len(waits) else None
-    if wait == 0 and cost > 0:
+    if wait == 0:
         kept = [_added(old, now_ms // quota.slot_ms, cost) for old, quota in zip(kept, quotas, strict=True)]
     standings = tuple(_standing(old, quota, now_ms) for old, quota in zip(kept, quotas, strict=True))
     return Decision(wait == 0, cost, standings, wait), tuple(kept)
@@ -129,6 +135,8 @@ def _gone(slot: int, quota: Quota, now_ms: int) -> int:
 
 
 def _added(spent: Spent, slot: int, cost: int) -> Spent:
+    if cost == 0:
+        return spent
     if spent and spent[-1][0] == slot:
         return (*spent[:-1], (slot, spent[-1][1] + cost))
     return (*spent, (slot, cost))

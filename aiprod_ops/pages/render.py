@@ -104,6 +104,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"The API": "api.md"},
         {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
+        {"Limits and costs": "limits.md"},
         {"Cloud SQL emulator": "cloudsql-emulator.md"},
         {"Configuration": "configuration.md"},
         {"Exit codes": "exit-codes.md"},

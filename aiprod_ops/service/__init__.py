@@ -29,7 +29,9 @@ _NAMES = {
     "Caller": "caching.stored",
     "DEFAULT_TTL": "cache",
     "LONG_TTL": "cache",
+    "Limiter": "limiting.decisions",
     "MEDIUM_TTL": "cache",
+    "RateLimits": "limits",
     "RedisCache": "cache",
     "RedisPlace": "caching.place",
     "SHORT_TTL": "cache",
@@ -45,6 +47,7 @@ _NAMES = {
     "create_app": "app",
     "init_phase2_features": "app",
     "register_phase2_router": "app",
+    "limited": "limits",
 }
 
 

@@ -1,11 +1,11 @@
 """Limits on the requests of an API: what its application imports.
 
-    app.state.rate_limits = RateLimits(Limiter(RedisPlace.of_environment(), processes=8), tiers(promises), caller_of)
+    app.state.rate_limits = RateLimits(Limiter(RedisPlace.of_environment(), processes=8), tiers(promises), client_of)
     install(app)
 
     @router.post("/jobs", dependencies=[Depends(authenticated), Depends(limited())])
 
-`caller_of` tells whose request it is, from what authentication has left in `request.state`. Each response to a request
+`client_of` tells whose request it is, from what authentication has left in `request.state`. Each response to a request
 that was counted carries `RateLimit` and `RateLimit-Policy`, whatever came of it; one that is refused is a 429.
 """
 
@@ -22,16 +22,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aiprod_ops.domain.quotas import Decision
 from aiprod_ops.domain.tiers import Tier
+from aiprod_ops.service.limiting import metrics
 from aiprod_ops.service.limiting.decisions import Limiter
 from aiprod_ops.service.limiting.fields import problem, response_fields
 
-__all__ = ["Caller", "Limiter", "RateLimitFields", "RateLimited", "RateLimits", "install", "limited"]
+__all__ = ["Client", "Limiter", "RateLimitFields", "RateLimited", "RateLimits", "install", "limited"]
 
 _STATE = "rate_limit_decision"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Client:
     """Who is limited: a user, or an address where there is none; and by which tier."""
 
     name: str
@@ -51,15 +52,19 @@ class RateLimited(Exception):
 class RateLimits:
     """The limits of an application: where they are decided, what the tiers are, and whose a request is."""
 
-    def __init__(self, limiter: Limiter, tiers: Mapping[str, Tier], caller_of: Callable[[Request], Caller]) -> None:
-        self._limiter, self._caller_of = limiter, caller_of
+    def __init__(self, limiter: Limiter, tiers: Mapping[str, Tier], client_of: Callable[[Request], Client]) -> None:
+        self._limiter, self._client_of = limiter, client_of
         self._quotas = {name: tier.quotas for name, tier in tiers.items()}
 
     async def count(self, request: Request, cost: int) -> None:
-        """Raises RateLimited, and KeyError for a tier that is not promised."""
-        caller = self._caller_of(request)
-        decision = await self._limiter.decide(caller.name, self._quotas[caller.tier], cost)
+        """Raises RateLimited, and LookupError for a tier that is not promised."""
+        client = self._client_of(request)
+        if client.tier not in self._quotas:
+            known = ", ".join(self._quotas)
+            raise LookupError(f"the tier of {client.name} is {client.tier!r}, expected one of service.toml: {known}")
+        decision = await self._limiter.decide(client.name, self._quotas[client.tier], cost)
         setattr(request.state, _STATE, decision)
+        metrics.decided(decision)
         if not decision.is_allowed:
             raise RateLimited(decision)
 

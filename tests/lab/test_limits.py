@@ -11,15 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
-from lone_redis import LoneRedis, lone_redis, noise
+from redis_servers import Server, in_loop, listening
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Spent, take
 from aiprod_ops.domain.tiers import Tier
 from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.limiting.decisions import _SCRIPT, Limiter
-from aiprod_ops.service.limits import Caller, RateLimits, install, limited
+from aiprod_ops.service.limits import Client, RateLimits, install, limited
 from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
@@ -31,16 +32,18 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[LoneRedis]:
-    with lone_redis() as made:
-        yield made
+def shared() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.remove()
 
 
 @pytest.fixture
-def alone() -> Iterator[LoneRedis]:
+def alone() -> Iterator[Server]:
     """One that a test may break."""
-    with lone_redis() as made:
-        yield made
+    running = Server()
+    yield running
+    running.remove()
 
 
 @pytest.fixture
@@ -61,6 +64,20 @@ def with_limiter(place: RedisPlace, work: Callable[[Limiter], Awaitable[Any]], p
     return asyncio.run(run())
 
 
+def client(server: Server) -> Redis:
+    return Redis(port=server.port, password=server.place.password)
+
+
+def scripts_run(server: Server) -> int:
+    async def count() -> int:
+        redis = client(server)
+        found = await redis.info("commandstats")
+        await redis.aclose()
+        return int(found["cmdstat_evalsha"]["calls"])
+
+    return asyncio.run(count())
+
+
 async def at_once(limiter: Limiter, caller: str, count: int, quotas: tuple[Quota, ...] = QUOTAS) -> list[Decision]:
     return await asyncio.gather(*(limiter.decide(caller, quotas) for _ in range(count)))
 
@@ -71,19 +88,22 @@ async def until_back(limiter: Limiter) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: str) -> None:
+def test_the_script_decides_as_the_calculation_does(shared: Server, caller: str) -> None:
     """Requests of random cost, some in one batch: each answer is what the pure function says at Redis' own time."""
     choice = random.Random(7)
 
     async def work() -> int:
-        redis = Redis.from_url(shared.url)
+        redis = client(shared)
         script, spent, refused = redis.register_script(_SCRIPT), tuple[Spent, ...](((), ())), 0
         for _ in range(200):
             costs = [choice.choice((0, 1, 1, 1, 2, 6)) for _ in range(choice.choice((1, 1, 3)))]
-            asked = msgspec.msgpack.encode(([each.slot_ms for each in SHORT], [each.limit for each in SHORT], costs))
-            now, [rows] = msgspec.msgpack.decode(await script(keys=[caller], args=[SLOTS, asked]))
+            policy = ([each.slot_ms for each in SHORT], [each.limit for each in SHORT])
+            owed = choice.choice(((), (), (), (1, 2), (0, 1)))
+            asked = msgspec.msgpack.encode((SLOTS, [policy], [(1, costs, owed)]))
+            now, [rows] = msgspec.msgpack.decode(await script(keys=[caller], args=[asked]))
             for cost, row in zip(costs, rows, strict=True):
-                decision, spent = take(spent, SHORT, cost, now)
+                decision, spent = take(spent, SHORT, cost, now, owed)
+                owed = ()
                 figures = [figure for each in decision.standings for figure in (each.remaining, each.more_ms)]
                 assert row == [decision.is_allowed, -1 if decision.wait_ms is None else decision.wait_ms, *figures]
                 refused += not decision.is_allowed
@@ -94,30 +114,21 @@ def test_the_script_decides_as_the_calculation_does(shared: LoneRedis, caller: s
     assert 20 < asyncio.run(work()) < 300
 
 
-def test_what_is_asked_in_one_turn_is_one_round_trip(shared: LoneRedis, caller: str) -> None:
+def test_what_is_asked_in_one_turn_is_one_round_trip(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> list[Decision]:
         found = await at_once(limiter, caller, 100)
         assert [each.standings[0].remaining for each in found] == [*range(39, -1, -1), *[0] * 60]
         return found
 
-    def calls() -> int:
-        async def count() -> int:
-            redis = Redis.from_url(shared.actor_url)
-            found = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
-            await redis.aclose()
-            return int(found)
-
-        return asyncio.run(count())
-
     with_limiter(shared.place, lambda limiter: limiter.decide(caller, QUOTAS, 0))
-    before = calls()
+    before = scripts_run(shared)
     found = with_limiter(shared.place, work)
-    assert calls() == before + 1
+    assert scripts_run(shared) == before + 1
     assert sum(each.is_allowed for each in found) == 40
     assert not any(each.is_local for each in found)
 
 
-def test_callers_and_quotas_do_not_meet(shared: LoneRedis) -> None:
+def test_callers_and_quotas_do_not_meet(shared: Server) -> None:
     async def work(limiter: Limiter) -> None:
         other = (Quota("minute", 3, Seconds(30)),)
         found = await asyncio.gather(
@@ -128,7 +139,7 @@ def test_callers_and_quotas_do_not_meet(shared: LoneRedis) -> None:
     with_limiter(shared.place, work)
 
 
-def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis, caller: str) -> None:
+def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 50)
         higher = (Quota("minute", 60, Seconds(60)), Quota("day", 4_000, Seconds(86_400)))
@@ -137,12 +148,12 @@ def test_a_higher_tier_counts_at_once_and_keeps_what_was_taken(shared: LoneRedis
     with_limiter(shared.place, work)
 
 
-def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, caller: str) -> None:
+def test_what_somebody_else_wrote_does_not_stop_the_others(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         key = f"aiprod:limits:1000-1440000:{caller}"
         for write in (("SET", key, "\xc1"), ("SET", key, "\x91\xa1x"), ("SET", key, "\x92\x92\xa1x\xa1y\x90"),
                       ("LPUSH", key, "1")):  # fmt: skip
-            redis = Redis.from_url(shared.url)
+            redis = client(shared)
             await redis.delete(key)
             await redis.execute_command(*(part.encode("latin-1") for part in write))
             await redis.aclose()
@@ -155,10 +166,10 @@ def test_what_somebody_else_wrote_does_not_stop_the_others(shared: LoneRedis, ca
     with_limiter(shared.place, work)
 
 
-def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
+def test_keys_go_away_by_themselves(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> int:
         await limiter.decide(caller, SHORT)
-        redis = Redis.from_url(shared.url)
+        redis = client(shared)
         left = await redis.pttl(f"aiprod:limits:10-50:{caller}")
         await redis.aclose()
         return int(left)
@@ -166,9 +177,9 @@ def test_keys_go_away_by_themselves(shared: LoneRedis, caller: str) -> None:
     assert 0 < with_limiter(shared.place, work) <= 3_050
 
 
-def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: str) -> None:
+def test_waiting_as_long_as_it_says_lets_one_through(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
-        for _ in range(3):
+        for _ in range(2):
             refused = (await at_once(limiter, caller, 6, SHORT))[-1]
             assert not refused.is_allowed
             assert refused.wait_ms is not None
@@ -184,14 +195,26 @@ def test_waiting_as_long_as_it_says_lets_one_through(shared: LoneRedis, caller: 
 @pytest.mark.parametrize(
     "answer", [b"\0\xff" * 50, b"$-1\r\n", b"*2\r\n:1\r\n:2\r\n", b"+OK\r\n", b"$2\r\n\x92\x01\r\n"]
 )
-def test_garbage(answer: bytes, caller: str) -> None:
-    with noise(answer) as place:
-        found = with_limiter(place, lambda limiter: at_once(limiter, caller, 100), BRIEF)
+@in_loop
+async def test_garbage(answer: bytes, caller: str) -> None:
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            writer.write(answer)
+        writer.close()
+        gone.set()
+
+    async with listening(serve) as port:
+        limiter = Limiter(RedisPlace("127.0.0.1", port), processes=8)
+        found = await at_once(limiter, caller, 100)
+        await limiter.close()
+        await gone.wait()
     assert all(each.is_local for each in found)
     assert sum(each.is_allowed for each in found) == 5
 
 
-def test_a_redis_that_is_down_and_comes_back(alone: LoneRedis, caller: str) -> None:
+def test_a_redis_that_is_down_and_comes_back(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 8)
         assert not limiter.is_local
@@ -200,28 +223,20 @@ def test_a_redis_that_is_down_and_comes_back(alone: LoneRedis, caller: str) -> N
         assert limiter.is_local
         assert sum(each.is_allowed for each in found) == 4  # of a part of 5, since 8 of 40 were taken
         assert 1 <= (found[-1].retry_after or 0) <= 61
-        (alone.server.folder / "passwords").rename(alone.server.folder.parent / "kept")
-        await asyncio.to_thread(_again, alone)
+        await asyncio.to_thread(alone.start)
         await until_back(limiter)
-        assert not (await limiter.decide(caller, QUOTAS)).is_local
+        back = await limiter.decide(caller, QUOTAS)
+        assert not back.is_local
+        assert [each.remaining for each in back.standings] == [40 - 4 - 1, 400 - 4 - 1]  # it forgot all else
 
     with_limiter(alone.place, work)
 
 
-def _again(redis: LoneRedis) -> None:
-    """The same server, as its own configuration says."""
-    import subprocess
-
-    from aiprod_ops.lab.redis import _program
-
-    (redis.server.folder.parent / "kept").rename(redis.server.folder / "passwords")
-    subprocess.run([_program(), redis.server.folder / "redis.conf"], check=True)
-
-
-def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> None:
+def test_a_redis_that_hangs_costs_one_moment(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await limiter.decide(caller, QUOTAS)
-        with alone.hung():
+        alone.hang()
+        try:
             lags = asyncio.create_task(longest_lag(1.0))
             began = time.monotonic()
             await at_once(limiter, caller, 50)
@@ -233,6 +248,8 @@ def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> N
             assert first < 0.5  # 0.05 on an idle machine
             assert later < first / 20
             assert await lags < 0.5
+        finally:
+            alone.go_on()
         await until_back(limiter)
         looked = [await limiter.decide(f"new{number}", QUOTAS) for number in range(20)]
         assert [each.standings[0].remaining for each in looked] == [39] * 20  # no answer of another's request
@@ -257,39 +274,35 @@ def test_a_redis_that_hangs_costs_one_moment(alone: LoneRedis, caller: str) -> N
     ids=["full", "refuses writes", "a replica"],
 )
 def test_a_redis_that_takes_no_writes(
-    alone: LoneRedis, caller: str, broken: list[tuple[str, ...]], mended: list[tuple[str, ...]]
+    alone: Server, caller: str, broken: list[tuple[str, ...]], mended: list[tuple[str, ...]]
 ) -> None:
     async def work(limiter: Limiter) -> None:
         await at_once(limiter, caller, 8)
-        actor = Redis.from_url(alone.actor_url)
         for command in broken:
-            await actor.execute_command(*command)
+            assert alone.ask(*command) == "+OK"
         found = await at_once(limiter, caller, 100)
         assert sum(each.is_allowed for each in found) == 4
         await asyncio.sleep(0.5)
         assert limiter.is_local  # a probe that only reads would have been answered
         for command in mended:
-            await actor.execute_command(*command)
-        await actor.aclose()
+            assert alone.ask(*command) == "+OK"
         await until_back(limiter)
         assert not (await limiter.decide(caller, QUOTAS)).is_local
 
     with_limiter(alone.place, work)
 
 
-def test_scripts_that_were_flushed_are_loaded_again(alone: LoneRedis, caller: str) -> None:
+def test_scripts_that_were_flushed_are_loaded_again(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         await limiter.decide(caller, QUOTAS)
-        actor = Redis.from_url(alone.actor_url)
-        await actor.script_flush()
-        await actor.aclose()
+        assert alone.ask("SCRIPT", "FLUSH") == "+OK"
         assert (await limiter.decide(caller, QUOTAS)).standings[0].remaining == 38
         assert not limiter.is_local
 
     with_limiter(alone.place, work)
 
 
-def test_requests_that_are_given_up_do_no_harm(shared: LoneRedis, caller: str) -> None:
+def test_requests_that_are_given_up_do_no_harm(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         tasks = [asyncio.create_task(limiter.decide(caller, QUOTAS)) for _ in range(30)]
         await asyncio.sleep(0)
@@ -302,6 +315,29 @@ def test_requests_that_are_given_up_do_no_harm(shared: LoneRedis, caller: str) -
     with_limiter(shared.place, work)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_who_waits_when_it_is_closed_is_answered(shared: Server, caller: str, turns: int) -> None:
+    async def work(limiter: Limiter) -> None:
+        waiting = [asyncio.create_task(limiter.decide(caller, QUOTAS)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await limiter.close()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*waiting)
+
+    with_limiter(shared.place, work)
+
+
+@pytest.mark.parametrize(("quotas", "cost"), [((), 1), (QUOTAS, -1), (QUOTAS, 2**70)])
+def test_what_makes_no_sense_is_refused(shared: Server, caller: str, quotas: tuple[Quota, ...], cost: int) -> None:
+    async def work(limiter: Limiter) -> None:
+        with pytest.raises(ValueError, match="expected 0 to"):
+            await limiter.decide(caller, quotas, cost)
+
+    with_limiter(shared.place, work)
+
+
 # The API
 
 TIERS = {"free": Tier("free", 3, 100, 1, 1, 1), "second": Tier("second", 1, 100, 1, 1, 1)}
@@ -310,10 +346,10 @@ TIERS = {"free": Tier("free", 3, 100, 1, 1, 1), "second": Tier("second", 1, 100,
 def application(limiter: Limiter) -> FastAPI:
     app = FastAPI()
 
-    def caller_of(request: Request) -> Caller:
-        return Caller(request.headers["x-user"], "free")
+    def client_of(request: Request) -> Client:
+        return Client(request.headers["x-user"], "free")
 
-    app.state.rate_limits = RateLimits(limiter, TIERS, caller_of)
+    app.state.rate_limits = RateLimits(limiter, TIERS, client_of)
     install(app)
 
     @app.get("/things", dependencies=[Depends(limited())])
@@ -354,7 +390,7 @@ async def get(app: FastAPI, path: str, user: str) -> tuple[int, dict[str, str], 
     return sent[0]["status"], fields, json.loads(body) if body else None
 
 
-def test_each_answer_tells_how_the_caller_stands(shared: LoneRedis, caller: str) -> None:
+def test_each_answer_tells_how_the_caller_stands(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         for path, status, remaining in (("/things", 200, 2), ("/broken", 409, 1), ("/things", 200, 0)):
@@ -371,7 +407,7 @@ def test_each_answer_tells_how_the_caller_stands(shared: LoneRedis, caller: str)
     with_limiter(shared.place, work)
 
 
-def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
+def test_a_refusal_is_a_problem(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         assert (await get(app, "/dear", caller))[0] == 200
@@ -391,20 +427,19 @@ def test_a_refusal_is_a_problem(shared: LoneRedis, caller: str) -> None:
     with_limiter(shared.place, work)
 
 
-def test_waiting_for_retry_after_lets_one_through(shared: LoneRedis, caller: str) -> None:
+def test_waiting_for_retry_after_lets_one_through(shared: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         app.state.rate_limits._quotas = {"free": (Quota("brief", 2, Seconds(1.2)),)}
-        for _ in range(2):
-            while (found := await get(app, "/things", caller))[0] == 200:
-                pass
-            await asyncio.sleep(int(found[1]["retry-after"]))
-            assert (await get(app, "/things", caller))[0] == 200
+        while (found := await get(app, "/things", caller))[0] == 200:
+            pass
+        await asyncio.sleep(int(found[1]["retry-after"]))
+        assert (await get(app, "/things", caller))[0] == 200
 
     with_limiter(shared.place, work)
 
 
-def test_an_api_without_redis_goes_on(alone: LoneRedis, caller: str) -> None:
+def test_an_api_without_redis_goes_on(alone: Server, caller: str) -> None:
     async def work(limiter: Limiter) -> None:
         app = application(limiter)
         alone.kill()
@@ -413,3 +448,28 @@ def test_an_api_without_redis_goes_on(alone: LoneRedis, caller: str) -> None:
         assert [(await get(app, "/free", caller))[0] for _ in range(3)] == [200, 200, 200]
 
     with_limiter(alone.place, work)
+
+
+def test_prometheus_is_told(shared: Server, caller: str) -> None:
+    def figures() -> list[float | None]:
+        labels = [{"outcome": outcome, "decided": "redis"} for outcome in ("allowed", "refused")]
+        return [REGISTRY.get_sample_value("aiprod_limit_decisions_total", each) for each in labels]
+
+    async def work(limiter: Limiter) -> None:
+        app = application(limiter)
+        before = figures()
+        for _ in range(5):
+            await get(app, "/things", caller)
+        assert [after - (each or 0) for after, each in zip(figures(), before, strict=True)] == [3, 2]
+
+    with_limiter(shared.place, work)
+
+
+def test_a_tier_that_is_not_promised_is_told(shared: Server, caller: str) -> None:
+    async def work(limiter: Limiter) -> None:
+        app = application(limiter)
+        app.state.rate_limits = RateLimits(limiter, TIERS, lambda _: Client(caller, "gold"))
+        with pytest.raises(LookupError, match=r"is 'gold', expected one of .*: free, second"):
+            await get(app, "/things", caller)
+
+    with_limiter(shared.place, work)

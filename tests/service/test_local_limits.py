@@ -1,6 +1,9 @@
 """The part of a limit that one process lets through alone."""
 
-from aiprod_ops.domain.quotas import Decision, Quota, Standing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiprod_ops.domain.quotas import Decision, Quota, Spent, Standing, take
 from aiprod_ops.service.limiting import local
 from aiprod_ops.service.limiting.local import LocalLimits
 from aiprod_ops.units import Seconds
@@ -52,12 +55,17 @@ def test_who_had_used_his_limit_up_gets_no_second_helping() -> None:
         assert granted(limits) == expected
 
 
-def test_a_redis_that_comes_and_goes_gives_no_second_helping() -> None:
-    limits = LocalLimits(8, clock=Clock())
-    for _ in range(10):
-        told(limits, 60, 1_000)
-        granted(limits)
-    assert granted(limits) == 0
+def test_redis_is_told_what_was_let_through_without_it() -> None:
+    clock = Clock()
+    limits = LocalLimits(8, clock=clock)
+    assert limits.owed("u", QUOTAS) == ()
+    told(limits, 30, 1_000)
+    assert granted(limits) == 4
+    assert limits.owed("u", QUOTAS) == (4, 4)
+    clock.now += 61
+    assert limits.owed("u", QUOTAS) == (0, 4)  # the minute is over, the day is not
+    told(limits, 60, 996)
+    assert limits.owed("u", QUOTAS) == ()
 
 
 def test_a_cost_above_the_part_is_not_refused_for_ever_unless_it_is_above_the_quota() -> None:
@@ -79,4 +87,36 @@ def test_memory_is_bounded() -> None:
     for number in range(local.MOST_CALLERS + 50):
         limits.hear(str(number), Decision(True, 1, ()))
         limits.decide(f"x{number}", QUOTAS, 1)
-    assert len(limits._heard) == len(limits._spent) == local.MOST_CALLERS
+    assert len(limits._heard) == len(limits._granted) == local.MOST_CALLERS
+
+
+PROCESSES = 4
+SMALL = (Quota("minute", 8, Seconds(0.6)), Quota("day", 22, Seconds(6)))
+steps = st.lists(
+    st.tuples(st.integers(0, 120), st.integers(0, PROCESSES - 1), st.booleans(), st.integers(1, 5)),
+    min_size=20,
+    max_size=150,
+)
+
+
+@given(steps)
+def test_no_window_holds_more_than_twice_the_limit_while_redis_comes_and_goes(
+    drawn: list[tuple[int, int, bool, int]],
+) -> None:
+    clock = Clock()
+    processes = [LocalLimits(PROCESSES, clock=clock) for _ in range(PROCESSES)]
+    spent: tuple[Spent, ...] = ((), ())
+    moments: list[float] = []
+    for pause_ms, number, is_there, tries in drawn:
+        clock.now += pause_ms / 1000
+        for _ in range(tries):
+            if is_there:
+                owed = processes[number].owed("u", SMALL)
+                decision, spent = take(spent, SMALL, 1, int(clock.now * 1000), owed)
+                processes[number].hear("u", decision)
+            else:
+                decision = processes[number].decide("u", SMALL, 1)
+            if decision.is_allowed:
+                moments.append(clock.now)
+    for quota in SMALL:
+        assert all(sum(at <= each < at + quota.window for each in moments) <= 2 * quota.limit for at in moments)

@@ -1,5 +1,6 @@
 """How many jobs of a user are under way: counted in PostgreSQL, where the jobs are. No counter can drift from them."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -81,6 +82,6 @@ async def admit(connection: AsyncConnection, user_id: str, tier: Tier, jobs: int
             "MONTHLY_QUOTA_EXCEEDED",
             f"{spent:,} of {tier.monthly_cost_units:,} cost units of {month:%Y-%m} are spent: wait for the next month, "
             f"or change the tier.",
-            -int(-until.total_seconds() // 1),
+            math.ceil(until.total_seconds()),
         )
     return Room(tier.concurrent_jobs - found.under_way - jobs, tier.monthly_cost_units - spent)

@@ -1,10 +1,11 @@
 -- Decides many requests at once, by Redis' own clock. The calculation is that of domain/quotas.py.
 --
 -- KEYS[i]: what one caller has spent: MessagePack of one list for each quota, {slot, count, slot, count, ...}, oldest
--- first. ARGV[1]: slots of a window. ARGV[i + 1]: MessagePack of {lengths of a slot in ms, limits, costs of requests}.
+-- first. ARGV[1]: MessagePack of {slots of a window, policies, one {policy, costs of requests, what was let through
+-- without us, of each quota} for each key}; a policy is {lengths of a slot in ms, limits}, named by its place, from 1.
 -- Returns MessagePack of {now in ms, one list for each key of one list for each request: {whether it is allowed, ms to
 -- wait (-1: for ever), and for each quota what remains and ms until there is more}}.
-local slots = tonumber(ARGV[1])
+local slots, policies, asked = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -46,12 +47,28 @@ local function wait(list, total, length, limit, cost)
   end
 end
 
-local function decide(key, lengths, limits, costs)
+local function add(list, length, count)
+  local current, n = math.floor(now / length), #list
+  if n > 0 and list[n - 1] == current then
+    list[n] = list[n] + count
+  else
+    list[n + 1], list[n + 2] = current, count
+  end
+end
+
+local function decide(key, lengths, limits, costs, owed)
   local stored = redis.pcall('GET', key)
   if type(stored) ~= 'string' then stored = nil end
   -- What somebody else wrote there must not stop the others' decisions.
   local readable, all, totals, changed = pcall(kept, stored, lengths)
   if not readable then all, totals, changed = kept(nil, lengths) end
+  for q, count in ipairs(owed) do
+    if count > 0 then
+      changed = true
+      add(all[q], lengths[q], count)
+      totals[q] = totals[q] + count
+    end
+  end
   local answers = {}
   for c, cost in ipairs(costs) do
     local longest, never = 0, false
@@ -63,12 +80,7 @@ local function decide(key, lengths, limits, costs)
     if longest == 0 and cost > 0 then
       changed = true
       for q, list in ipairs(all) do
-        local current, n = math.floor(now / lengths[q]), #list
-        if n > 0 and list[n - 1] == current then
-          list[n] = list[n] + cost
-        else
-          list[n + 1], list[n + 2] = current, cost
-        end
+        add(list, lengths[q], cost)
         totals[q] = totals[q] + cost
       end
     end
@@ -89,7 +101,7 @@ end
 
 local decisions = {}
 for i, key in ipairs(KEYS) do
-  local asked = cmsgpack.unpack(ARGV[i + 1])
-  decisions[i] = decide(key, asked[1], asked[2], asked[3])
+  local policy = policies[asked[i][1]]
+  decisions[i] = decide(key, policy[1], policy[2], asked[i][2], asked[i][3])
 end
 return cmsgpack.pack({now, decisions})
