@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,16 +60,17 @@ def serve_command(
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, "REDIS_URL": settings.redis})
     click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
-    uvicorn.run(
-        "aiprod_ops.service.app:from_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        log_config=LOGGING,
-        access_log=False,
-        server_header=False,
-    )
+    with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM, after it has ended what it was doing: that is how it ends
+        uvicorn.run(
+            "aiprod_ops.service.app:from_environment",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            log_config=LOGGING,
+            access_log=False,
+            server_header=False,
+        )
     return None
 
 
