@@ -114,7 +114,9 @@ def _headers(method: str, status: str) -> dict[str, Any]:
     if method == "get" and status in ("200", "304"):
         names.append("ETag")
     if status == "201":
-        names += ["Location"]
+        names.append("Location")
+    if method == "post" and status in ("200", "201"):
+        names.append("Idempotent-Replayed")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
@@ -227,6 +229,10 @@ _PARAMETERS = {
 _HEADERS = {
     "X-Request-ID": {"description": "The request's name: yours, or one of ours.", "schema": {"type": "string"}},
     "ETag": {"description": "The version of the representation.", "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "Only of a repetition: the answer is that of the first request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
     "Location": {"description": "Where the new resource is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
 }

@@ -66,11 +66,12 @@ class OwnedRoute(PublicRoute):
     async def answer(self, request: Request, work: Handler) -> Response:
         service: Service = request.app.state.service
         request = Request(request.scope, limited(request, service.settings.largest_body))
+        # Before a connection is taken: whoever sends slowly must not hold one.
+        await _read(request, self)
+        key = credentials.presented(request.scope)
         async with service.engine.begin() as connection:
-            key = credentials.presented(request.scope)
             caller = await credentials.authenticate(connection, key)
             service.verified.add(key, caller.user_id)
-            await _read(request, self)
             request.state.connection, request.state.caller = connection, caller
             if request.method == "POST" and idempotency.HEADER in request.headers:
                 response = await idempotency.once(connection, caller, request, work)

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -142,6 +142,35 @@ def test_a_body_without_a_length_is_read_only_up_to_the_limit(client: httpx.Clie
         answer = client.post("/jobs", content=chunks(), headers={"Content-Type": "application/json"})
         problem(answer, "PAYLOAD_TOO_LARGE")
     assert sent < 50_000_000
+
+
+def test_slow_senders_hold_nobody_up(api: Api, client: httpx.Client) -> None:
+    key = client.headers["authorization"]
+    head = f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\nContent-Type: application/json\r\n"
+    with ExitStack() as stack:
+        for _ in range(30):  # three times as many as there are connections to the database
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=5))
+            slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert [client.get("/users/me").status_code for _ in range(20)] == [200] * 20
+
+
+@pytest.mark.parametrize("preset", ["quick_social", "brand_campaign", "premium_spot"])
+def test_the_document_s_examples_are_accepted(client: httpx.Client, preset: str) -> None:
+    given = client.get(f"/docs/examples/{preset}").json()["submission"]
+    made = client.post("/jobs", json=given)
+    assert made.status_code == 201
+    assert {name: made.json()[name] for name in given} == given
+
+
+def test_the_pages_for_programs(client: httpx.Client) -> None:
+    sections = client.get("/docs").json()
+    assert [section["name"] for section in sections] == ["overview", "pipelines", "batches", "errors", "endpoints"]
+    for section in sections:
+        assert client.get(section["url"].removeprefix("/api/v1")).status_code == 200
+    assert client.get("/docs/errors/VOICE_SYNTHESIS_ERROR").json()["may_succeed_later"] is True
+    for name in client.get("/docs/endpoints").json():
+        assert client.get(f"/docs/endpoints/{name}").json()["operation"]["operationId"] == name
+    problem(client.get("/docs/endpoints/nothing"), "NOT_FOUND")
 
 
 def test_errors_name_field_rule_limit_and_fix(client: httpx.Client) -> None:

@@ -61,8 +61,7 @@ def test_where_something_is_missing(bench: Bench) -> None:
     done = bench.run("api-key", "nobody")
     assert (done.exit, "is not an e-mail address" in done.err) == (64, True)
     other = bench.config.with_name("without_app.toml")
-    other.write_text(
-        "".join(line for line in bench.config.read_text().splitlines(True) if not line.startswith("app ="))
-    )
+    lines = bench.config.read_text().splitlines(keepends=True)
+    other.write_text("".join(line for line in lines if not line.startswith("app =")))
     done = bench.run("serve", "--config", str(other))
     assert (done.exit, "has no app identity" in done.err, "--app-dsn" in done.err) == (78, True, True)
