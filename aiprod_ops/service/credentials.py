@@ -101,22 +101,22 @@ class Verified:
 
     def __init__(self, lasts: Seconds = Seconds(5), most: int = 10_000) -> None:
         self._lasts, self._most = lasts, most
-        self._until: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
-    def add(self, key: str, user_id: str) -> None:
+    def add(self, key: str, caller: Caller) -> None:
         """A key was verified just now."""
-        self._until[digest(key)] = (time.monotonic() + self._lasts, user_id)
-        self._until.move_to_end(digest(key))
-        if len(self._until) > self._most:
-            self._until.popitem(last=False)
+        self._known[digest(key)] = (time.monotonic() + self._lasts, caller)
+        self._known.move_to_end(digest(key))
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
         """A key of this user was revoked in this process."""
-        for name in [name for name, (_, user) in self._until.items() if user == user_id]:
-            del self._until[name]
+        for name in [name for name, (_, caller) in self._known.items() if caller.user_id == user_id]:
+            del self._known[name]
 
-    def identify(self, scope: Scope) -> str | None:
-        """The user of a request, where its key was verified lately."""
+    def identify(self, scope: Scope) -> Caller | None:
+        """Whose request it is, where its key was verified lately."""
         key = presented(scope)
-        until, user_id = self._until.get(digest(key), (0.0, "")) if key else (0.0, "")
-        return user_id if until > time.monotonic() else None
+        until, caller = self._known.get(digest(key), (0.0, None)) if key else (0.0, None)
+        return caller if until > time.monotonic() else None

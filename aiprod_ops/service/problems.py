@@ -64,6 +64,11 @@ def response(problem: Problem, request_id: str, instance: str) -> Response:
     return Response(json.dumps(content).encode(), int(kind.status or 500), headers, MEDIA_TYPE)
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether every application is told it as a problem, also one with handlers of its own."""
+    return isinstance(error, (Problem, HTTPException, RequestValidationError))
+
+
 def of(error: Exception) -> Problem:
     """What an exception is to a client. The unexpected is logged here, once, and told as INTERNAL_ERROR."""
     if isinstance(error, Problem):

@@ -5,7 +5,7 @@ adds the ETag, and turns whatever goes wrong into a problem. Operations see none
 a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -32,6 +32,8 @@ class Service:
     settings: Settings
     engine: AsyncEngine
     verified: Verified = field(default_factory=Verified)
+    #: Asked in turn when it is known who calls (`request.state.caller`), before the work; each may raise.
+    guards: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
     _secret: bytes = b""
 
     async def cursor_secret(self, connection: AsyncConnection) -> bytes:
@@ -50,7 +52,9 @@ class PublicRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await self.answer(request, work)
-            except Exception as error:  # noqa: BLE001 the one place where the unexpected becomes an answer
+            except Exception as error:
+                if not problems.is_ours(error) and type(error) in request.app.exception_handlers:
+                    raise  # the application has an answer of its own to it
                 return problems.to_response(error, request)
 
         return handle
@@ -71,8 +75,10 @@ class OwnedRoute(PublicRoute):
         key = credentials.presented(request.scope)
         async with service.engine.begin() as connection:
             caller = await credentials.authenticate(connection, key)
-            service.verified.add(key, caller.user_id)
+            service.verified.add(key, caller)
             request.state.connection, request.state.caller = connection, caller
+            for guard in service.guards:
+                await guard(request)
             if request.method == "POST" and idempotency.HEADER in request.headers:
                 response = await idempotency.once(connection, caller, request, work)
             else:

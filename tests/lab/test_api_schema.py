@@ -9,6 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from served_api import JOB, Api, database
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from test_api_life import problem
 
 from aiprod_ops.lab import postgres
@@ -66,7 +68,7 @@ def test_what_an_interrupted_build_left_is_built_again(old: Api) -> None:
 
 
 def test_rows_that_are_older_than_the_api(old: Api) -> None:
-    async def look(client: httpx.AsyncClient) -> list[dict[str, object]]:
+    async def look(client: httpx.AsyncClient, _: FastAPI) -> list[dict[str, object]]:
         items: list[dict[str, object]] = (await client.get("/jobs")).json()["items"]
         return items
 
@@ -82,7 +84,7 @@ def test_rows_that_are_older_than_the_api(old: Api) -> None:
 
 @pytest.mark.parametrize("when", ["before", "at-start"])
 def test_in_an_application_that_is_not_ours(api: Api, when: str) -> None:
-    async def use(client: httpx.AsyncClient) -> list[httpx.Response]:
+    async def use(client: httpx.AsyncClient, _: FastAPI) -> list[httpx.Response]:
         made = await client.post("/jobs", json=JOB, headers={"Idempotency-Key": when})
         return [
             made,
@@ -100,6 +102,29 @@ def test_in_an_application_that_is_not_ours(api: Api, when: str) -> None:
     for answer, code in ((answers[3], "VALIDATION_FAILED"), (answers[4], "UNAUTHENTICATED")):
         answer.headers.setdefault("x-request-id", answer.json()["request_id"])  # the name is a middleware's
         problem(answer, code)
+
+
+class Tired(Exception):
+    """What the application answers in its own way."""
+
+
+def test_a_guard_is_asked_before_the_work(api: Api) -> None:
+    asked: list[str] = []
+
+    async def guard(request: Request) -> None:
+        asked.append(request.state.caller.tier)
+        if len(asked) > 1:
+            raise Tired
+
+    async def use(client: httpx.AsyncClient, app: FastAPI) -> list[httpx.Response]:
+        app.state.service.guards.append(guard)
+        app.add_exception_handler(Tired, lambda *_: PlainTextResponse("later", 429))
+        return [await client.post("/jobs", json={**JOB, "title": "guarded"}) for _ in range(2)]
+
+    answers = asyncio.run(_inside(api, api.key("guarded@example.org", tier="premium"), use))
+    assert [answer.status_code for answer in answers] == [201, 429]
+    assert asked == ["premium", "premium"]
+    assert api.sql("SELECT count(*) FROM jobs WHERE title = 'guarded'") == [(1,)]
 
 
 async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) -> object:
@@ -120,7 +145,7 @@ async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) ->
         transport = httpx.ASGITransport(app)
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://app/api/v1", headers=headers) as client:
-            found = await use(client)  # type: ignore[operator]
+            found = await use(client, app)  # type: ignore[operator]
     service: Service = app.state.service
     await service.engine.dispose()
     return found
