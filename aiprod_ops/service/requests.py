@@ -119,10 +119,11 @@ def limited(request: Request, most: int) -> Receive:
 
 def with_etag(request: Request, response: Response) -> Response:
     """A representation with its version; 304 without content where the client has it already."""
-    if request.method != "GET" or response.status_code != 200:
+    body = getattr(response, "body", None)  # of a stream there is none yet
+    if request.method != "GET" or response.status_code != 200 or body is None:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
-    tag = etags.of(bytes(response.body))
+    tag = etags.of(bytes(body))
     response.headers["ETag"] = tag
     response.headers.setdefault("Cache-Control", "private, no-cache")
     response.headers.setdefault("Vary", "Authorization")
