@@ -136,19 +136,20 @@ def with_etag(request: Request, response: Response) -> Response:
 bearer = HTTPBearer(scheme_name="ApiKey", description="An API key: `aiprod_…`", auto_error=False)
 
 
-def _caller(request: Request, needed: SecurityScopes, _: Annotated[Any, Depends(bearer)]) -> Caller:
+# These wait for nothing. They are coroutines because FastAPI gives every other dependency to a thread.
+async def _caller(request: Request, needed: SecurityScopes, _: Annotated[Any, Depends(bearer)]) -> Caller:
     caller: Caller = request.state.caller
     if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
         raise Problem("INSUFFICIENT_SCOPE", f"The key lacks the scope {', '.join(missing)}.")
     return caller
 
 
-def _connection(request: Request) -> AsyncConnection:
+async def _connection(request: Request) -> AsyncConnection:
     connection: AsyncConnection = request.state.connection
     return connection
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
