@@ -95,7 +95,7 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
         401: is_owned,
         403: is_owned,
         404: has_path,
-        409: (is_owned and method in ("post", "patch")) or "307" in responses or "result" in operation["operationId"],
+        409: method in ("post", "patch") or operation["operationId"] in _OF_COMPLETED_JOBS,
         412: any(each.get("name") == "If-Match" for each in parameters),
         413: is_owned,
         415: has_body,
@@ -107,6 +107,10 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
     for status, holds in conditions.items():
         if holds:
             responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
+
+
+#: Operations that read, and are refused where a job is not completed.
+_OF_COMPLETED_JOBS = ("get_job_result", "download_job")
 
 
 def _headers(method: str, status: str) -> dict[str, Any]:
