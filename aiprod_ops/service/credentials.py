@@ -66,30 +66,36 @@ def presented(scope: Scope) -> str:
     return key.strip() if kind.lower() == "bearer" else ""
 
 
+def require_form(key: str) -> re.Match[str]:
+    """A key's parts; raises Problem UNAUTHENTICATED for what cannot be one, before anybody is asked."""
+    parts = _KEY.fullmatch(key)
+    if parts is None:
+        raise _refused("has another form" if key else "is missing", key)
+    return parts
+
+
 async def authenticate(connection: AsyncConnection, key: str) -> Caller:
     """Who it is; raises Problem UNAUTHENTICATED. Revoking a key, or its end, counts from the next request on."""
-    parts = _KEY.fullmatch(key)
-    row = None
-    if parts is not None:
-        query = (
-            select(api_keys.c.id, api_keys.c.user_id, api_keys.c.key_hash, api_keys.c.scopes, users.c.tier)
-            .join(users, users.c.id == api_keys.c.user_id)
-            .where(
-                api_keys.c.prefix == parts[1],
-                api_keys.c.revoked_at.is_(None),
-                or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
-            )
+    query = (
+        select(api_keys.c.id, api_keys.c.user_id, api_keys.c.key_hash, api_keys.c.scopes, users.c.tier)
+        .join(users, users.c.id == api_keys.c.user_id)
+        .where(
+            api_keys.c.prefix == require_form(key)[1],
+            api_keys.c.revoked_at.is_(None),
+            or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
         )
-        row = (await connection.execute(query)).one_or_none()
+    )
+    row = (await connection.execute(query)).one_or_none()
     is_known = hmac.compare_digest(digest(key), row.key_hash if row is not None else _NOBODY)
     if row is None or not is_known:
-        seen = "is not valid: unknown, revoked or expired" if key else "is missing"
-        raise Problem(
-            "UNAUTHENTICATED",
-            f"The API key {seen}; expected `Authorization: Bearer aiprod_…`.",
-            headers={"WWW-Authenticate": 'Bearer realm="aiprod"' + (', error="invalid_token"' if key else "")},
-        )
+        raise _refused("is not valid: unknown, revoked or expired", key)
     return Caller(row.user_id, row.id, row.tier, frozenset(row.scopes))
+
+
+def _refused(seen: str, key: str) -> Problem:
+    challenge = 'Bearer realm="aiprod"' + (', error="invalid_token"' if key else "")
+    detail = f"The API key {seen}; expected `Authorization: Bearer aiprod_…`."
+    return Problem("UNAUTHENTICATED", detail, headers={"WWW-Authenticate": challenge})
 
 
 class Verified:

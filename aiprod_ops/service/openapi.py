@@ -115,7 +115,7 @@ _OF_COMPLETED_JOBS = ("get_job_result", "download_job")
 
 def _headers(method: str, status: str) -> dict[str, Any]:
     names = ["X-Request-ID"]
-    if method == "get" and status in ("200", "304"):
+    if method in ("get", "patch") and status in ("200", "304"):
         names.append("ETag")
     if status == "201":
         names.append("Location")

@@ -69,10 +69,11 @@ class OwnedRoute(PublicRoute):
 
     async def answer(self, request: Request, work: Handler) -> Response:
         service: Service = request.app.state.service
-        request = Request(request.scope, limited(request, service.settings.largest_body))
-        # Before a connection is taken: whoever sends slowly must not hold one.
-        await _read(request, self)
         key = credentials.presented(request.scope)
+        credentials.require_form(key)
+        request = Request(request.scope, limited(request, service.settings.largest_body))
+        # Before a connection is taken: who has no key, or sends slowly, must not hold one.
+        await _read(request, self)
         async with service.engine.begin() as connection:
             caller = await credentials.authenticate(connection, key)
             service.verified.add(key, caller)
@@ -120,11 +121,14 @@ def limited(request: Request, most: int) -> Receive:
 def with_etag(request: Request, response: Response) -> Response:
     """A representation with its version; 304 without content where the client has it already."""
     body = getattr(response, "body", None)  # of a stream there is none yet
-    if request.method != "GET" or response.status_code != 200 or body is None:
+    if request.method not in ("GET", "PATCH") or response.status_code != 200 or body is None:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
     tag = etags.of(bytes(body))
     response.headers["ETag"] = tag
+    if request.method == "PATCH":  # what was made of it, for the next change
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
     response.headers.setdefault("Cache-Control", "private, no-cache")
     response.headers.setdefault("Vary", "Authorization")
     if (seen := request.headers.get("if-none-match")) is not None and etags.names(seen, tag, weakly=True):

@@ -50,6 +50,16 @@ def test_another_user_has_keys_of_their_own(api: Api, client: httpx.Client) -> N
     assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, None]
 
 
+def test_a_weaker_key_is_not_answered_what_a_stronger_one_was(api: Api) -> None:
+    header, user = {"Idempotency-Key": "strong"}, {"email": "made@example.org", "name": "Made"}
+    with api.client(api.key("both@example.org", "admin")) as strong, api.client(api.key("both@example.org")) as weak:
+        assert strong.post("/users", json=user, headers=header).status_code == 201
+        told = weak.post("/users", json=user, headers=header)
+        problem(told, "IDEMPOTENCY_KEY_REUSED")
+        problem(weak.post("/users", json=user), "INSUFFICIENT_SCOPE")
+        assert strong.post("/users", json=user, headers=header).headers["idempotent-replayed"] == "true"
+
+
 def test_what_fails_is_not_kept(client: httpx.Client) -> None:
     header = {"Idempotency-Key": "f1"}
     problem(client.post("/jobs", json={**JOB, "duration_seconds": 1_000}, headers=header), "VALIDATION_FAILED")

@@ -78,6 +78,7 @@ def test_what_has_not_changed_is_not_sent_again(client: httpx.Client) -> None:
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     changed = client.patch(here, json={"title": "New"}, headers={"If-Match": tag})
     assert changed.json()["title"] == "New"
+    assert changed.headers["etag"] == client.get(here).headers["etag"]
     late = client.patch(here, json={"title": "Newer"}, headers={"If-Match": tag})
     problem(late, "PRECONDITION_FAILED")
     now = client.get(here, headers={"If-None-Match": tag})
