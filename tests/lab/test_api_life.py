@@ -194,6 +194,16 @@ def test_errors_name_field_rule_limit_and_fix(client: httpx.Client) -> None:
     assert unknown[0]["limit"] == ["quick_social", "brand_campaign", "premium_spot"]  # type: ignore[index]
 
 
+def test_errors_are_few_and_harmless(client: httpx.Client) -> None:
+    many = client.post("/jobs", json={**JOB, **{f"field {n}": n for n in range(10_000)}})
+    told = problem(many, "VALIDATION_FAILED")
+    assert len(told["errors"]) == 50  # type: ignore[arg-type]
+    assert str(told["detail"]).endswith("and 9950 more.")
+    odd = problem(client.post("/jobs", json={**JOB, "x" * 100_000: 1, "a\u202e\0\n": 2}), "VALIDATION_FAILED")
+    names = [error["field"] for error in odd["errors"]]  # type: ignore[attr-defined]
+    assert names == ["x" * 64 + "…", "a\\u202e\\x00\\n"]
+
+
 def test_what_is_not_there(client: httpx.Client) -> None:
     problem(client.get("/nothing"), "NOT_FOUND")
     answer = client.put("/jobs", json=JOB)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.service import credentials, etags, settings
+from aiprod_ops.service import credentials, etags, settings, validation
 from aiprod_ops.service.credentials import Caller, Verified, make, presented
 from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.pagination import Listing
@@ -17,7 +17,7 @@ from aiprod_ops.units import Seconds
 LISTING = Listing(b"s" * 32, "u1", "jobs", {"status": "queued", "preset": None})
 
 
-@pytest.mark.parametrize("module", [etags, settings])
+@pytest.mark.parametrize("module", [etags, settings, validation])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
