@@ -34,6 +34,8 @@ class Service:
     verified: Verified = field(default_factory=Verified)
     #: Asked in turn when it is known who calls (`request.state.caller`), before the work; each may raise.
     guards: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
+    #: Told in turn after the commit of a request that may have changed what is the caller's, before the answer leaves.
+    after_change: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
     _secret: bytes = b""
 
     async def cursor_secret(self, connection: AsyncConnection) -> bytes:
@@ -84,6 +86,9 @@ class OwnedRoute(PublicRoute):
                 response = await idempotency.once(connection, caller, request, work)
             else:
                 response = await work(request)
+        if request.method != "GET":
+            for tell in service.after_change:
+                await tell(request)
         return with_etag(request, response)
 
 

@@ -108,23 +108,28 @@ class Tired(Exception):
     """What the application answers in its own way."""
 
 
-def test_a_guard_is_asked_before_the_work(api: Api) -> None:
+def test_who_is_asked_before_the_work_and_told_after_its_commit(api: Api) -> None:
     asked: list[str] = []
+    seen: list[tuple[str, list[tuple[object, ...]]]] = []
 
     async def guard(request: Request) -> None:
         asked.append(request.state.caller.tier)
         if len(asked) > 1:
             raise Tired
 
+    async def told(request: Request) -> None:
+        seen.append((request.method, api.sql("SELECT count(*) FROM jobs WHERE title = 'guarded'")))
+
     async def use(client: httpx.AsyncClient, app: FastAPI) -> list[httpx.Response]:
         app.state.service.guards.append(guard)
+        app.state.service.after_change.append(told)
         app.add_exception_handler(Tired, lambda *_: PlainTextResponse("later", 429))
         return [await client.post("/jobs", json={**JOB, "title": "guarded"}) for _ in range(2)]
 
     answers = asyncio.run(_inside(api, api.key("guarded@example.org", tier="premium"), use))
     assert [answer.status_code for answer in answers] == [201, 429]
     assert asked == ["premium", "premium"]
-    assert api.sql("SELECT count(*) FROM jobs WHERE title = 'guarded'") == [(1,)]
+    assert seen == [("POST", [(1,)])]
 
 
 async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) -> object:
