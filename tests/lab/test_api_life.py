@@ -105,6 +105,21 @@ def test_a_list_in_parts_stays_right_while_jobs_are_added(api: Api) -> None:
         problem(client.get("/results", params={"cursor": cursor}), "INVALID_CURSOR")
 
 
+def test_results_in_parts(api: Api) -> None:
+    with api.client(api.key("results@example.org")) as client:
+        names = [client.post("/jobs", json=JOB).json()["id"] for _ in range(5)]
+        wanted = [api.complete(name) for name in names if name != names[2]][::-1]
+        newest = api.complete(names[0])  # done once more: the newest counts
+        seen, cursor = [], {}
+        while cursor is not None:
+            part = client.get("/results", params={"limit": 1, **cursor}).json()
+            seen += [each["id"] for each in part["items"]]
+            cursor = {"cursor": part["next_cursor"]} if part["next_cursor"] else None
+        assert seen[:3] == wanted[:3]
+        assert len(seen) == 4
+        assert seen[3] in (wanted[3], newest)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "code"),
     [
