@@ -70,6 +70,7 @@ def serve_command(
             log_config=LOGGING,
             access_log=False,
             server_header=False,
+            timeout_graceful_shutdown=20,  # seconds: a client that never ends its request does not keep it up
         )
     return None
 
