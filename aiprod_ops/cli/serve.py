@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,21 +55,23 @@ def serve_command(
         return _print_document()
     import uvicorn
 
-    settings = _settings(target, config, app_dsn)
+    settings, redis = _settings(target, config, app_dsn)
     _check(settings)
     # Each worker process reads them again: they are not shown in the process list.
-    os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, "REDIS_URL": settings.redis})
+    os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **redis})
     click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
-    uvicorn.run(
-        "aiprod_ops.service.app:from_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        log_config=LOGGING,
-        access_log=False,
-        server_header=False,
-    )
+    with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM, after it has ended what it was doing: that is how it ends
+        uvicorn.run(
+            "aiprod_ops.service.app:from_environment",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            log_config=LOGGING,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=20,  # seconds: a client that never ends its request does not keep it up
+        )
     return None
 
 
@@ -94,7 +97,7 @@ def api_key_command(
     _require()
     from aiprod_ops.service import issuing
 
-    settings = _settings(target, config, app_dsn)
+    settings, _ = _settings(target, config, app_dsn)
     click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier, label, scopes)))
     return 0
 
@@ -109,18 +112,21 @@ def _print_document() -> int:
     return 0
 
 
-def _settings(target: str, config: str, app_dsn: str) -> "Settings":
-    """The API's settings: the DSN of the command line or of a target, and its Redis or the environment's."""
-    from aiprod_ops.cli.redaction import learn
+def _settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
+    """The API's settings: the DSN of the command line or of a target; and its Redis as variables of the environment,
+    where the target names one."""
+    from aiprod_ops.cli.redaction import learn, learn_secret
     from aiprod_ops.cli.world import settings_of
-    from aiprod_ops.service import settings
+    from aiprod_ops.service.settings import Settings, redis_variables
 
-    redis = settings.redis_url(os.environ)
+    redis: dict[str, str] = {}
     if not app_dsn:
         found = settings_of(options.Where(config=config, target=target)).target(target)
-        app_dsn, redis = found.dsn("app"), found.redis_url() or redis
+        app_dsn, url = found.dsn("app"), found.redis_url()
+        redis = redis_variables(url) if url else {}
+        learn_secret(redis.get("REDIS_PASSWORD", ""))
     learn(app_dsn)
-    return settings.Settings(dsn=app_dsn, redis=redis)
+    return Settings(dsn=app_dsn), redis
 
 
 def _check(settings: "Settings") -> None:

@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiprod_ops.service.app import create_app as create_app
+    from aiprod_ops.service.app import init_phase2_features as init_phase2_features
+    from aiprod_ops.service.app import register_phase2_router as register_phase2_router
     from aiprod_ops.service.cache import DEFAULT_TTL as DEFAULT_TTL
     from aiprod_ops.service.cache import LONG_TTL as LONG_TTL
     from aiprod_ops.service.cache import MEDIUM_TTL as MEDIUM_TTL

@@ -57,7 +57,8 @@ def create_app(given: Settings | None = None) -> FastAPI:
 
 
 def middlewares() -> list[Middleware]:
-    """From the outermost to the innermost: a name for the request; then what answers without the framework."""
+    """From the outermost to the innermost: a name for the request; then what answers without the framework, for whom
+    `app.state.service.verified.identify` knows. What is asked of a caller before the work is a guard of the service."""
     return [Middleware(RequestIds)]
 
 

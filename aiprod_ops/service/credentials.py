@@ -66,30 +66,36 @@ def presented(scope: Scope) -> str:
     return key.strip() if kind.lower() == "bearer" else ""
 
 
+def require_form(key: str) -> re.Match[str]:
+    """A key's parts; raises Problem UNAUTHENTICATED for what cannot be one, before anybody is asked."""
+    parts = _KEY.fullmatch(key)
+    if parts is None:
+        raise _refused("has another form" if key else "is missing", key)
+    return parts
+
+
 async def authenticate(connection: AsyncConnection, key: str) -> Caller:
     """Who it is; raises Problem UNAUTHENTICATED. Revoking a key, or its end, counts from the next request on."""
-    parts = _KEY.fullmatch(key)
-    row = None
-    if parts is not None:
-        query = (
-            select(api_keys.c.id, api_keys.c.user_id, api_keys.c.key_hash, api_keys.c.scopes, users.c.tier)
-            .join(users, users.c.id == api_keys.c.user_id)
-            .where(
-                api_keys.c.prefix == parts[1],
-                api_keys.c.revoked_at.is_(None),
-                or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
-            )
+    query = (
+        select(api_keys.c.id, api_keys.c.user_id, api_keys.c.key_hash, api_keys.c.scopes, users.c.tier)
+        .join(users, users.c.id == api_keys.c.user_id)
+        .where(
+            api_keys.c.prefix == require_form(key)[1],
+            api_keys.c.revoked_at.is_(None),
+            or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
         )
-        row = (await connection.execute(query)).one_or_none()
+    )
+    row = (await connection.execute(query)).one_or_none()
     is_known = hmac.compare_digest(digest(key), row.key_hash if row is not None else _NOBODY)
     if row is None or not is_known:
-        seen = "is not valid: unknown, revoked or expired" if key else "is missing"
-        raise Problem(
-            "UNAUTHENTICATED",
-            f"The API key {seen}; expected `Authorization: Bearer aiprod_…`.",
-            headers={"WWW-Authenticate": 'Bearer realm="aiprod"' + (', error="invalid_token"' if key else "")},
-        )
+        raise _refused("is not valid: unknown, revoked or expired", key)
     return Caller(row.user_id, row.id, row.tier, frozenset(row.scopes))
+
+
+def _refused(seen: str, key: str) -> Problem:
+    challenge = 'Bearer realm="aiprod"' + (', error="invalid_token"' if key else "")
+    detail = f"The API key {seen}; expected `Authorization: Bearer aiprod_…`."
+    return Problem("UNAUTHENTICATED", detail, headers={"WWW-Authenticate": challenge})
 
 
 class Verified:
@@ -101,22 +107,22 @@ class Verified:
 
     def __init__(self, lasts: Seconds = Seconds(5), most: int = 10_000) -> None:
         self._lasts, self._most = lasts, most
-        self._until: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
-    def add(self, key: str, user_id: str) -> None:
+    def add(self, key: str, caller: Caller) -> None:
         """A key was verified just now."""
-        self._until[digest(key)] = (time.monotonic() + self._lasts, user_id)
-        self._until.move_to_end(digest(key))
-        if len(self._until) > self._most:
-            self._until.popitem(last=False)
+        self._known[digest(key)] = (time.monotonic() + self._lasts, caller)
+        self._known.move_to_end(digest(key))
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
         """A key of this user was revoked in this process."""
-        for name in [name for name, (_, user) in self._until.items() if user == user_id]:
-            del self._until[name]
+        for name in [name for name, (_, caller) in self._known.items() if caller.user_id == user_id]:
+            del self._known[name]
 
-    def identify(self, scope: Scope) -> str | None:
-        """The user of a request, where its key was verified lately."""
+    def identify(self, scope: Scope) -> Caller | None:
+        """Whose request it is, where its key was verified lately."""
         key = presented(scope)
-        until, user_id = self._until.get(digest(key), (0.0, "")) if key else (0.0, "")
-        return user_id if until > time.monotonic() else None
+        until, caller = self._known.get(digest(key), (0.0, None)) if key else (0.0, None)
+        return caller if until > time.monotonic() else None

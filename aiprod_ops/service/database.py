@@ -40,7 +40,8 @@ def engine(settings: Settings) -> AsyncEngine:
         pool_size=settings.connections,
         max_overflow=0,
         pool_timeout=settings.patience,
-        pool_pre_ping=False,
+        # An error's text goes into logs: prompts and hashes must not.
+        hide_parameters=True,
     )
 
 

@@ -40,7 +40,7 @@ async def once(
     lock = select(func.pg_try_advisory_xact_lock(_number(caller.user_id, key)))
     if not (await connection.execute(lock)).scalar_one():
         raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT", headers={"Retry-After": str(RETRY_SECONDS)})
-    fingerprint = await _fingerprint(request)
+    fingerprint = await _fingerprint(request, caller)
     # A statement of its own: its snapshot is taken after the lock, so that it sees what the holder before committed.
     query = select(stored).where(
         stored.c.user_id == caller.user_id, stored.c.key == key, stored.c.created_at > func.now() - KEPT
@@ -70,9 +70,10 @@ def _number(user_id: str, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"idempotency\0{user_id}\0{key}".encode()).digest()[:8], "big", signed=True)
 
 
-async def _fingerprint(request: Request) -> bytes:
-    head = f"{request.method}\0{request.url.path}\0{request.url.query}\0".encode()
-    return hashlib.sha256(head + await request.body()).digest()
+async def _fingerprint(request: Request, caller: Caller) -> bytes:
+    # With the scopes: a weaker key of the same user must not be answered what a stronger one was.
+    parts = (request.method, request.url.path, request.url.query, *sorted(caller.scopes))
+    return hashlib.sha256("\0".join(parts).encode() + b"\0\0" + await request.body()).digest()
 
 
 async def _store(

@@ -95,7 +95,7 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
         401: is_owned,
         403: is_owned,
         404: has_path,
-        409: (is_owned and method in ("post", "patch")) or "307" in responses or "result" in operation["operationId"],
+        409: method in ("post", "patch") or operation["operationId"] in _OF_COMPLETED_JOBS,
         412: any(each.get("name") == "If-Match" for each in parameters),
         413: is_owned,
         415: has_body,
@@ -109,12 +109,18 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
             responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
 
 
+#: Operations that read, and are refused where a job is not completed.
+_OF_COMPLETED_JOBS = ("get_job_result", "download_job")
+
+
 def _headers(method: str, status: str) -> dict[str, Any]:
     names = ["X-Request-ID"]
-    if method == "get" and status in ("200", "304"):
+    if method in ("get", "patch") and status in ("200", "304"):
         names.append("ETag")
     if status == "201":
-        names += ["Location"]
+        names.append("Location")
+    if method == "post" and status in ("200", "201"):
+        names.append("Idempotent-Replayed")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
@@ -227,6 +233,10 @@ _PARAMETERS = {
 _HEADERS = {
     "X-Request-ID": {"description": "The request's name: yours, or one of ours.", "schema": {"type": "string"}},
     "ETag": {"description": "The version of the representation.", "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "Only of a repetition: the answer is that of the first request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
     "Location": {"description": "Where the new resource is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
 }

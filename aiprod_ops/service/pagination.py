@@ -43,15 +43,21 @@ class Listing:
     filters: Mapping[str, str | None]
 
     async def part(
-        self, connection: AsyncConnection, query: Select[Any], key: "Column[Any]", page: PageRequest
+        self,
+        connection: AsyncConnection,
+        query: Select[Any],
+        key: "Column[Any]",
+        page: PageRequest,
+        *,
+        named: str = "id",
     ) -> tuple[Sequence[RowMapping], str | None]:
-        """The rows of one part, newest first, and the cursor of the next; `key` is an id that grows with time."""
+        """The rows of one part, newest first, and the cursor of the next. `key` is an id that grows with time; in a row
+        it is `named` so."""
         if page.cursor is not None:
             query = query.where(key < self.opened(page.cursor))
         found = (await connection.execute(query.order_by(key.desc()).limit(page.limit + 1))).mappings().all()
         rows = found[: page.limit]
-        more = len(found) > page.limit
-        return rows, self.sealed(str(rows[-1][key.name])) if more else None
+        return rows, self.sealed(str(rows[-1][named])) if len(found) > page.limit else None
 
     def sealed(self, last: str) -> str:
         """The cursor after an item."""

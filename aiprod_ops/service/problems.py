@@ -24,6 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 #: Where each kind is explained: it is the problem's type, and it can be opened.
 TYPE = "/api/v1/docs/errors/"
 RETRY_SECONDS = 1
+MOST_ERRORS = 50  #: a body may have thousands of fields that nobody knows
 _OF_STATUS = {kind.status: kind.code for kind in reversed(OF_REQUESTS)}  # the first of each status
 
 
@@ -64,6 +65,11 @@ def response(problem: Problem, request_id: str, instance: str) -> Response:
     return Response(json.dumps(content).encode(), int(kind.status or 500), headers, MEDIA_TYPE)
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether every application is told it as a problem, also one with handlers of its own."""
+    return isinstance(error, (Problem, HTTPException, RequestValidationError))
+
+
 def of(error: Exception) -> Problem:
     """What an exception is to a client. The unexpected is logged here, once, and told as INTERNAL_ERROR."""
     if isinstance(error, Problem):
@@ -75,7 +81,8 @@ def of(error: Exception) -> Problem:
     if isinstance(error, IllegalTransition):
         return Problem("JOB_STATE_CONFLICT", str(error))
     if _is_unavailable(error):
-        log.warning("the database does not answer: %s", type(error).__name__, exc_info=error)
+        # Without its trace: in an outage there is one for each request.
+        log.warning("the database does not answer: %s: %s", type(error).__name__, str(error).partition("\n")[0])
         return Problem("SERVICE_UNAVAILABLE", headers={"Retry-After": str(RETRY_SECONDS)})
     log.error("a request failed: %s", type(error).__name__, exc_info=error)
     return Problem("INTERNAL_ERROR")
@@ -98,8 +105,9 @@ def _invalid(error: RequestValidationError) -> Problem:
     if any(each["type"] == "json_invalid" for each in found):
         position = next(each["loc"][-1] for each in found if each["type"] == "json_invalid")
         return Problem("INVALID_JSON", f"The body does not parse as JSON at character {position}.")
-    violations = [from_pydantic(each) for each in found]
+    violations = [from_pydantic(each) for each in found[:MOST_ERRORS]]
     fields = ", ".join(dict.fromkeys(each.field for each in violations))
+    fields += f" and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
     is_text = all(each.rule in TEXT_RULES for each in violations)
     code = "INVALID_CONTENT" if is_text else "VALIDATION_FAILED"
     return Problem(code, f"These fields do not follow the rules: {fields}.", errors=violations)

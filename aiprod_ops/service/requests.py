@@ -5,7 +5,7 @@ adds the ETag, and turns whatever goes wrong into a problem. Operations see none
 a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -32,6 +32,10 @@ class Service:
     settings: Settings
     engine: AsyncEngine
     verified: Verified = field(default_factory=Verified)
+    #: Asked in turn when it is known who calls (`request.state.caller`), before the work; each may raise.
+    guards: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
+    #: Told in turn after the commit of a request that may have changed what is the caller's, before the answer leaves.
+    after_change: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
     _secret: bytes = b""
 
     async def cursor_secret(self, connection: AsyncConnection) -> bytes:
@@ -50,7 +54,9 @@ class PublicRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await self.answer(request, work)
-            except Exception as error:  # noqa: BLE001 the one place where the unexpected becomes an answer
+            except Exception as error:
+                if not problems.is_ours(error) and type(error) in request.app.exception_handlers:
+                    raise  # the application has an answer of its own to it
                 return problems.to_response(error, request)
 
         return handle
@@ -65,17 +71,24 @@ class OwnedRoute(PublicRoute):
 
     async def answer(self, request: Request, work: Handler) -> Response:
         service: Service = request.app.state.service
+        key = credentials.presented(request.scope)
+        credentials.require_form(key)
         request = Request(request.scope, limited(request, service.settings.largest_body))
+        # Before a connection is taken: who has no key, or sends slowly, must not hold one.
+        await _read(request, self)
         async with service.engine.begin() as connection:
-            key = credentials.presented(request.scope)
             caller = await credentials.authenticate(connection, key)
-            service.verified.add(key, caller.user_id)
-            await _read(request, self)
+            service.verified.add(key, caller)
             request.state.connection, request.state.caller = connection, caller
+            for guard in service.guards:
+                await guard(request)
             if request.method == "POST" and idempotency.HEADER in request.headers:
                 response = await idempotency.once(connection, caller, request, work)
             else:
                 response = await work(request)
+        if request.method != "GET":
+            for tell in service.after_change:
+                await tell(request)
         return with_etag(request, response)
 
 
@@ -112,11 +125,15 @@ def limited(request: Request, most: int) -> Receive:
 
 def with_etag(request: Request, response: Response) -> Response:
     """A representation with its version; 304 without content where the client has it already."""
-    if request.method != "GET" or response.status_code != 200:
+    body = getattr(response, "body", None)  # of a stream there is none yet
+    if request.method not in ("GET", "PATCH") or response.status_code != 200 or body is None:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
-    tag = etags.of(bytes(response.body))
+    tag = etags.of(bytes(body))
     response.headers["ETag"] = tag
+    if request.method == "PATCH":  # what was made of it, for the next change
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
     response.headers.setdefault("Cache-Control", "private, no-cache")
     response.headers.setdefault("Vary", "Authorization")
     if (seen := request.headers.get("if-none-match")) is not None and etags.names(seen, tag, weakly=True):
@@ -128,19 +145,20 @@ def with_etag(request: Request, response: Response) -> Response:
 bearer = HTTPBearer(scheme_name="ApiKey", description="An API key: `aiprod_…`", auto_error=False)
 
 
-def _caller(request: Request, needed: SecurityScopes, _: Annotated[Any, Depends(bearer)]) -> Caller:
+# These wait for nothing. They are coroutines because FastAPI gives every other dependency to a thread.
+async def _caller(request: Request, needed: SecurityScopes, _: Annotated[Any, Depends(bearer)]) -> Caller:
     caller: Caller = request.state.caller
     if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
         raise Problem("INSUFFICIENT_SCOPE", f"The key lacks the scope {', '.join(missing)}.")
     return caller
 
 
-def _connection(request: Request) -> AsyncConnection:
+async def _connection(request: Request) -> AsyncConnection:
     connection: AsyncConnection = request.state.connection
     return connection
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
+from sqlalchemy import select, true
 
 from aiprod_ops.service.fields import Id
 from aiprod_ops.service.pagination import Listing, PageRequest
@@ -19,10 +19,14 @@ router = APIRouter(prefix="/results", tags=["results"], route_class=OwnedRoute)
 async def list_results(
     page: Annotated[PageRequest, Query()], caller: JobsCaller, transaction: Transaction, service: TheService
 ) -> Page[ResultView]:
-    """Your results, newest first."""
-    query = select(results).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.user_id == caller.user_id)
+    """The results of your jobs, of the newest job first."""
+    # By the job's id, and one after the other: in the order of results, those of everybody would have to be looked at.
+    newest = (
+        select(results).where(results.c.job_id == jobs.c.id).order_by(results.c.id.desc()).limit(1).lateral("newest")
+    )
+    query = select(newest).select_from(jobs).join(newest, true()).where(jobs.c.user_id == caller.user_id)
     listing = Listing(await service.cursor_secret(transaction), caller.user_id, "results", {})
-    rows, cursor = await listing.part(transaction, query, results.c.id, page)
+    rows, cursor = await listing.part(transaction, query, jobs.c.id, page, named="job_id")
     return Page(items=[ResultView(**row) for row in rows], next_cursor=cursor)
 
 

@@ -3,48 +3,59 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.units import Bytes, Seconds
 
 DSN = "AIPROD_OPS_APP_DSN"  #: the environment variable of the API's own identity
-REDIS = "REDIS_URL"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How one process of the API works. `dsn` is PostgreSQL's, as libpq reads it, of a role that may read and write the
-    service's tables; `redis` a URL.
+    service's tables.
     """
 
     dsn: str = field(repr=False)
-    redis: str = field(default="redis://127.0.0.1:6379/0", repr=False)
     connections: int = 10
     patience: Seconds = Seconds(5)  #: so long a request waits for a connection
     statement: Seconds = Seconds(10)  #: so long a statement may take
     largest_body: Bytes = Bytes(256 * 1024)
-    title: str = "AIPROD API"
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings that the environment gives; raises ConfigurationError where it names no database.
-
-    >>> from_environment({"AIPROD_OPS_APP_DSN": "dbname=aiprod", "REDIS_HOST": "10.0.0.3", "REDIS_DB": "2"}).redis
-    'redis://10.0.0.3:6379/2'
-    """
+    """The settings that the environment gives; raises ConfigurationError where it names no database."""
     environ = os.environ if environ is None else environ
     if not environ.get(DSN):
         raise ConfigurationError(
             f"the API does not know its database: {DSN} is not set",
             hint=f"export {DSN}=postgresql://USER@HOST/DATABASE",
         )
-    return Settings(dsn=environ[DSN], redis=redis_url(environ))
+    return Settings(dsn=environ[DSN])
 
 
-def redis_url(environ: Mapping[str, str]) -> str:
-    """REDIS_URL, or what REDIS_HOST, REDIS_PORT and REDIS_DB say."""
-    host, port, database = (
-        environ.get(name) or default
-        for name, default in (("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", "6379"), ("REDIS_DB", "0"))
-    )
-    return environ.get(REDIS) or f"redis://{host}:{port}/{database}"
+def redis_variables(url: str) -> dict[str, str]:
+    """What REDIS_HOST and its siblings are for the Redis at a URL; raises ConfigurationError, without quoting it.
+
+    >>> redis_variables("redis://app:w%2Ford@cache/2")["REDIS_PASSWORD"]
+    'w/ord'
+    """
+    try:
+        parts = urlsplit(url)
+        port, database = parts.port or 6379, int(parts.path.strip("/") or 0)
+    except ValueError:
+        parts, port, database = urlsplit(""), 0, 0
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ConfigurationError(
+            "the URL of Redis is not one",
+            hint="redis://USER:PASSWORD@HOST:6379/0, rediss:// with TLS; in a password write @ / : as %40 %2F %3A",
+        )
+    return {
+        "REDIS_HOST": parts.hostname,
+        "REDIS_PORT": str(port),
+        "REDIS_DB": str(database),
+        "REDIS_USERNAME": unquote(parts.username or ""),
+        "REDIS_PASSWORD": unquote(parts.password or ""),
+        "REDIS_TLS": str(int(parts.scheme == "rediss")),
+    }

@@ -224,7 +224,17 @@ def _field(place: Sequence[str | int], discriminator: str) -> str:
         parts = parts[1:]
     if discriminator:
         parts.append(discriminator)
-    return ".".join(map(str, parts)) or str(place[0])
+    return shown(".".join(map(str, parts)) or str(place[0]))
+
+
+def shown(name: str) -> str:
+    """A name that a stranger chose, so that it can stand in an answer and in a log.
+
+    >>> shown("colour"), shown("a" + chr(0x202E)), shown("x" * 100)
+    ('colour', 'a\\\\u202e', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…')
+    """
+    plain = name[:65].encode("unicode_escape").decode()
+    return plain if len(plain) <= 64 else f"{plain[:64]}…"
 
 
 _PLACES = ("body", "query", "path", "header", "cookie")

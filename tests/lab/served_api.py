@@ -93,7 +93,7 @@ class Api:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            assert self.process.wait(30) == 0, self.said()
 
     def complete(self, job_id: str) -> str:
         """What a worker will do: end a job with a result; answers the result's id."""

@@ -1,6 +1,8 @@
 """A POST with a key does its work once: repeated, at the same time, and when the server is killed in between."""
 
+import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -48,6 +50,16 @@ def test_another_user_has_keys_of_their_own(api: Api, client: httpx.Client) -> N
     with api.client(api.key("twice@example.org")) as other:
         answers = [each.post("/jobs", json=JOB, headers={"Idempotency-Key": "same"}) for each in (client, other)]
     assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, None]
+
+
+def test_a_weaker_key_is_not_answered_what_a_stronger_one_was(api: Api) -> None:
+    header, user = {"Idempotency-Key": "strong"}, {"email": "made@example.org", "name": "Made"}
+    with api.client(api.key("both@example.org", "admin")) as strong, api.client(api.key("both@example.org")) as weak:
+        assert strong.post("/users", json=user, headers=header).status_code == 201
+        told = weak.post("/users", json=user, headers=header)
+        problem(told, "IDEMPOTENCY_KEY_REUSED")
+        problem(weak.post("/users", json=user), "INSUFFICIENT_SCOPE")
+        assert strong.post("/users", json=user, headers=header).headers["idempotent-replayed"] == "true"
 
 
 def test_what_fails_is_not_kept(client: httpx.Client) -> None:
@@ -145,3 +157,32 @@ def _after_its_end(client: httpx.Client, job: dict[str, str], header: dict[str, 
         if answer.status_code != 409:
             return answer
     return answer
+
+
+@pytest.mark.soak
+def test_killed_at_any_moment() -> None:
+    """Whatever was answered is there, whatever was not is there once after it was sent again."""
+    with database() as api:
+        try:
+            api.start()
+            key = api.key("any@example.org")
+            for number in range(25):
+                with ThreadPoolExecutor(4) as pool:
+                    names = [f"any-{number}-{n}" for n in range(40)]
+                    sent = [
+                        pool.submit(_send, api, key, {**JOB, "title": name}, {"Idempotency-Key": name})
+                        for name in names
+                    ]
+                    time.sleep(random.uniform(0.02, 0.3))
+                    api.kill()
+                    before = [each.result(60) for each in sent]
+                api.start()
+                with api.client(key) as client:
+                    for name, answer in zip(names, before, strict=True):
+                        again = _after_its_end(client, {**JOB, "title": name}, {"Idempotency-Key": name})
+                        assert again.status_code == 201
+                        if answer is not None and answer.status_code == 201:
+                            assert again.content == answer.content
+                        assert count(api, name) == 1
+        finally:
+            api.stop()

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -78,6 +78,7 @@ def test_what_has_not_changed_is_not_sent_again(client: httpx.Client) -> None:
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     changed = client.patch(here, json={"title": "New"}, headers={"If-Match": tag})
     assert changed.json()["title"] == "New"
+    assert changed.headers["etag"] == client.get(here).headers["etag"]
     late = client.patch(here, json={"title": "Newer"}, headers={"If-Match": tag})
     problem(late, "PRECONDITION_FAILED")
     now = client.get(here, headers={"If-None-Match": tag})
@@ -102,6 +103,21 @@ def test_a_list_in_parts_stays_right_while_jobs_are_added(api: Api) -> None:
             problem(client.get("/jobs", params=params), "INVALID_CURSOR")
         problem(other.get("/jobs", params={"cursor": cursor}), "INVALID_CURSOR")
         problem(client.get("/results", params={"cursor": cursor}), "INVALID_CURSOR")
+
+
+def test_results_in_parts(api: Api) -> None:
+    with api.client(api.key("results@example.org")) as client:
+        names = [client.post("/jobs", json=JOB).json()["id"] for _ in range(5)]
+        wanted = [api.complete(name) for name in names if name != names[2]][::-1]
+        newest = api.complete(names[0])  # done once more: the newest counts
+        seen, cursor = [], {}
+        while cursor is not None:
+            part = client.get("/results", params={"limit": 1, **cursor}).json()
+            seen += [each["id"] for each in part["items"]]
+            cursor = {"cursor": part["next_cursor"]} if part["next_cursor"] else None
+        assert seen[:3] == wanted[:3]
+        assert len(seen) == 4
+        assert seen[3] in (wanted[3], newest)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +160,35 @@ def test_a_body_without_a_length_is_read_only_up_to_the_limit(client: httpx.Clie
     assert sent < 50_000_000
 
 
+def test_slow_senders_hold_nobody_up(api: Api, client: httpx.Client) -> None:
+    key = client.headers["authorization"]
+    head = f"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\nContent-Type: application/json\r\n"
+    with ExitStack() as stack:
+        for _ in range(30):  # three times as many as there are connections to the database
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=5))
+            slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert [client.get("/users/me").status_code for _ in range(20)] == [200] * 20
+
+
+@pytest.mark.parametrize("preset", ["quick_social", "brand_campaign", "premium_spot"])
+def test_the_document_s_examples_are_accepted(client: httpx.Client, preset: str) -> None:
+    given = client.get(f"/docs/examples/{preset}").json()["submission"]
+    made = client.post("/jobs", json=given)
+    assert made.status_code == 201
+    assert {name: made.json()[name] for name in given} == given
+
+
+def test_the_pages_for_programs(client: httpx.Client) -> None:
+    sections = client.get("/docs").json()
+    assert [section["name"] for section in sections] == ["overview", "pipelines", "batches", "errors", "endpoints"]
+    for section in sections:
+        assert client.get(section["url"].removeprefix("/api/v1")).status_code == 200
+    assert client.get("/docs/errors/VOICE_SYNTHESIS_ERROR").json()["may_succeed_later"] is True
+    for name in client.get("/docs/endpoints").json():
+        assert client.get(f"/docs/endpoints/{name}").json()["operation"]["operationId"] == name
+    problem(client.get("/docs/endpoints/nothing"), "NOT_FOUND")
+
+
 def test_errors_name_field_rule_limit_and_fix(client: httpx.Client) -> None:
     job = {"preset": "premium_spot", "prompt": "x" * 4_001, "duration_seconds": 5, "aspect_ratio": "9:16", "colour": 1}
     job |= {"language": "xx", "reference_urls": ["https://169.254.169.254/latest"]}
@@ -162,6 +207,16 @@ def test_errors_name_field_rule_limit_and_fix(client: httpx.Client) -> None:
     assert {error["field"] for error in wrong["errors"]} == {"limit", "statuss"}  # type: ignore[attr-defined]
     unknown = problem(client.post("/jobs", json={**JOB, "preset": "nope"}), "VALIDATION_FAILED")["errors"]
     assert unknown[0]["limit"] == ["quick_social", "brand_campaign", "premium_spot"]  # type: ignore[index]
+
+
+def test_errors_are_few_and_harmless(client: httpx.Client) -> None:
+    many = client.post("/jobs", json={**JOB, **{f"field {n}": n for n in range(10_000)}})
+    told = problem(many, "VALIDATION_FAILED")
+    assert len(told["errors"]) == 50  # type: ignore[arg-type]
+    assert str(told["detail"]).endswith("and 9950 more.")
+    odd = problem(client.post("/jobs", json={**JOB, "x" * 100_000: 1, "a\u202e\0\n": 2}), "VALIDATION_FAILED")
+    names = [error["field"] for error in odd["errors"]]  # type: ignore[attr-defined]
+    assert names == ["x" * 64 + "…", "a\\u202e\\x00\\n"]
 
 
 def test_what_is_not_there(client: httpx.Client) -> None:

@@ -95,7 +95,14 @@ def test_every_operation_is_complete(document: dict[str, Any]) -> None:
 
 def test_the_published_document_is_this_one(document: dict[str, Any]) -> None:
     published = json.loads((ROOT / "site/openapi.json").read_text(encoding="utf-8"))
-    assert published == document, f"write it anew: {HOW}"
+    # Not byte by byte: another version of FastAPI writes the same in other words.
+    assert (changes(published, document), changes(document, published)) == ([], []), f"write it anew: {HOW}"
+    assert published["info"] == document["info"], f"write it anew: {HOW}"
+    told = [
+        {each["operationId"]: each["description"] for *_, each in openapi.operations(of)}
+        for of in (published, document)
+    ]
+    assert told[0] == told[1], f"write it anew: {HOW}"
 
 
 def test_nothing_breaks_a_client_of_the_last_release(document: dict[str, Any]) -> None:

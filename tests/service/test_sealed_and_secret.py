@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.service import credentials, etags, settings
-from aiprod_ops.service.credentials import Verified, make, presented
+from aiprod_ops.service import credentials, etags, settings, validation
+from aiprod_ops.service.credentials import Caller, Verified, make, presented
 from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.pagination import Listing
 from aiprod_ops.service.problems import Problem
@@ -17,7 +17,7 @@ from aiprod_ops.units import Seconds
 LISTING = Listing(b"s" * 32, "u1", "jobs", {"status": "queued", "preset": None})
 
 
-@pytest.mark.parametrize("module", [etags, settings])
+@pytest.mark.parametrize("module", [etags, settings, validation])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -75,16 +75,19 @@ def test_keys_that_were_verified_lately() -> None:
     def scope(key: str) -> dict[str, object]:
         return {"headers": [(b"authorization", f"Bearer {key}".encode())]}
 
+    def caller(user_id: str) -> Caller:
+        return Caller(user_id, "k", "free", frozenset({"jobs"}))
+
     table = Verified(most=2)
     for number in range(3):
-        table.add(f"k{number}", f"u{number}")
-    assert [table.identify(scope(f"k{number}")) for number in range(3)] == [None, "u1", "u2"]
+        table.add(f"k{number}", caller(f"u{number}"))
+    assert [table.identify(scope(f"k{number}")) for number in range(3)] == [None, caller("u1"), caller("u2")]
     table.forget("u2")
     assert table.identify(scope("k2")) is None
     assert table.identify(scope("")) is None
     assert table.identify({"headers": []}) is None
     short = Verified(lasts=Seconds(0))
-    short.add("k", "u")
+    short.add("k", caller("u"))
     assert short.identify(scope("k")) is None
 
 
