@@ -101,6 +101,10 @@ class Unreachable(OpsError):
     exit_code = Exit.REFUSED
 
 
+class Crowded(Unreachable):
+    """The server answers, and has no session left for us: it lives."""
+
+
 class Failed(OpsError):
     """The server answered, and the answer is an error: the action did not take place as asked."""
 

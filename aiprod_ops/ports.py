@@ -270,6 +270,17 @@ class Cluster(Protocol):
     def rejoin(self, old: str, new: str, patience: Seconds, report: Callable[[str], None]) -> None:
         """Bring a fenced primary back as a standby. Repeatable."""
 
+    def is_down(self, name: str) -> bool:
+        """Whether nothing of a member lives, for certain."""
+
+    def needs(self, name: str) -> Mapping[str, int]:
+        """What a standby may not have lower, by the setting's name, as the WAL of its primary told it; {} where nobody
+        can tell. Asks no server."""
+
+    def unlike(self, name: str, primary: str, position: int) -> str:
+        """What shows that a standby's WAL before a position (bytes since 0/0) is not what the primary has there, in
+        words: two that were promoted alike, or one that wrote for a while. '' where nothing does. Asks no server."""
+
     def against(self, name: str) -> tuple[str, ...]:
         """What the platform has against promoting a standby, in words, each with what mends it."""
 

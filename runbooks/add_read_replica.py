@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiprod_ops import api
-from aiprod_ops.api import Context, Finding, Moving, NewReplica, Plan, Seconds
+from aiprod_ops.api import Context, Finding, Moving, NewReplica, Plan, Refused, Seconds, UsageError
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Params:
 
 @dataclass(frozen=True)
 class Facts:
-    """The primary, the replica that is wanted, whether one of that name is there; `against` is what hinders it."""
+    """The primary, the replica that is wanted, whether one of that name is there; `against` is what hinders it.
+    `unmade` are declared and have no files; where members are not declared, each has to be named."""
 
     primary: str
     name: str
     is_there: bool
+    unmade: tuple[str, ...]
+    is_declared: bool
     against: Moving[tuple[str, ...]]
     replicas: Moving[tuple[str, ...]]
 
@@ -67,7 +70,10 @@ def facts(ctx: Context, params: Params) -> Facts:
     name = params.name or (unmade[0] if len(unmade) == 1 else "")
     is_there = bool(name) and (name in known or cluster.maker(name) is not None)
     against = cluster.hinders(_wanted(primary, name, params)) if primary and name and name not in known else ()
-    return Facts(primary, name, is_there, against, tuple(each.name for each in seen.standbys))
+    is_declared = ctx.target.platform != "cloudsql"
+    return Facts(
+        primary, name, is_there, tuple(unmade), is_declared, against, tuple(each.name for each in seen.standbys)
+    )
 
 
 def _wanted(primary: str, name: str, params: Params) -> NewReplica:
@@ -93,8 +99,16 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:  # noqa: ARG001
 
 @book.plan
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
-    """One replica."""
-    if facts.primary and facts.name and not facts.is_there and not facts.against:
+    """One replica. Raises Refused with what hinders it, and UsageError where none is named."""
+    if not facts.primary:
+        raise Refused("no primary answers", hint="aiprod-ops check fail-over-replica")
+    if not facts.name and len(facts.unmade) != 0:
+        raise UsageError(f"which replica? There are: {', '.join(facts.unmade)}", hint="--name NAME")
+    if not facts.name and not facts.is_declared:
+        raise UsageError("which replica? Its instance has to be named", hint="--name NAME")
+    if facts.against:
+        raise Refused(f"{facts.name} cannot be made: {'; '.join(facts.against)}")
+    if facts.name and not facts.is_there:
         new = _wanted(facts.primary, facts.name, params)
         yield api.add_replica(new, undo=api.remove_replica(new), timeout=api.LONGEST)
 

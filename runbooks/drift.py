@@ -29,6 +29,7 @@ class Facts:
     told: Moving[Setups | None]
     flags: Moving[Mapping[str, str]]
     streaming: Moving[int | None]
+    unread: Moving[str] = ""  #: why no primary answers
 
 
 book = api.Runbook(
@@ -49,7 +50,8 @@ def facts(ctx: Context, params: api.NoParams) -> Facts:  # noqa: ARG001
         return Facts(promised, told, {}, None)
     seen = api.topology(ctx)
     streaming = sum(each.state == "streaming" for each in seen.senders) if seen.primary else None
-    return Facts(promised, None, api.settings_of(ctx.db, list(promised.main.flags or ())), streaming)
+    unread = "" if seen.primary else "; ".join(seen.silent.values())
+    return Facts(promised, None, api.settings_of(ctx.db, list(promised.main.flags or ())), streaming, unread)
 
 
 @book.judge
@@ -60,15 +62,15 @@ def judge(facts: Facts, params: api.NoParams) -> Iterator[Finding]:  # noqa: ARG
         return
     name, flags = facts.promised.name, facts.promised.main.flags or {}
     yield from api.instance_flags(name, flags, facts.flags, all_told=False)
-    yield from _counted(len(facts.promised.replicas), facts.streaming)
+    yield from _counted(len(facts.promised.replicas), facts.streaming, facts.unread)
     left_out = ", ".join(words for words, _ in api.SETTINGS.values())
     note = f"only flags and replicas: nobody tells {left_out} here, so they were not looked at"
     yield Finding("settings compared", float(len(flags)), "", note=note, id="compared")
 
 
-def _counted(promised: int, streaming: int | None) -> Iterator[Finding]:
+def _counted(promised: int, streaming: int | None, unread: str) -> Iterator[Finding]:
     """Without the platform's names a replica is one that streams."""
-    note = "no primary answers" if streaming is None else f"{streaming} stream, {promised} are promised"
+    note = f"no primary answers: {unread}" if streaming is None else f"{streaming} stream, {promised} are promised"
     missing = None if streaming is None else float(max(0, promised - streaming))
     extra = None if streaming is None else float(max(0, streaming - promised))
     yield Finding("replicas missing", missing, "", crit=1, note=note if missing != 0 else "", id="missing")

@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiprod_ops import api
-from aiprod_ops.api import Bytes, Context, Finding, Moving, Plan, Seconds, SwitchMove, Topology
+from aiprod_ops.api import Bytes, Context, Finding, Moving, Plan, Refused, Seconds, SwitchMove, Topology, UsageError
+
+_WRITES = "it takes writes of its own"
+_TO_SAY = "which of two histories is the right one, a person has to say: stop the wrong one, then look again"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Facts:
 
     primary: str
     left: dict[str, str]
+    gone: tuple[str, ...]  #: without any files
     names: tuple[str, ...]
     topology: Moving[Topology]
 
@@ -53,18 +57,21 @@ def facts(ctx: Context, params: Params) -> Facts:  # noqa: ARG001
     seen = api.topology(ctx)
     cluster = ctx.platform.cluster
     if seen.primary is None:
-        return Facts("", {}, cluster.names, seen)
+        return Facts("", {}, (), cluster.names, seen)
     primary = seen.primary
     silent = [name for name in cluster.names if name in seen.silent]
     left = {name: "it does not answer" for name in silent if cluster.maker(name) is not None}
     for each in seen.others:
         if not each.is_standby:
-            left[each.name] = "it takes writes of its own"
+            left[each.name] = _WRITES
         elif each.timeline != primary.timeline:
             left[each.name] = f"it is on timeline {each.timeline}, the primary on {primary.timeline}"
-        elif not each.sender and not cluster.streams(each.name, primary.name):
+        elif each.name in seen.forked:
+            left[each.name] = seen.forked[each.name]
+        elif not each.sender:
             left[each.name] = "it does not stream"
-    return Facts(primary.name, dict(sorted(left.items())), cluster.names, seen)
+    gone = tuple(name for name in silent if cluster.maker(name) is None)
+    return Facts(primary.name, dict(sorted(left.items())), gone, cluster.names, seen)
 
 
 @book.judge
@@ -75,9 +82,12 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding("primary", None, note=f"none answers: {note}: check fail-over-replica", id="primary")
         return
     if params.replica and params.replica not in facts.names:
-        yield Finding("replicas of that name", 0.0, "", note=f"there are: {', '.join(facts.names)}", id="replica")
+        note = f"there are: {', '.join(facts.names)}"
+        yield Finding(f"no replica {params.replica}", 1.0, "", crit=1, note=note, id="replica")
     note = "; ".join(f"{name}: {why}" for name, why in facts.left.items())
     yield Finding("replicas that do not follow", float(len(facts.left)), "", crit=1, note=note, id="left")
+    note = f"{', '.join(facts.gone)}: aiprod-ops plan add-read-replica" if facts.gone else ""
+    yield Finding("replicas without files", float(len(facts.gone)), "", warn=1, note=note, id="gone")
     keeps = Bytes(sum(each.retained for each in facts.topology.slots if not each.is_active))
     yield Finding("WAL kept for them on the primary", float(keeps), "B", id="kept")
 
@@ -86,8 +96,12 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     """Each that does not follow and does not take writes itself: which of two histories is the right one, a person
     has to say (`fail-over-replica`)."""
+    if params.replica and params.replica not in facts.names:
+        raise UsageError(f"there is no replica {params.replica}", hint=f"there are: {', '.join(facts.names)}")
+    if facts.left.get(params.replica) == _WRITES or set(facts.left.values()) == {_WRITES}:
+        raise Refused(f"{params.replica or ', '.join(facts.left)} takes writes of its own", hint=_TO_SAY)
     for name, why in facts.left.items():
-        if params.replica in ("", name) and why != "it takes writes of its own":
+        if params.replica in ("", name) and why != _WRITES:
             move = SwitchMove(name, facts.primary, params.patience)
             yield api.rejoin(move, name=name, irreversible="its files are replaced; the old ones stay beside them")
 

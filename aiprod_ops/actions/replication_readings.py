@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiprod_ops.domain.replication import NOT_LOWER, Node, Sender, Slot, Topology
 from aiprod_ops.engine.runbook import Context
-from aiprod_ops.errors import OpsError, Unreachable
+from aiprod_ops.errors import ConfigurationError, Crowded, OpsError, PermissionMissing, Unreachable
 from aiprod_ops.ports import Database, Server
 from aiprod_ops.units import Bytes, Seconds
 
@@ -28,6 +28,9 @@ select pg_is_in_recovery() as is_standby,
          as heard,
        (select setting::float8 / 1000 from pg_settings where name = 'wal_receiver_timeout') as timeout,
        coalesce((select slot_name from pg_stat_wal_receiver), '') as slot,
+       exists (select from pg_settings where name = 'archive_mode' and setting in ('on', 'always'))
+         and exists (select from pg_settings where name in ('archive_command', 'archive_library')
+                                             and coalesce(setting, '') not in ('', '(disabled)')) as archives,
        (select coalesce(array_agg(slot_name::text order by slot_name), array[]::text[]) from pg_replication_slots s
         where slot_type = 'logical' and coalesce(to_jsonb(s) ->> 'failover', 'false') <> 'true') as logical,
        (select jsonb_object_agg(name, setting::int) from pg_settings where name = any(%(names)s)) as settings,
@@ -56,6 +59,7 @@ def topology(ctx: Context) -> Topology:
     reason."""
     nodes = dict(ctx.nodes) or {ctx.target.name: ctx.db, **ctx.replicas}
     silent: dict[str, str] = {}
+    living: list[str] = []
     roles: dict[str, bool] = {}
     with ThreadPoolExecutor(len(nodes)) as at_once:  # one that does not answer takes the time of a time-out
         for name, answer in {name: at_once.submit(_server, database) for name, database in nodes.items()}.items():
@@ -63,19 +67,41 @@ def topology(ctx: Context) -> Topology:
                 roles[name] = answer.result().is_standby
             except OpsError as error:
                 silent[name] = error.told
+                if isinstance(error, (PermissionMissing, ConfigurationError, Crowded)):
+                    living.append(name)
     read: list[Node] = []
     for name in sorted(roles, key=lambda each: roles[each]):
         try:
             read.append(read_node(nodes[name], name))
         except OpsError as error:
             silent[name] = error.told
+            if isinstance(error, PermissionMissing):
+                living.append(name)
     primary = read.pop(0) if read and not read[0].is_standby else None
     if primary is None:
-        return Topology(None, tuple(read), silent=silent)
+        return Topology(None, tuple(read), silent=silent, living=tuple(living))
     database = nodes[primary.name]
     senders = tuple(Sender(**row) for row in database.query(_SENDERS))
     slots = tuple(Slot(**{**row, "retained": Bytes(row["retained"])}) for row in database.query(_SLOTS))
-    return Topology(primary, tuple(read), senders, slots, silent, ctx.platform.free())
+    forked = _forked(ctx, database, primary, read)
+    return Topology(primary, tuple(read), senders, slots, silent, tuple(living), ctx.platform.free(), forked)
+
+
+def _forked(ctx: Context, database: Database, primary: Node, others: Sequence[Node]) -> dict[str, str]:
+    """One that has more than its primary, asked after it, went its own way; so did one whose files tell it, where both
+    can be looked at."""
+    alike = [each for each in others if each.is_standby and each.timeline == primary.timeline]
+    if any(each.has > primary.written for each in alike):
+        written = read_node(database, primary.name).written
+        found = {each.name: "it has WAL that the primary lacks" for each in alike if each.has > written}
+    else:
+        found = {}
+    try:
+        cluster = ctx.platform.cluster
+    except ConfigurationError:
+        return found
+    told = {each.name: cluster.unlike(each.name, primary.name, min(each.has, primary.written)) for each in alike}
+    return found | {name: why for name, why in told.items() if why}
 
 
 def settings_of(database: Database, names: Sequence[str]) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """Moving the primary: exchanging roles, taking over from one that is lost, bringing the old one back; or to a standby
 in another zone that the platform keeps by itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from aiprod_ops.domain.failover import Loss
-from aiprod_ops.domain.replication import Topology
+from aiprod_ops.domain.replication import Node, Topology
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.errors import ConfigurationError, Refused
-from aiprod_ops.ports import Endpoint, Zoned, Zones
+from aiprod_ops.ports import Cluster, Endpoint, Zoned, Zones
 from aiprod_ops.units import Seconds
 
 
@@ -52,8 +53,9 @@ def _is_switched(ctx: Context, move: Move) -> bool | None:
     cluster = ctx.platform.cluster
     is_standby = cluster.is_standby(move.new)
     if is_standby is None:
-        # Fenced, and not replaced yet: whoever looks for it finds it stopped.
-        return False if cluster.is_standby(move.old) is True else None
+        # Fenced, and not replaced yet: whoever looks for it finds it stopped. One that died is started again.
+        is_open = cluster.is_standby(move.old) is True or (cluster.is_fenced(move.old) and cluster.is_down(move.new))
+        return False if is_open else None
     if is_standby:
         return False
     return True if cluster.is_fenced(move.old) else None
@@ -138,7 +140,15 @@ def barred(ctx: Context, seen: Topology) -> Topology:
         cluster = ctx.platform.cluster
     except ConfigurationError:
         return seen
-    return replace(seen, barred={each.name: cluster.against(each.name) for each in seen.standbys})
+    return replace(seen, barred={each.name: tuple(_against(cluster, seen, each)) for each in seen.standbys})
+
+
+def _against(cluster: Cluster, seen: Topology, standby: Node) -> Iterator[str]:
+    yield from cluster.against(standby.name)
+    if seen.primary is None:  # which would tell it itself
+        for name, least in cluster.needs(standby.name).items():
+            if standby.settings.get(name, least) < least:
+                yield f"it has a lower setting: {name} {standby.settings[name]} < {least}: raise it there, restart it"
 
 
 def _zones(ctx: Context) -> Zones:

@@ -177,8 +177,12 @@ def repeated(where: Where) -> str:
 
 def applying(entry: Any, plan: Any, where: Where) -> str:
     """The command that applies a plan."""
-    confirm = f" --confirm {shlex.quote(plan.identity.target)}" if entry.book.risk == "severe" else ""
-    return f"aiprod-ops run {entry.id} --apply {plan.digest[:12]}{confirm}{repeated(where)}"
+    return f"aiprod-ops run {entry.id} --apply {plan.digest[:12]}{confirming(entry, plan)}{repeated(where)}"
+
+
+def confirming(entry: Any, plan: Any) -> str:
+    """The option that a plan of a severe runbook needs besides its digest."""
+    return f" --confirm {shlex.quote(plan.identity.target)}" if entry.book.risk == "severe" else ""
 
 
 def spelled(given: Mapping[str, str]) -> str:

@@ -56,6 +56,8 @@ def _summary(world: Any, run: str) -> Iterator[str]:
             yield f"{'proven':<12} evidence {proof.n}, seal {proof.seal[:12]}{_gains(proof.body['comparisons'])}"
         for action in record.body.get("actions", []):
             yield f"{action['state']:<12} {action['kind']} {action['name']}"
+            if action["state"] == "changed" and action.get("irreversible"):
+                yield f"{'':<12} {action['irreversible']}"
         for name, place in record.body.get("files", {}).items():
             there = _there(world, place)
             yield f"{'written':<12} {name}: {there}"

@@ -3,8 +3,8 @@
 import click
 
 from aiprod_ops.cli import options
-from aiprod_ops.cli.gate import ask, signals
-from aiprod_ops.cli.options import Where, repeated
+from aiprod_ops.cli.gate import ask, confirmed, signals
+from aiprod_ops.cli.options import Where, confirming, repeated
 from aiprod_ops.errors import Broken, UsageError
 
 _run = click.argument("run", shell_complete=options.complete_run)
@@ -34,10 +34,11 @@ def resume_command(run: str, output: str, where: Where) -> int:
 @click.command("rollback")
 @_run
 @click.option("--apply", "digest", default="", metavar="DIGEST", help="Approve the undo plan with this digest.")
+@click.option("--confirm", default="", metavar="NAME", help="The target's name, for a runbook of severe risk.")
 @click.option("--why", default="", metavar="TEXT", help="The reason, kept in the evidence.")
 @options.output("text", "json")
 @options.where
-def rollback_command(run: str, digest: str, why: str, output: str, where: Where) -> int:
+def rollback_command(run: str, digest: str, confirm: str, why: str, output: str, where: Where) -> int:
     """Take back what a run did: an unfinished run is undone, a finished one gets the reverse plan.
 
     The reverse plan of a finished run has a digest of its own, and needs its approval.
@@ -63,7 +64,9 @@ def rollback_command(run: str, digest: str, why: str, output: str, where: Where)
             if not digest:
                 if output == "text":
                     render.plan(entry, draft, output)
-                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}{repeated(where)}")
+                name = confirming(entry, draft.plan)
+                ask(draft.digest, f"aiprod-ops rollback {run} --apply {draft.digest[:12]}{name}{repeated(where)}")
+            confirmed(entry, world.context.target.name, confirm)
         with signals(world.stop):
             outcome = roll_back(world, entry, journal, draft, digest or "typed on the terminal")
         return tell_outcome(world, outcome, output, where)

@@ -114,7 +114,7 @@ def platform_of(settings: Settings, target: Target, operations: Operations) -> P
     from aiprod_ops.adapters.local.platform import LocalPlatform
 
     identity = next(name for name in ("backup", "actor", "probe") if getattr(target, name))
-    dsn, longest = target.dsn(identity), seconds(settings.promises.get("backups.longest"))
+    longest = seconds(settings.promises.get("backups.longest"))
 
     def connect(to: str) -> Database:
         from aiprod_ops.adapters.postgres.database import PostgresDatabase
@@ -122,25 +122,25 @@ def platform_of(settings: Settings, target: Target, operations: Operations) -> P
         return PostgresDatabase(to, writes=True, application_name="aiprod-ops copy", identity=identity)
 
     if target.platform == "cloudsql":
-        return _cloudsql(target, dsn, connect, longest, operations)
+        return _cloudsql(target, target.dsn(identity), connect, longest, operations)
     if target.platform != "local":
         known = "local, cloudsql"
         raise ConfigurationError(f"target {target.name!r} names the platform {target.platform!r}; there are: {known}")
     return LocalPlatform(
-        backup=dsn,
+        backup=lambda: target.dsn(identity),
         database=_database(target),
         copies=Path(target.copies or settings.state / "copies"),
         connect=connect,
         postgres_bin=Path(target.postgres_bin) if target.postgres_bin else None,
         data_directory=Path(target.data_directory) if target.data_directory else None,
         longest=longest,
-        cluster=_cluster(target, connect),
+        cluster=_cluster(target),
         known=settings.state / "sources" / f"{quote(target.name, safe='@:')}.json",
-        repository=_repository(target, dsn) if target.backups else None,
+        repository=_repository(target, target.dsn(identity)) if target.backups else None,
     )
 
 
-def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | None:
+def _cluster(target: Target) -> Cluster | None:
     from aiprod_ops.adapters.local.cluster import LocalCluster
     from aiprod_ops.adapters.local.instance import PostgresServer
     from aiprod_ops.adapters.local.members import Member
@@ -151,15 +151,28 @@ def _cluster(target: Target, connect: Callable[[str], Database]) -> Cluster | No
         return _patroni(target, target.patroni)
     if not target.servers:
         return None
+
+    def admin_of(to: str) -> Database:
+        from aiprod_ops.adapters.postgres.database import PostgresDatabase
+
+        return PostgresDatabase(to, writes=True, application_name="aiprod-ops", identity="admin")
+
     programs = find(Path(target.postgres_bin) if target.postgres_bin else None)
     members = {}
     for name, place in target.servers.items():
         admin, data = read(place.admin, f"admin of {name}"), Path(place.data_directory)
+        if has_password(place.upstream):
+            raise ConfigurationError(
+                f"target {target.name!r}: upstream of {name} has a password, which the server would write to its log",
+                hint="upstream = \"user=replicator passfile='/etc/aiprod/replication.pgpass'\"",
+            )
+        if has_password(place.admin):
+            learn(place.admin)
         log = Path(place.log) if place.log else data.with_name(f"{data.name}.log")
         sockets = Path(admin.host) if admin.host.startswith("/") else data  # of a server that is reached by TCP: unused
         server = PostgresServer(programs, data, sockets, int(admin.port or 5432), log)
         members[name] = Member(name, server, place.admin, place.upstream)
-    return LocalCluster(members, connect)
+    return LocalCluster(members, admin_of)
 
 
 def _patroni(target: Target, place: PatroniPlace) -> Cluster:

@@ -36,6 +36,8 @@ def _against(seen: Topology, primary: Node, node: Node, most: Bytes) -> Iterator
         yield "it is of another system"
     elif node.timeline != primary.timeline:
         yield f"it is on timeline {node.timeline}, the primary on {primary.timeline}"
+    elif node.name in seen.forked:
+        yield seen.forked[node.name]
     if not node.sender:
         yield "it does not stream now"
     if node.is_paused:

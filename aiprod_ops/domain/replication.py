@@ -37,6 +37,7 @@ class Node:
     heard: Seconds | None = None
     timeout: Seconds = Seconds(60)
     slot: str = ""
+    archives: bool = False  #: or would, as a primary
     settings: Mapping[str, int] = field(default_factory=dict)
     conflicts: int = 0
     prepared: int = 0
@@ -81,16 +82,25 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What there is. `silent` are declared nodes that did not answer, by name, with the reason; `free` is the room on
-    the primary's volume, None where nobody can tell. `barred` is what the platform has against promoting a standby."""
+    """What there is. `silent` are declared nodes that did not answer, by name, with the reason, and `living` those of
+    them that refused us: they live. `free` is the room on the primary's volume, None where nobody can tell. `forked`
+    are standbys whose WAL is not the primary's although their timelines have the same number, with what shows it.
+    `barred` is what the platform has against promoting a standby."""
 
     primary: Node | None
     others: tuple[Node, ...] = ()
     senders: tuple[Sender, ...] = ()
     slots: tuple[Slot, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
+    living: tuple[str, ...] = ()
     free: Bytes | None = None
+    forked: Mapping[str, str] = field(default_factory=dict)
     barred: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def others_that_write(self) -> tuple[str, ...]:
+        """Beside the primary: each more than none is one too many."""
+        return tuple(each.name for each in self.others if not each.is_standby)
 
     @property
     def standbys(self) -> tuple[Node, ...]:
@@ -136,7 +146,9 @@ def _missing(seen: Topology) -> Finding:
     streaming = sum(each.state == "streaming" for each in seen.senders)
     known = sum(1 for each in seen.standbys if each.sender)
     hidden = max(0, streaming - known)
-    silent = seen.silent if seen.primary is not None else {}
+    if seen.primary is None:
+        return Finding("replicas missing", None, note="no primary answers", id="missing")
+    silent = seen.silent
     note = "; ".join(f"{name}: {why}" for name, why in silent.items())
     if silent and len(silent) <= hidden:
         note = f"no contact from here, though the primary streams to {streaming}: {note}"
@@ -146,7 +158,7 @@ def _missing(seen: Topology) -> Finding:
 
 def _strangers(seen: Topology) -> Iterator[Finding]:
     """Two that write, another system, another timeline: each means that data went two ways."""
-    both = [each.name for each in seen.others if not each.is_standby]
+    both = seen.others_that_write
     if seen.primary is not None or len(both) > 1:
         writes = [seen.primary.name, *both] if seen.primary else both
         note = f"{', '.join(writes)} write: fence all but one" if both else ""
@@ -160,6 +172,7 @@ def _strangers(seen: Topology) -> Iterator[Finding]:
         for each in seen.standbys
         if each.timeline != seen.primary.timeline and each.name not in foreign
     ]
+    forked += [f"{name}: {why}" for name, why in seen.forked.items()]
     yield Finding("timeline forks", float(len(forked)), "", crit=1, note="; ".join(forked), id="forks")
 
 
@@ -185,7 +198,11 @@ def _state(primary: Node | None, node: Node) -> Iterator[Finding]:
             f"settings of {node.name} lower than the primary's", float(len(lower)), "", crit=1,
             note=", ".join(lower), id=f"settings:{node.name}",
         )  # fmt: skip
-    note = "SELECT pg_wal_replay_resume()" if node.is_paused else ""
+    lower = lower_settings(primary, node) if primary is not None else []
+    mended = (
+        "raise its lower settings and restart it: resumed, it would stop" if lower else "SELECT pg_wal_replay_resume()"
+    )
+    note = mended if node.is_paused else ""
     yield Finding(
         f"replay paused on {node.name}", float(node.is_paused), "", warn=1, note=note, id=f"paused:{node.name}"
     )

@@ -95,11 +95,16 @@ def draft(entry: Entry, context: Context, params: Any, *, by: str, without: Iter
 def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> Plan:
     """The plan that follows from the stable facts as they are now and the moving facts as they were then.
 
-    It has the original's digest if and only if nothing that the plan rests on has changed.
+    It has the original's digest if and only if nothing that the plan rests on has changed. Where nothing can be planned
+    any more that is reported, and the plan is empty.
     """
     book = entry.book
     stable, _ = book.split(_facts(entry, replace(context, wants_moving=False), params))
-    return _plan(entry, context, params, book.join(stable, original.moving), original.plan.without)
+    try:
+        return _plan(entry, context, params, book.join(stable, original.moving), original.plan.without)
+    except (Refused, UsageError) as error:
+        context.report(error.message)
+        return Plan(entry.id, entry.source, _identity(entry, context), msgspec.to_builtins(params), ())
 
 
 def _facts(entry: Entry, context: Context, params: Any) -> Any:

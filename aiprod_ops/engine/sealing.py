@@ -45,7 +45,13 @@ class Sealing:
                 if record.kind in ("intended", "operation", "outcome", "undoing", "abandoned", "compared")
             ],
             "actions": [
-                {"kind": a.kind, "name": a.name, "state": state, "shown": self._shown(a)}
+                {
+                    "kind": a.kind,
+                    "name": a.name,
+                    "state": state,
+                    "shown": self._shown(a),
+                    **({"irreversible": a.irreversible} if a.irreversible else {}),
+                }
                 for a, state in zip(self.plan.actions, progress.steps, strict=True)
             ],
             "verification": [f for record in records if record.kind == "verified" for f in record.data["findings"]],

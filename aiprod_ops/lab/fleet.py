@@ -187,7 +187,9 @@ def _build(
     with steps("replicas"):
         postgres.become_primary(primary, folder / "archive")
         clones = [
-            lambda replica=replica, slot=slot: postgres.clone(primary, replica, slot, folder / "replication.pgpass")
+            lambda replica=replica, slot=slot: postgres.clone(
+                primary, replica, slot, folder / "replication.pgpass", folder / "archive"
+            )
             for replica, slot in zip(fleet.replicas, postgres.REPLICAS, strict=True)
         ]
         processes.in_parallel(*clones)

@@ -249,11 +249,12 @@ def archive_command(archive: Path) -> str:
     return f'test -f {target} || {{ cp "%p" "{archive}/%f.part" && mv "{archive}/%f.part" {target}; }}'
 
 
-def clone(primary: PostgresServer, replica: PostgresServer, slot: str, passfile: Path) -> None:
-    """Make a replica from the files of a stopped primary."""
+def clone(primary: PostgresServer, replica: PostgresServer, slot: str, passfile: Path, archive: Path) -> None:
+    """Make a replica from the files of a stopped primary. It archives where its primary does, once it is one."""
     shutil.copytree(primary.data, replica.data, symlinks=True, ignore=shutil.ignore_patterns("postmaster.*", "*.json"))
     upstream = conninfo(primary, "aiprod_backup", slot, passfile)
-    replica.configure({**SERVING, "primary_conninfo": upstream, "primary_slot_name": slot}, PASSWORDS)
+    archives = {"archive_command": archive_command(archive)}
+    replica.configure({**SERVING, **archives, "primary_conninfo": upstream, "primary_slot_name": slot}, PASSWORDS)
     (replica.data / "standby.signal").touch(mode=0o600)
     replica.data.chmod(0o700)
     replica.programs.hand_over(replica.data)

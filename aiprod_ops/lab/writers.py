@@ -3,6 +3,7 @@
 One runs as `python -P -m aiprod_ops.lab.writers DSN NUMBER FILE END`, and ends when the file END is there.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -117,9 +118,9 @@ def following(fleet: Fleet, places: str = "") -> str:
 
 
 def _write(dsn: str, number: str, file: Path, end: Path) -> None:
-    session = None
+    session, parent = None, os.getppid()
     with file.open("w", buffering=1) as acknowledged:
-        while not end.exists():
+        while not end.exists() and os.getppid() == parent:  # whoever began it may be killed
             try:
                 if session is None:
                     session = psycopg2.connect(dsn)

@@ -104,6 +104,12 @@ def normalised(text: str) -> str:
         return _unparsed(text)
 
 
+def is_dml(text: str) -> bool:
+    """Whether a text begins as one that pg_stat_statements normalises: what any other holds is shown there as it was
+    typed, a password of CREATE ROLE among it."""
+    return _DML.match(text) is not None
+
+
 def _unparsed(text: str) -> str:
     try:
         return _without_values(text, keeps_numbers=False)

@@ -1,12 +1,15 @@
 """Bad days of a move on this machine: we are killed, the candidate dies or is not fit, the old primary comes back, two
 are at it at once. Never do two take writes, and what was begun is finished."""
 
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -14,7 +17,9 @@ import pytest
 from command_line import Bench, lab, until
 from moving import BOOK, applied, deaths, in_order, lost, on, other, planned, primary, roles, servers, unplanned
 
+from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.adding import alter
+from aiprod_ops.errors import Failed
 from aiprod_ops.lab import faults, switching
 from aiprod_ops.lab.writers import TABLE, writing
 
@@ -174,7 +179,14 @@ def test_a_lower_setting_is_named_and_refused(bench: Bench) -> None:
     try:
         until(lambda: "max_connections 100 < 150" in bench.run("check", BOOK).out, "it is not named")
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
+        faults.kill_postmaster(servers(bench)[now])  # nobody tells it but the files of the replica
+        try:
+            lost_one = bench.run("plan", BOOK, "--to", name)
+            assert lost_one.exit == 10, lost_one.said
+            assert "max_connections 100 < 150: raise it there" in lost_one.said
+        finally:
+            servers(bench)[now].start()
     finally:
         servers(bench)[name].stop("immediate")
         alter(servers(bench)[name].data / "postgresql.auto.conf", {"max_connections": "150"})
@@ -192,7 +204,7 @@ def test_a_candidate_on_another_timeline_is_named_and_refused(bench: Bench) -> N
     checked = bench.run("check", BOOK)
     assert "it is on timeline" in checked.out, checked.said
     made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-    assert not made.json()["plan"]["actions"], made.said
+    assert made.exit == 10, made.said
     rebuilt(bench)
 
 
@@ -219,7 +231,7 @@ def test_a_candidate_whose_disk_is_full_is_refused(bench: Bench, tmp_path: Path)
             on(bench, primary(bench), f"INSERT INTO {TABLE} (writer) SELECT 9 FROM generate_series(1, 100000)")
         until(lambda: "No space left on device" in log(bench, name), "its disk is not full", timeout_s=60)
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
         refused = applied(bench, digest)
         assert refused.exit == 10, refused.said
         done = applied(bench, bench.run("plan", BOOK, "-o", "json").json()["digest"])
@@ -254,7 +266,7 @@ def test_what_a_move_would_end_is_told_before(bench: Bench) -> None:
         assert "the move ends it" in checked.out, checked.said
         assert "it would refuse writes" in checked.out, checked.said
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
     finally:
         on(bench, now, "SELECT pg_drop_replication_slot('search')")
         on(bench, name, "ALTER SYSTEM RESET default_transaction_read_only")
@@ -276,3 +288,108 @@ def test_a_lost_primary_whose_disk_is_read_only_is_fenced_all_the_same(bench: Be
     finally:
         subprocess.run(["umount", str(data)], check=True)
     rebuilt(bench)
+
+
+def test_a_primary_that_refuses_our_login_is_not_lost(bench: Bench) -> None:
+    """It answers. So does one whose sessions are used up."""
+    config = bench.config.with_name("stranger.toml")
+    config.write_text(bench.config.read_text().replace("aiprod_probe", "aiprod_stranger"))
+    checked = bench.run("check", BOOK, "--config", str(config))
+    assert checked.exit == 3, checked.said
+    assert "it lives, and may be the primary" in checked.out
+    for mode in ("", "unplanned"):
+        options = ("--mode", mode) if mode else ()
+        refused = bench.run("plan", BOOK, *options, "--config", str(config))
+        assert refused.exit in (10, 77), refused.said
+    config.unlink()
+
+
+def test_what_only_the_lost_one_had_is_kept_beside(bench: Bench, tmp_path: Path) -> None:
+    """Acknowledged, and on no other server: rewinding overwrites the rows, their WAL is kept."""
+    before = primary(bench)
+    for each in set(servers(bench)) - {before}:  # none receives what comes now
+        for process in processes.below(servers(bench)[each].data):
+            os.kill(process.pid, signal.SIGSTOP)
+    on(bench, before, f"INSERT INTO {TABLE} (writer) SELECT 77 FROM generate_series(1, 20000)")
+    faults.kill_postmaster(servers(bench)[before])
+    for each in set(servers(bench)) - {before}:
+        for process in processes.below(servers(bench)[each].data):
+            os.kill(process.pid, signal.SIGCONT)
+    made = unplanned(bench)
+    done = applied(bench, made["digest"])
+    assert done.exit == 0, done.said
+    assert "is lost:" in done.out
+    kept = servers(bench)[before].data.with_name(f"{before}.lost-{primary(bench)}")
+    assert [each for each in kept.iterdir() if len(each.name) == 24]
+
+
+def test_taking_a_move_back_wants_the_name_as_well(bench: Bench) -> None:
+    done = applied(bench, planned(bench))
+    assert done.exit == 0, done.said
+    now, run = primary(bench), bench.run("runs", "list", "-o", "json").json()[-1]["run"]
+    asked = bench.run("rollback", run)
+    assert "--confirm lab" in asked.err
+    digest = asked.err.partition("--apply ")[2].split()[0]
+    assert bench.run("rollback", run, "--apply", digest).exit == 12
+    assert primary(bench) == now
+
+
+def test_a_candidate_that_freezes_as_it_is_promoted_never_takes_writes_beside_the_old_one(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It was told to: its postmaster would do it when it wakes up, however late."""
+    before, digest = primary(bench), planned(bench, "--to", other(bench), "--patience", "3s")
+    candidate = servers(bench)[other(bench)]
+    with writing(bench.fleet, tmp_path / "writers") as writers:
+        going = bench.start("run", BOOK, "--apply", digest, "--confirm", "lab")
+        until((servers(bench)[before].data / "standby.signal").exists, "it is not fenced")
+        pid = candidate.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        done = going.done()
+        assert done.exit in (0, 20), done.said
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(20):
+            assert sum(roles(bench).values()) == 1
+            time.sleep(0.1)
+    assert lost(bench, writers) == []
+
+
+def test_two_state_folders_are_no_way_around_each_other(bench: Bench) -> None:
+    """Each user has one of their own: what they share is the servers."""
+    before, digest = primary(bench), planned(bench)
+    place = os.open(servers(bench)[other(bench)].data, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        done = applied(bench, digest)
+        assert done.exit == 20, done.said
+        assert "another run is at work on" in done.said
+    finally:
+        os.close(place)
+    assert primary(bench) == before
+
+
+def test_a_cascade_is_no_sign_that_the_primary_lives(bench: Bench, tmp_path: Path) -> None:
+    """A replica that hears from another replica."""
+    before, first = primary(bench), other(bench)
+    (second,) = set(servers(bench)) - {before, first}
+    switching.cluster(bench.fleet)._following.follow(second, first)
+    sender = "SELECT sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+    until(lambda: on(bench, second, sender) == [(servers(bench)[first].port,)], "it does not cascade")
+    with writing(bench.fleet, tmp_path / "writers"):
+        faults.kill_postmaster(servers(bench)[before])
+        done = applied(bench, unplanned(bench)["digest"])
+    assert done.exit == 0, done.said
+    assert primary(bench) != before
+
+
+def test_nobody_can_start_what_is_being_rewound(bench: Bench) -> None:
+    """Without its mark, and with files of two servers, it would be a second primary."""
+    server = servers(bench)[other(bench)]
+    server.stop()
+    server.data.chmod(0o701)
+    with pytest.raises(Failed, match="does not start"):
+        server.start()
+    server.data.chmod(0o700)
+    server.start()

@@ -116,7 +116,7 @@ def test_who_does_not_stream_is_refused_by_name(bench: Bench, lab: PatroniLab) -
         assert refused.exit == 10, refused.said
         assert f"against {name}: {UNFIT}" in refused.said
         made = bench.run("plan", BOOK, "--to", name, "-o", "json")
-        assert not made.json()["plan"]["actions"], made.said
+        assert made.exit == 10, made.said
         postgres.rows(dsn, "ALTER SYSTEM RESET primary_conninfo")
         postgres.rows(dsn, "SELECT pg_reload_conf()")
     whole(lab)
@@ -239,7 +239,7 @@ def test_a_paused_cluster_is_told_and_moved(bench: Bench, lab: PatroniLab) -> No
 
 def test_a_primary_that_lives_is_not_called_lost(bench: Bench, lab: PatroniLab) -> None:
     made = bench.run("plan", BOOK, "--mode", "unplanned", "-o", "json")
-    assert not made.json()["plan"]["actions"], "it answers"
+    assert made.exit == 10, made.said
     port = lab[lab.leader()].server.port
     config = bench.config.with_name("cut.toml")
     config.write_text(bench.config.read_text().replace(f",{port}", ",1").replace(f"{port}", "1"))

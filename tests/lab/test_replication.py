@@ -107,7 +107,7 @@ def test_without_the_primary_nothing_of_it_is_ok(bench: Bench) -> None:
     faults.kill_postmaster(bench.fleet.primary)
     try:
         found = bad(bench)
-        assert found.keys() == {"primary"}
+        assert found.keys() == {"primary", "missing"}
         assert bench.run("check", "replication").exit == 3
     finally:
         bench.fleet.primary.start()

@@ -105,6 +105,18 @@ class CloudSqlCluster:
     def written(self, name: str) -> None:
         """Nobody can tell of one that does not answer: its files are Google's."""
 
+    def is_down(self, name: str) -> bool:  # noqa: ARG002
+        """Nobody can tell from here; who runs these servers starts them again."""
+        return False
+
+    def needs(self, name: str) -> Mapping[str, int]:  # noqa: ARG002
+        """Whoever runs these servers keeps their settings alike."""
+        return {}
+
+    def unlike(self, name: str, primary: str, position: int) -> str:  # noqa: ARG002
+        """Nothing: the files of these servers are not here."""
+        return ""
+
     def against(self, name: str) -> tuple[str, ...]:
         """What the API would refuse to promote a replica for, with what mends it."""
         known = self._members()

@@ -5,13 +5,10 @@ followed by one who finds what he left, and nothing is removed that somebody els
 """
 
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -20,9 +17,8 @@ from typing import Any
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.domain.replication import NOT_LOWER
-from aiprod_ops.errors import Failed
 from aiprod_ops.ports import Rows
-from aiprod_ops.units import Bytes, Seconds, show
+from aiprod_ops.units import Bytes, show
 
 SIGNAL = "standby.signal"
 _MARKER = "aiprod-ops.replica.json"
@@ -31,6 +27,7 @@ _ROOM = """
 select current_setting('max_wal_senders')::int
          - (select count(*)::int from pg_stat_activity where backend_type = 'walsender') as senders,
        current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots) as slots,
+       coalesce((select active from pg_replication_slots where slot_name = %(slot)s), false) as is_followed,
        exists (select from pg_replication_slots where slot_name = %(slot)s) as has_slot,
        (select coalesce(string_agg(spcname, ', '), '') from pg_tablespace where pg_tablespace_location(oid) <> '')
          as tablespaces,
@@ -90,9 +87,9 @@ class Addition:
         row: dict[str, Any] = dict(self.ask(primary, _ROOM, {"slot": self.name})[0])
         if row["senders"] < _SENDERS:
             yield f"of max_wal_senders of {primary} {row['senders']} are left, a base backup needs {_SENDERS}"
-        if row["has_slot"]:
-            yield f"{primary} has a slot {self.name} already: drop it, if nobody needs it"
-        elif row["slots"] < 1:
+        if row["is_followed"]:
+            yield f"somebody reads from the slot {self.name} of {primary}: another server goes by its name"
+        elif row["slots"] < 1 and not row["has_slot"]:  # one that lost its disk finds its slot
             yield f"max_replication_slots of {primary} are used up"
         if row["tablespaces"]:
             yield f"{primary} has tablespaces ({row['tablespaces']}), whose folders there can be once on a machine only"
@@ -180,14 +177,9 @@ class Addition:
 
     def _end(self, folder: Path) -> None:
         """Remove a folder, with a base backup that outlived its run."""
-        if not folder.exists():
-            return
-        for each in processes.below(folder):
-            with suppress(ProcessLookupError):
-                os.kill(each.pid, signal.SIGKILL)
-        if not processes.wait_until(lambda: not processes.below(folder), Seconds(10)):
-            raise Failed(f"processes in {folder} do not end, even when killed")
-        shutil.rmtree(folder)
+        if folder.exists():
+            processes.end_below(folder)
+            shutil.rmtree(folder)
 
 
 def alter(path: Path, settings: Mapping[str, str]) -> None:

@@ -3,23 +3,31 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from aiprod_ops.adapters.local.members import Members
+from aiprod_ops.adapters.local import processes
+from aiprod_ops.adapters.local.adding import SIGNAL
+from aiprod_ops.adapters.local.instance import LONGEST
+from aiprod_ops.adapters.local.members import Member, Members
 from aiprod_ops.adapters.postgres.dsn import without_password
 from aiprod_ops.errors import Failed, OpsError, TimedOut, Unreachable
 from aiprod_ops.units import Seconds
 
 _STREAMS = """
 select exists (select from pg_stat_replication where application_name = %(name)s and state = 'streaming') as streams,
-       pg_walfile_name(pg_current_wal_flush_lsn()) as segment /* aiprod-ops: whether a standby streams */
+       pg_walfile_name(pg_current_wal_flush_lsn()) as segment,
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint as flushed /* aiprod-ops: whether a standby streams */
 """
 _TIMELINE = """
-select greatest(received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+select coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::bigint as replayed,
+       greatest(received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
                                where name ~ '^[0-9A-F]+$' and length(name) = 24)) as timeline
 from pg_stat_wal_receiver /* aiprod-ops: which timeline it receives, or has */
 """
+_REPLAYED = "select coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::bigint as replayed /* aiprod-ops */"
 SLOT = """
 select pg_create_physical_replication_slot(%(slot)s, true)
 where not exists (select from pg_replication_slots where slot_name = %(slot)s) /* aiprod-ops: a slot for a standby */
@@ -28,7 +36,7 @@ DROP = """
 select pg_drop_replication_slot(slot_name) from pg_replication_slots
 where slot_type = 'physical' and not active and slot_name = any(%(slots)s) /* aiprod-ops: slots of former standbys */
 """
-_OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: pg_rewind takes the source's
+_CLOSED = 0o701  #: no server starts in a folder that others may enter. Source: PostgreSQL, checkDataDir
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,14 @@ class Following:
 
     def streams(self, name: str, upstream: str) -> bool:
         """Whether a member streams what another writes now: one that has what the other lacks streams the timeline
-        before, and goes no further: its own WAL tells."""
+        before, and goes no further, or one of the same number: its own WAL tells."""
         try:
             if not self.members.is_standby(name):
                 return False
             seen, receives = self.members.ask(upstream, _STREAMS, {"name": name})[0], self.members.ask(name, _TIMELINE)
-            return bool(seen["streams"] and receives) and receives[0]["timeline"] == int(str(seen["segment"])[:8], 16)
+            if not (seen["streams"] and receives and receives[0]["timeline"] == int(str(seen["segment"])[:8], 16)):
+                return False
+            return not self._unlike(name, upstream, receives[0]["replayed"])
         except (Unreachable, Failed, TimedOut):
             return False
 
@@ -61,7 +71,7 @@ class Following:
         else:
             member.configure(settings)
             member.mark()
-            member.server.start()
+            member.start()
 
     def await_streaming(self, name: str, upstream: str, patience: Seconds) -> None:
         """Raises Failed where it does not stream in time, or stops."""
@@ -75,10 +85,7 @@ class Following:
         """Bring a fenced primary back as a standby: as it is, else rewound, else copied anew."""
         if self.streams(old, new):
             return
-        ways = (self._as_it_is, self._rewound, self._copied)
-        # One that was not shut down cleanly has what nobody else has, so it is rewound at least.
-        keeps = self.members.is_standby(old) is True or self.members[old].stands_still
-        for way in ways if keeps and not self._forked(old, new) else ways[1:]:
+        for way in self._ways(old, new):
             report(f"{old} behind {new}: {way.__name__.strip('_').replace('_', ' ')}")
             try:
                 way(old, new)
@@ -90,44 +97,112 @@ class Following:
                 continue
             self.members.ask(old, DROP, {"slots": list(self.members)})
             return
+        if self.members[old].is_marked and not self.members[old].was_interrupted:  # a sound one serves on as it was
+            with suppress(Failed, OSError):
+                self.members[old].start()
         raise Failed(f"{old} does not stream from {new}", hint=f"look into {self.members[old].server.log}")
+
+    def _ways(self, old: str, new: str) -> tuple[Callable[[str, str], None], ...]:
+        """The gentlest first. One that was not shut down cleanly has what nobody else has, so it is rewound at least;
+        pg_rewind sees nothing to do where the timelines have the same number, whatever was written on them."""
+        member, ways = self.members[old], (self._as_it_is, self._rewound, self._copied)
+        if not member.was_made:
+            return ways[2:]
+        if member.was_interrupted:  # in the midst of a rewind: its files are of both
+            return ways[1:]
+        is_standby = self.members.is_standby(old) is True
+        replayed = self.members.ask(old, _REPLAYED)[0]["replayed"] if is_standby else member.written
+        if replayed and self._unlike(old, new, replayed):
+            return ways[2:]
+        return ways if (is_standby or member.stands_still) and not self._forked(old, new) else ways[1:]
+
+    def _unlike(self, name: str, upstream: str, has: object) -> bool:
+        """Whether a member's WAL is not that of another of the same timeline: it differs where both have some, or goes
+        on where the other ends."""
+        flushed = int(str(self.members.ask(upstream, _STREAMS, {"name": name})[0]["flushed"]))
+        seen = int(str(has))
+        own, theirs = self.members[name], self.members[upstream]
+        return bool(own.unlike(theirs, min(seen, flushed))) or (seen > flushed and own.timeline == theirs.timeline)
 
     def _as_it_is(self, old: str, new: str) -> None:
         self.follow(old, new)
 
     def _rewound(self, old: str, new: str) -> None:
+        """From the first step to the last nobody can start it: it is a standby until pg_rewind takes the mark away,
+        and a server refuses a folder that others may look into."""
         member = self.members[old]
         member.kill()
-        conf = {each: (member.server.data / each).read_bytes() for each in _OWN}
-        arguments = [f"--target-pgdata={member.server.data}", f"--source-server={self.members[new].admin}"]
-        # A server that was killed is recovered first, alone, and stopped: pg_rewind does that by itself.
-        member.unmark()
-        member.server.programs.run("pg_rewind", *arguments, cwd=member.server.data.parent)
+        self._keep_lost(old, new)
+        if not member.is_shut_down:
+            self._recovered(member)
+        source, env = without_password(self.members[new].admin)
+        line = [f"--target-pgdata={member.server.data}", f"--source-server={source}", "--no-ensure-shutdown"]
+        rewind = partial(
+            member.server.programs.run, "pg_rewind", *line, cwd=member.server.data, env=env, timeout=LONGEST
+        )
+        if not member.was_interrupted:
+            rewind("--dry-run")  # where it cannot begin nothing is touched
+        member.keep_conf()
+        member.server.data.chmod(_CLOSED)
+        rewind()
         for path in self._forked(old, new):  # it leaves them behind, and one would think that this one is still there
             path.unlink()
-        for each, content in conf.items():
-            (member.server.data / each).write_bytes(content)
+        member.restore_conf()
         member.mark()
         member.server.programs.hand_over(member.server.data)
+        member.server.data.chmod(0o700)
         self.follow(old, new)
 
-    def _copied(self, old: str, new: str) -> None:
-        """The old files stay beside until the new ones stream: nobody asked to throw them away."""
+    @staticmethod
+    def _recovered(member: Member) -> None:
+        """Let a server that was killed replay what it has, as a standby that follows nobody: pg_rewind's own way starts
+        it as a primary."""
+        member.mark()
+        member.configure({"primary_conninfo": "", "primary_slot_name": ""})
+        member.start()
+        member.server.stop()
+
+    def _keep_lost(self, old: str, new: str) -> None:
+        """Rewinding overwrites what only this one had, and that was acknowledged. Its WAL from the fork on is kept
+        beside: a backup that is restored to the end of this timeline has it all."""
         member = self.members[old]
-        conf = {each: (member.server.data / each).read_bytes() for each in _OWN if (member.server.data / each).exists()}
-        aside = member.server.data.with_name(f"{member.server.data.name}.before-{new}")
-        shutil.rmtree(aside, ignore_errors=True)
-        member.server.data.rename(aside)
-        dsn, env = without_password(self.members.conninfo(old, new))
-        try:
-            member.server.base_backup(dsn, env=env, sync=True)
-        except OpsError:
-            shutil.rmtree(member.server.data, ignore_errors=True)
-            aside.rename(member.server.data)
-            raise
-        for each, content in conf.items():
-            (member.server.data / each).write_bytes(content)
-        member.server.programs.hand_over(member.server.data)
+        kept = member.beside(f"lost-{new}")
+        segments = member.beyond(self.members[new])
+        if not segments or kept.exists():  # of an earlier try
+            return
+        staging = member.beside(f"lost-{new}.part")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        for path in segments:
+            shutil.copy2(path, staging)
+        staging.rename(kept)
+
+    def _copied(self, old: str, new: str) -> None:
+        """A copy grows beside and is moved into its place when it is whole, and a standby. The old files stay beside:
+        nobody asked to throw them away."""
+        member = self.members[old]
+        data, staging = member.server.data, member.beside("copy")
+        copy = staging / data.name
+        if data.is_mount():
+            raise Failed(
+                f"{data} is a mount point: its files cannot be kept beside, nor a copy be moved into its place"
+            )
+        processes.end_below(staging)
+        if data.exists() or not (copy / SIGNAL).exists():  # else it is whole, and whoever made it was killed
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(mode=0o700)
+            member.server.programs.hand_over(staging)
+            dsn, env = without_password(self.members.conninfo(old, new))
+            replace(member.server, data=copy).base_backup(dsn, env=env, sync=True)
+            member.copy_conf(copy)
+            (copy / SIGNAL).touch(mode=0o600)
+            member.server.programs.hand_over(copy)
+        if data.is_dir():
+            member.kill()
+            data.rename(member.aside(new))
+        copy.rename(data)
+        staging.rmdir()
+        member.forget_conf()
         self.follow(old, new)
 
     def _forked(self, name: str, upstream: str) -> list[Path]:

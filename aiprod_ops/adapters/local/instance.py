@@ -74,6 +74,9 @@ class PostgresServer:
         except Failed as error:
             said = self.log.read_bytes()[before:].decode("utf-8", "replace")
             raise Failed(f"the server in {self.data} does not start: {complaint(said or error.message)}") from error
+        if not self.is_running():  # pg_ctl says 0 of one that refuses its folder at once
+            said = self.log.read_bytes()[before:].decode("utf-8", "replace")
+            raise Failed(f"the server in {self.data} does not start: {complaint(said)}")
 
     def await_answer(self, timeout: Seconds) -> None:
         """Wait until sessions are let in. Raises Failed with its own words where it stops instead.

@@ -6,6 +6,7 @@ A server is fenced when nothing of it lives and its files make it a standby: who
 import errno
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +19,18 @@ from psycopg2.extensions import parse_dsn
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.adding import SIGNAL, alter
 from aiprod_ops.adapters.local.instance import PostgresServer
+from aiprod_ops.domain.replication import NOT_LOWER
 from aiprod_ops.errors import Failed, OpsError, TimedOut, Unreachable
 from aiprod_ops.ports import Database, Place, Rows
 from aiprod_ops.units import Seconds
 
 IS_STANDBY = "select pg_is_in_recovery() as is_standby /* aiprod-ops */"
+_OWN = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")  #: a rewind takes the source's
+#: How pg_controldata names what a standby may not have lower.
+_NEEDS = {name: name for name in NOT_LOWER} | {
+    "max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
+}  # fmt: skip
+_ENOUGH = 8192  #: bytes before a position that are compared: a page
 PAUSE = 0.005  #: seconds between two looks while nobody can write
 
 
@@ -62,9 +70,9 @@ class Member:
                 raise Failed(f"{self.name} has not stopped after {patience:g} s")
             time.sleep(PAUSE)
 
-    def kill(self) -> None:
+    def kill(self, *, marks: bool = True) -> None:
         """End a primary that may be frozen or half dead: its postmaster and every process of it, with SIGKILL."""
-        if self.server.data.is_dir():
+        if marks and self.server.data.is_dir():
             with _read_only():  # nobody can start it, then
                 self.mark()
         deadline = time.monotonic() + 10
@@ -75,10 +83,20 @@ class Member:
             if time.monotonic() > deadline:
                 raise Failed(f"processes of {self.name} do not end, even when killed: {', '.join(map(str, living))}")
             time.sleep(PAUSE)
-        # Its number may be a zombie's that nobody reaps, or another process's by now: no server would start here.
         with _read_only():
-            (self.server.data / "postmaster.pid").unlink(missing_ok=True)
-            (self.server.sockets / f".s.PGSQL.{self.server.port}.lock").unlink(missing_ok=True)
+            self._forget_processes()
+
+    def start(self) -> None:
+        """As its mark says: a standby or a primary. Raises Failed with the server's own words."""
+        if not self.living:
+            self._forget_processes()
+        self.server.start()
+
+    def _forget_processes(self) -> None:
+        """The number that they left may be a zombie's that nobody reaps, or another process's by now: no server would
+        start here."""
+        (self.server.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.server.sockets / f".s.PGSQL.{self.server.port}.lock").unlink(missing_ok=True)
 
     # Its files
 
@@ -102,6 +120,52 @@ class Member:
         alter(path, settings)
         self.server.programs.hand_over(path)
 
+    def beside(self, what: str) -> Path:
+        """A folder beside its data directory, of this cluster's own making."""
+        return self.server.data.with_name(f"{self.server.data.name}.{what}")
+
+    def aside(self, new: str) -> Path:
+        """Where its files go that a copy replaces; those of before stay."""
+        names = (f"before-{new}", *(f"before-{new}-{n}" for n in range(2, 1000)))
+        return next(place for place in map(self.beside, names) if not place.exists())
+
+    def keep_conf(self) -> None:
+        """Its configuration, beside: what rewinds or copies it brings the other's, and may be killed. What was kept
+        before and not put back is the right one."""
+        kept, staging = self.beside("conf"), self.beside("conf.part")
+        if kept.exists():
+            return
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        self.copy_conf(staging)
+        staging.rename(kept)
+
+    def restore_conf(self) -> None:
+        """Put it into its place."""
+        self.copy_conf(self.server.data)
+        self.forget_conf()
+
+    def copy_conf(self, place: Path) -> None:
+        """Into a copy that is not there yet; as it was before a rewind that was interrupted."""
+        source = self.beside("conf") if self.was_interrupted else self.server.data
+        for name in _OWN:
+            if (source / name).exists():
+                shutil.copy2(source / name, place)
+
+    def forget_conf(self) -> None:
+        shutil.rmtree(self.beside("conf"), ignore_errors=True)
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a rewind of it was begun and has not ended."""
+        return self.beside("conf").exists()
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether it ended as a server should, as a primary or as a standby."""
+        state = re.search(r"^Database cluster state:\s+(.+)$", self._control(), re.MULTILINE)
+        return state is not None and state[1] in ("shut down", "shut down in recovery")
+
     @property
     def was_made(self) -> bool:
         """Whether it has files at all."""
@@ -116,6 +180,17 @@ class Member:
             return not self.is_marked
         state = r"^Database cluster state:\s+(in production|shut down|shutting down|in crash recovery)$"
         return re.search(state, said, re.MULTILINE) is not None
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        """What a standby may not have lower, by the name of the setting: the primary's, as their WAL told. {} where its
+        control file cannot be read."""
+        try:
+            said = self._control()
+        except (OpsError, OSError):
+            return {}
+        found = {name: re.search(rf"^{words} setting:\s+(\d+)$", said, re.MULTILINE) for name, words in _NEEDS.items()}
+        return {name: int(value[1]) for name, value in found.items() if value}
 
     @property
     def last_checkpoint(self) -> str:
@@ -163,10 +238,59 @@ class Member:
         forks = [line.split()[1] for line in lines if line[:1].isdigit()]
         return newest, forks[-1] if forks else start
 
+    def beyond(self, other: "Member") -> list[Path]:
+        """Its segments from where another branched off its timeline, and the histories of its own; none where the
+        other did not, or this one wrote nothing after that."""
+        own, newest = self.timeline, other.timeline
+        try:
+            lines = (other.server.data / "pg_wal" / f"{newest}.history").read_text().split("\n")
+            forks = {int(line.split()[0]): line.split()[1] for line in lines if line[:1].isdigit()}
+            high, _, low = forks[int(own, 16)].partition("/")
+            fork, end, size = (int(high, 16) << 32) + int(low, 16), self.written, self._segment_size
+        except (OSError, OpsError, KeyError, ValueError):
+            return []
+        if end is None or end <= fork:
+            return []
+        per = 2**32 // size
+        first, last = fork // size, (end - 1) // size
+        names = {f"{own}{number // per:08X}{number % per:08X}" for number in range(first, last + 1)}
+        histories = [path for path in (self.server.data / "pg_wal").glob("*.history") if path.name[:8] <= own]
+        return sorted([each for each in self.segments if each.name in names] + histories)
+
+    def unlike(self, other: "Member", position: int) -> str:
+        """What shows that its WAL before a position is not that of another, although the numbers of their timelines
+        are the same; '' where nothing does. Where the end is the same, all before it is: each record tells where the
+        one before begins, and holds transactions' ids and times."""
+        timeline = self.timeline
+        if not timeline or timeline != other.timeline:
+            return ""
+        histories = [each.server.data / "pg_wal" / f"{timeline}.history" for each in (self, other)]
+        try:
+            if len({path.read_bytes() for path in histories if path.exists()}) > 1:
+                return f"its timeline {int(timeline, 16)} began elsewhere than the other's of this number"
+            size = self._segment_size
+            number = (position - 1) // size
+            name = f"{timeline}{number // (2**32 // size):08X}{number % (2**32 // size):08X}"
+            begin, end = max(number * size, position - _ENOUGH) - number * size, position - number * size
+            ends = [_piece(each.server.data / "pg_wal" / name, begin, end) for each in (self, other)]
+        except (OSError, OpsError, ValueError):  # recycled by one of them, or not to be read: nothing is known
+            return ""
+        return "" if len(set(ends)) == 1 else "its WAL is not the other's: it was written while it was no standby"
+
+    @property
+    def _segment_size(self) -> int:
+        found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
+        return int(found[1]) if found else 16 * 1024**2
+
+    @property
+    def timeline(self) -> str:
+        """The newest that it has WAL of, in the eight digits of its files' names; '' where it has none."""
+        return max((path.name[:8] for path in self.segments), default="")
+
     @property
     def segments(self) -> list[Path]:
         """Its WAL; the first eight digits of a name are the timeline."""
-        found = (self.server.data / "pg_wal").iterdir()
+        found = (self.server.data / "pg_wal").glob("*")
         return [each for each in found if re.fullmatch(r"[0-9A-F]{24}", each.name)]
 
     def _control(self) -> str:
@@ -210,7 +334,13 @@ class Members(dict[str, Member]):
     def conninfo(self, name: str, upstream: str) -> str:
         """How a member streams from another."""
         host, port = parse_dsn(self[upstream].admin).get("host", ""), self[upstream].server.port
-        return f"host={_quoted(host)} port={port} {self[upstream].upstream} application_name={name}".strip()
+        return f"host={_quoted(host)} port={port} {self[name].upstream} application_name={name}".strip()
+
+
+def _piece(path: Path, begin: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
 
 
 @contextmanager

@@ -78,15 +78,15 @@ class _Standing:
 class LocalPlatform:
     """Makes disposable copies below a folder, on the machine where this runs.
 
-    `backup` is a DSN that may replicate and connect; `connect` opens a session with a DSN; `data_directory` is the
-    target's, where it is on this machine. `database` is opened on the copy (a backup DSN often names none). `longest`
-    bounds the recovery of a copy from the `repository` of stored backups; `known` is the file in which is kept what the
-    source last said of itself, for the day when it is lost.
+    `backup` is a DSN that may replicate and connect, or what reads it when it is needed; `connect` opens a session with
+    a DSN; `data_directory` is the target's, where it is on this machine. `database` is opened on the copy (a backup DSN
+    often names none). `longest` bounds the recovery of a copy from the `repository` of stored backups; `known` is the
+    file in which is kept what the source last said of itself, for the day when it is lost.
     """
 
     def __init__(
         self,
-        backup: str,
+        backup: str | Callable[[], str],
         copies: Path,
         connect: Callable[[str], Database],
         *,
@@ -98,7 +98,7 @@ class LocalPlatform:
         cluster: Cluster | None = None,
         longest: Seconds = LONGEST,
     ) -> None:
-        self._backup = backup
+        self._read_backup = backup
         self._database = database
         self._copies = copies
         self._connect = connect
@@ -124,6 +124,10 @@ class LocalPlatform:
     @property
     def database(self) -> str:
         return self._database
+
+    @property
+    def _backup(self) -> str:
+        return self._read_backup if isinstance(self._read_backup, str) else self._read_backup()
 
     @property
     def backups(self) -> Repository:

@@ -138,6 +138,17 @@ def _is_ours(process: "Process") -> bool:
     return any(mark in line for mark in OURS)
 
 
+def end_below(folder: Path) -> None:
+    """Kill what outlived its run in a folder that may not be there. Raises Failed where it does not end."""
+    if not folder.exists():
+        return
+    for each in below(folder):
+        with suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGKILL)
+    if not wait_until(lambda: not below(folder), Seconds(10)):
+        raise Failed(f"processes in {folder} do not end, even when killed")
+
+
 def stop(folder: Path, patience: Seconds = Seconds(5)) -> list[str]:
     """Stop every process of ours below a folder: asked first, killed after `patience`; answers what was stopped.
 

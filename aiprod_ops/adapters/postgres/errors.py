@@ -13,6 +13,7 @@ from aiprod_ops.adapters.postgres.dsn import EXAMPLE, Target
 from aiprod_ops.errors import (
     Cancelled,
     ConfigurationError,
+    Crowded,
     Failed,
     OpsError,
     PermissionMissing,
@@ -68,7 +69,7 @@ def connection_error(error: psycopg2.Error, target: Target) -> OpsError:
     if _NO_TLS.search(text):
         return ConfigurationError(f"{target}: {said}", hint="Correct sslmode and the certificates in the DSN.")
     if _TOO_MANY.search(text):
-        return Unreachable(f"{target} has no free connection: {said}", hint="Free one, or raise max_connections.")
+        return Crowded(f"{target} has no free connection: {said}", hint="Free one, or raise max_connections.")
     return Unreachable(
         f"No contact to {target}: {said}",
         hint="Check that the server runs and that host and port are right: pg_isready "

@@ -12,6 +12,7 @@ from aiprod_ops.domain.counters import Counters, Entry, StatementsSnapshot, summ
 from aiprod_ops.domain.schema import Name
 from aiprod_ops.domain.statements import Workload
 from aiprod_ops.errors import Failed, PermissionMissing
+from aiprod_ops.logs.shapes import is_dml, normalised
 from aiprod_ops.units import Bytes, Milliseconds, Seconds, show
 
 _LISTED = 200
@@ -113,11 +114,13 @@ def snapshot(query: Query, found: Access, now: datetime) -> StatementsSnapshot:
 
 
 def texts(query: Query, found: Access, query_ids: Sequence[int]) -> dict[int, str]:
-    """Normalised texts by query id, of those that are still there."""
+    """Normalised texts by query id, of those that are still there. The server does not normalise utility statements
+    whole: a password of ALTER ROLE stands in them, so what is a constant there is left out here."""
     if not found.is_usable or not query_ids:
         return {}
     rows = query("statement_texts", {"query_ids": list(query_ids)}, names={"statements": found.view})
-    return {row["query_id"]: row["query"] for row in rows}
+    found_texts = {row["query_id"]: str(row["query"]) for row in rows}
+    return {each: text if is_dml(text) else normalised(text) for each, text in found_texts.items()}
 
 
 def workload(query: Query, found: Access, now: datetime) -> Workload:
