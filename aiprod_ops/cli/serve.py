@@ -1,6 +1,7 @@
 """`serve` and `api-key`: the API on this machine, and the first key to it."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -55,10 +56,13 @@ def serve_command(
         return _print_document()
     import uvicorn
 
-    settings, redis = _settings(target, config, app_dsn)
+    settings, more = _settings(target, config, app_dsn)
     _check(settings)
     # Each worker process reads them again: they are not shown in the process list.
-    os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **redis})
+    os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
+    os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
+    if workers > 1:  # each writes its series to a file, and whichever is asked adds them up
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="aiprod-metrics-"))
     click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
     with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM, after it has ended what it was doing: that is how it ends
         uvicorn.run(
@@ -113,20 +117,24 @@ def _print_document() -> int:
 
 
 def _settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
-    """The API's settings: the DSN of the command line or of a target; and its Redis as variables of the environment,
-    where the target names one."""
+    """The API's settings: the DSN of the command line or of a target; and what else the target names (Redis,
+    service.toml, evidence), as variables of the environment."""
     from aiprod_ops.cli.redaction import learn, learn_secret
     from aiprod_ops.cli.world import settings_of
     from aiprod_ops.service.settings import Settings, redis_variables
 
-    redis: dict[str, str] = {}
+    more: dict[str, str] = {}
     if not app_dsn:
-        found = settings_of(options.Where(config=config, target=target)).target(target)
+        given = settings_of(options.Where(config=config, target=target))
+        found = given.target(target)
         app_dsn, url = found.dsn("app"), found.redis_url()
-        redis = redis_variables(url) if url else {}
-        learn_secret(redis.get("REDIS_PASSWORD", ""))
+        more = redis_variables(url) if url else {}
+        more["AIPROD_OPS_EVIDENCE"] = str(given.state / "evidence")
+        if given.service is not None:
+            more["AIPROD_OPS_SERVICE"] = str(given.service)
+        learn_secret(more.get("REDIS_PASSWORD", ""))
     learn(app_dsn)
-    return Settings(dsn=app_dsn), redis
+    return Settings(dsn=app_dsn), more
 
 
 def _check(settings: "Settings") -> None:

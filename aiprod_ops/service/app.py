@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
 from aiprod_ops.service import (
+    around,
     browser,
     database,
     documentation,
@@ -40,7 +40,6 @@ def create_app(given: Settings | None = None) -> FastAPI:
         title=openapi.TITLE,
         version=openapi.VERSION,
         lifespan=_lifespan,
-        middleware=middlewares(),
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -49,17 +48,15 @@ def create_app(given: Settings | None = None) -> FastAPI:
     )
     init_phase2_features(app, given)
     register_phase2_router(app)
+    service: Service = app.state.service
+    promises = around.promises_of(service.settings.service)
+    around.install(app, service, promises, PREFIX)
+    app.add_middleware(RequestIds)
     browser.add_pages(app)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _told)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
-
-
-def middlewares() -> list[Middleware]:
-    """From the outermost to the innermost: a name for the request; then what answers without the framework, for whom
-    `app.state.service.verified.identify` knows. What is asked of a caller before the work is a guard of the service."""
-    return [Middleware(RequestIds)]
 
 
 def init_phase2_features(app: FastAPI, given: Settings | None = None) -> None:
@@ -81,6 +78,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await database.check_ready(service.engine)
     yield
+    await around.close(service)
     await service.engine.dispose()
 
 

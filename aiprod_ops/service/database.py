@@ -15,7 +15,7 @@ where table_schema = any (current_schemas(false)) /* aiprod-ops: whether the API
 """)
 
 
-def engine(settings: Settings) -> AsyncEngine:
+def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncEngine:
     """A pool of connections; it connects when it is first used.
 
     Statements are never prepared on the server: after ten executions PostgreSQL may change to a generic plan, and the
@@ -26,7 +26,7 @@ def engine(settings: Settings) -> AsyncEngine:
     async def connect() -> psycopg.AsyncConnection[tuple[object, ...]]:
         milliseconds = int(settings.statement * 1000)
         return await psycopg.AsyncConnection.connect(
-            settings.dsn,
+            dsn or settings.dsn,
             prepare_threshold=None,
             connect_timeout=max(2, int(settings.patience)),
             application_name="aiprod-ops serve",
@@ -37,7 +37,7 @@ def engine(settings: Settings) -> AsyncEngine:
     return create_async_engine(
         "postgresql+psycopg://",
         async_creator=connect,
-        pool_size=settings.connections,
+        pool_size=connections or settings.connections,
         max_overflow=0,
         pool_timeout=settings.patience,
         # An error's text goes into logs: prompts and hashes must not.

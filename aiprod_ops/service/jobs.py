@@ -15,6 +15,7 @@ from aiprod_ops.service import etags
 from aiprod_ops.service.credentials import Caller
 from aiprod_ops.service.fields import Id
 from aiprod_ops.service.ids import uuid7
+from aiprod_ops.service.limiting.jobs import JobsRefused, admit
 from aiprod_ops.service.pagination import Listing, PageRequest
 from aiprod_ops.service.problems import Problem
 from aiprod_ops.service.requests import JobsCaller, OwnedRoute, TheService, Transaction
@@ -42,8 +43,16 @@ class JobsPage(PageRequest):
 
 
 @router.post("", status_code=201)
-async def submit_job(job: AnySubmission, caller: JobsCaller, transaction: Transaction, response: Response) -> JobView:
+async def submit_job(
+    job: AnySubmission, caller: JobsCaller, transaction: Transaction, service: TheService, response: Response
+) -> JobView:
     """Submit a job. It is queued; look at it until it has ended, then download the result."""
+    if caller.tier in service.tiers:
+        try:
+            await admit(transaction, caller.user_id, service.tiers[caller.tier], 1, datetime.now(UTC))
+        except JobsRefused as error:
+            after = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+            raise Problem(error.code, error.detail, headers=after) from error
     given = job.model_dump()
     given["priority"] = STORED_PRIORITIES.get(job.priority, job.priority)
     given["title"] = job.title or ""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import psutil
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -135,3 +136,14 @@ def backups(verified: Callable[[], datetime | None], limits: Thresholds) -> Chec
         return [Finding("since one was verified", age, "s", limits.verified, 2 * limits.verified)]
 
     return Check("backups", look, Seconds(1))
+
+
+def verified_backup(evidence: Path | None) -> datetime | None:
+    """When a test of a backup last held, as the sealed evidence in a folder says; None where none did."""
+    if evidence is None:
+        return None
+    for path in sorted(evidence.glob("*-test-backup-*.json"), reverse=True):
+        body = msgspec.json.decode(path.read_bytes()).get("body", {})
+        if (body.get("kind"), body.get("exit")) == ("prove", 0):
+            return datetime.fromisoformat(body["ended"])
+    return None

@@ -5,7 +5,7 @@ adds the ETag, and turns whatever goes wrong into a problem. Operations see none
 a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
+from aiprod_ops.domain.tiers import Tier
 from aiprod_ops.service import credentials, database, etags, idempotency, problems
 from aiprod_ops.service.credentials import Caller, Verified
 from aiprod_ops.service.problems import Problem
@@ -36,6 +37,9 @@ class Service:
     guards: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
     #: Told in turn after the commit of a request that may have changed what is the caller's, before the answer leaves.
     after_change: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
+    #: What there is to be ended with the process.
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
     _secret: bytes = b""
 
     async def cursor_secret(self, connection: AsyncConnection) -> bytes:

@@ -3,18 +3,26 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.units import Bytes, Seconds
 
 DSN = "AIPROD_OPS_APP_DSN"  #: the environment variable of the API's own identity
+REPLICAS = "AIPROD_OPS_APP_REPLICAS"  #: DSNs of its replicas, one a line
+SERVICE = "AIPROD_OPS_SERVICE"  #: a `service.toml` of one's own
+EVIDENCE = "AIPROD_OPS_EVIDENCE"  #: the folder of sealed evidence
+PROCESSES = (
+    "AIPROD_OPS_API_PROCESSES"  #: that serve, on all machines together: each has its part of a limit without Redis
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How one process of the API works. `dsn` is PostgreSQL's, as libpq reads it, of a role that may read and write the
-    service's tables.
+    service's tables, `replicas` are those of servers whose lag its health tells. `evidence` holds when a backup was
+    last verified; `processes` share the limits.
     """
 
     dsn: str = field(repr=False)
@@ -22,6 +30,10 @@ class Settings:
     patience: Seconds = Seconds(5)  #: so long a request waits for a connection
     statement: Seconds = Seconds(10)  #: so long a statement may take
     largest_body: Bytes = Bytes(256 * 1024)
+    replicas: tuple[str, ...] = field(default=(), repr=False)
+    service: Path | None = None
+    evidence: Path | None = None
+    processes: int = 1
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
@@ -32,7 +44,16 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
             f"the API does not know its database: {DSN} is not set",
             hint=f"export {DSN}=postgresql://USER@HOST/DATABASE",
         )
-    return Settings(dsn=environ[DSN])
+    processes = environ.get(PROCESSES) or "1"
+    if not processes.isdecimal() or int(processes) < 1:
+        raise ConfigurationError(f"{PROCESSES} is {processes!r}, expected a whole number from 1")
+    return Settings(
+        dsn=environ[DSN],
+        replicas=tuple(line for line in environ.get(REPLICAS, "").splitlines() if line.strip()),
+        service=Path(environ[SERVICE]) if environ.get(SERVICE) else None,
+        evidence=Path(environ[EVIDENCE]) if environ.get(EVIDENCE) else None,
+        processes=int(processes),
+    )
 
 
 def redis_variables(url: str) -> dict[str, str]:

@@ -25,6 +25,11 @@ ROLES = """
     CREATE DATABASE aiprod OWNER aiprod_owner;
 """
 GRANTS = "ALTER DEFAULT PRIVILEGES FOR ROLE aiprod_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aiprod_app"
+TIERS = "".join(
+    f"[tiers.{name}]\nrequests_per_minute = 1000000\nrequests_per_day = 10000000\nconcurrent_jobs = 100000\n"
+    "batch_size = 1000\nmonthly_cost_units = 1000000000\n"
+    for name in ("free", "pro", "enterprise", "premium")
+)
 JOB = {"preset": "quick_social", "prompt": "A ceramic coffee cup in morning light."}
 
 
@@ -33,6 +38,7 @@ class Api:
     """A database with the API's schema, and maybe a server on it. `admin` is a superuser's DSN."""
 
     server: PostgresServer
+    environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     log: Any = field(default_factory=tempfile.TemporaryFile)
@@ -65,7 +71,11 @@ class Api:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("AIPROD", "REDIS", "PG"))}
         words = [sys.executable, "-m", "aiprod_ops", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            words, env={**env, "AIPROD_OPS_APP_DSN": self.dsn}, stdout=self.log, stderr=self.log, cwd="/"
+            words,
+            env={**env, "AIPROD_OPS_APP_DSN": self.dsn, **self.environment},
+            stdout=self.log,
+            stderr=self.log,
+            cwd="/",
         )
         deadline = time.monotonic() + 60
         while not self._answers():
@@ -122,7 +132,9 @@ def database() -> Iterator[Api]:
     with scratch.scratch(find(None)) as server:
         for statement in ROLES.strip().split(";")[:-1]:
             postgres.rows(server.dsn("postgres", "postgres"), statement)
-        made = Api(server)
+        generous = server.data / "service.toml"  # one test asks more than a tier allows
+        generous.write_text(TIERS)
+        made = Api(server, {"AIPROD_OPS_SERVICE": str(generous)})
         made.sql(GRANTS)
         postgres.migrate(made.admin, "head")
         with made.log:
