@@ -48,6 +48,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     )
     init_phase2_features(app, given)
     register_phase2_router(app)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     service: Service = app.state.service
     promises = around.promises_of(service.settings.service)
     around.install(app, service, promises, PREFIX)
@@ -55,7 +56,6 @@ def create_app(given: Settings | None = None) -> FastAPI:
     browser.add_pages(app)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _told)
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
 
 

@@ -36,6 +36,7 @@ from aiprod_ops.service.requests import Service
 from aiprod_ops.units import Seconds, seconds
 
 _LIFETIME = Lifetime(SHORT_TTL, Seconds(6), Seconds(15))
+_METHODS = ("delete", "get", "patch", "post", "put")
 _DECIDED = "rate_limit_decision"
 
 
@@ -98,13 +99,14 @@ def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> 
         caller = service.verified.identify(scope)
         return Reader(caller.user_id, " ".join(sorted(caller.scopes))) if caller else None
 
+    operations = _operations(app)
     service.guards.append(count)
     service.after_change.append(forget)
     service.closing += [limiter.close, cache.close]
     app.add_middleware(StoredResponses, cache=cache, routes=stored(prefix), identify=reader)
     app.add_middleware(CountedFirst, service=service, limits=limits)
     app.add_middleware(RateLimitFields)
-    metrics = Metrics(_operations(app))
+    metrics = Metrics(operations)
     app.add_middleware(Measured, metrics=metrics)
     engines = {
         name: database.engine(service.settings, dsn=dsn, connections=2)
@@ -120,12 +122,9 @@ def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> 
 
 
 def _operations(app: FastAPI) -> list[tuple[str, str]]:
-    return [
-        (method, route.path)  # type: ignore[attr-defined]
-        for route in app.routes
-        for method in getattr(route, "methods", None) or ()
-        if method not in ("HEAD", "OPTIONS")
-    ]
+    paths = app.openapi()["paths"]
+    found = [(method.upper(), path) for path, each in paths.items() for method in each if method in _METHODS]
+    return [*found, *(("GET", f"{health.PREFIX}/{name}") for name in health.PATHS)]
 
 
 def _numbered(replicas: Sequence[str]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from aiprod_ops.domain.findings import Finding
 from aiprod_ops.domain.health import Health, Part, unknown
 from aiprod_ops.units import Seconds
 
+PREFIX, PATHS = "/health", ("live", "ready", "detailed")
 Look = Callable[[], Awaitable[Iterable[Finding]]]
 
 
@@ -79,7 +80,7 @@ class HealthReport:
 def router(report: HealthReport) -> APIRouter:
     """The three paths. They need no key: whoever asks may be a load balancer, and the database that knows the keys may
     be what is down. What they tell names no host and no user; keep them from the outside all the same."""
-    made = APIRouter(prefix="/health", tags=["health"])
+    made = APIRouter(prefix=PREFIX, tags=["health"], include_in_schema=False)
 
     @made.get("/live", summary="Whether the process answers")
     async def live() -> dict[str, str]:

@@ -6,9 +6,10 @@ series that is born with its first error misses that error.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,6 +20,7 @@ EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.
 #: How a request ended; the client's own mistakes are no errors of the service.
 OUTCOMES = ("ok", "client_error", "rate_limited", "server_error", "aborted")
 UNMATCHED = "unmatched"
+_LONGEST = 512  #: of a path that is looked at
 
 
 class Metrics:
@@ -33,6 +35,9 @@ class Metrics:
             buckets=EDGES, registry=self.registry,
         )  # fmt: skip
         self._known = {*routes, ("OTHER", UNMATCHED)}
+        paths = sorted({path for _, path in self._known}, key=lambda path: path.count("{"))
+        self._patterns = [(_pattern(path), path) for path in paths]
+        self.route_of = lru_cache(4096)(self._route_of)
         for method, route in sorted(self._known):
             self.seconds.labels(method, route)
             for outcome in OUTCOMES:
@@ -43,6 +48,11 @@ class Metrics:
         known = (method, route) if (method, route) in self._known else ("OTHER", UNMATCHED)
         self.seconds.labels(*known).observe(seconds)
         self.requests.labels(*known, _outcome(status)).inc()
+
+    def _route_of(self, path: str) -> str:
+        """The template of a path, such as `/api/v1/jobs/{job_id}`: a path itself has too many values. By the path alone,
+        for what is answered before the framework looks at it."""
+        return next((template for pattern, template in self._patterns if pattern.fullmatch(path)), UNMATCHED)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type; of all processes where several serve
@@ -86,10 +96,10 @@ class Measured:
             status = 500 if status is None else status
             raise
         finally:
-            self._metrics.observe(scope["method"], route_of(scope), status, time.perf_counter() - began)
+            route = self._metrics.route_of(scope["path"][:_LONGEST])
+            self._metrics.observe(scope["method"], route, status, time.perf_counter() - began)
 
 
-def route_of(scope: Scope) -> str:
-    """The template of the path that answered, such as `/api/v1/jobs/{job_id}`: a path itself has too many values."""
-    route: Any = scope.get("route")
-    return getattr(route, "path", UNMATCHED)
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{[^}]*\}", template)
+    return re.compile("[^/]+".join(map(re.escape, parts)))

@@ -47,12 +47,11 @@ async def _call(app: Measured, method: str = "GET", **scope: Any) -> None:
     async def send(message: Any) -> None:
         pass
 
-    await app({"type": "http", "method": method, **scope}, send, send)
+    await app({"type": "http", "method": method, "path": "/api/v1/jobs/7", **scope}, send, send)
 
 
 def answering(status: int) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["route"] = Route
         await send({"type": "http.response.start", "status": status})
 
     return app
@@ -88,8 +87,8 @@ def test_an_exception_is_an_error_and_a_client_that_leaves_is_none() -> None:
         asyncio.run(_call(Measured(raising, made)))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(_call(Measured(leaving, made)))
-    assert counted(made, "OTHER", "unmatched", "server_error") == 1
-    assert counted(made, "OTHER", "unmatched", "aborted") == 1
+    assert counted(made, "GET", Route.path, "server_error") == 1
+    assert counted(made, "GET", Route.path, "aborted") == 1
 
 
 def test_whatever_a_client_types_makes_no_series() -> None:
