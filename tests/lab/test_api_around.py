@@ -1,5 +1,4 @@
-"""What stands around the API's operations, with a Redis that works and one that hangs: stored responses, limits, health,
-metrics."""
+"""What stands around the API: stored responses, limits, health and metrics, with a Redis that works and one that hangs."""
 
 import time
 from collections.abc import Iterator

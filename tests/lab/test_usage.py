@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.domain.tiers import Prices, Tier
 from aiprod_ops.lab import postgres
-from aiprod_ops.lab.data import unique_uuid
+from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.limiting.jobs import JobsRefused, admit
 from aiprod_ops.service.usage import export
 from aiprod_ops.service.usage.ledger import QuotaWarning, Usage, monthly_cost, record
@@ -53,7 +53,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def user(server: PostgresServer) -> str:
-    made = str(unique_uuid())
+    made = str(uuid7())
     postgres.rows(server.dsn("postgres", "ledger"), USER, {"id": made})
     return made
 
@@ -73,7 +73,7 @@ def with_engine(server: PostgresServer, work: Callable[[AsyncEngine], Awaitable[
 
 
 async def job(engine: AsyncEngine, user: str, status: str = "completed") -> str:
-    made = str(unique_uuid())
+    made = str(uuid7())
     async with engine.begin() as connection:
         await connection.execute(text(JOB), {"id": made, "user_id": user, "status": status})
     return made
@@ -179,7 +179,7 @@ def test_the_export_holds_every_entry_of_the_month(server: PostgresServer, user:
             january = date(2027, 1, 1)
             csv_lines = b"".join([piece async for piece in export.as_csv(connection, january)])
             lines = b"".join([piece async for piece in export.as_json_lines(connection, january, user)])
-            nobodys = [piece async for piece in export.as_json_lines(connection, january, str(unique_uuid()))]
+            nobodys = [piece async for piece in export.as_json_lines(connection, january, str(uuid7()))]
             return csv_lines, lines, b"".join(nobodys)
 
     table, lines, nobodys = with_engine(server, work)
@@ -227,7 +227,7 @@ async def submit(engine: AsyncEngine, user: str, jobs: int = 1, tier: Tier = TIE
     async with engine.begin() as connection:
         room = await admit(connection, user, tier, jobs, NOVEMBER)
         for _ in range(jobs):
-            await connection.execute(text(JOB), {"id": unique_uuid(), "user_id": user, "status": "queued"})
+            await connection.execute(text(JOB), {"id": uuid7(), "user_id": user, "status": "queued"})
         return room.jobs
 
 
@@ -250,7 +250,7 @@ def test_users_do_not_wait_for_each_other(server: PostgresServer, user: str) -> 
         async with engine.begin() as connection:
             await admit(connection, user, TIER, 1, NOVEMBER)
             async with asyncio.timeout(10), engine.begin() as other:
-                assert (await admit(other, str(unique_uuid()), TIER, 1, NOVEMBER)).jobs == 2
+                assert (await admit(other, str(uuid7()), TIER, 1, NOVEMBER)).jobs == 2
 
     with_engine(server, work)
 
