@@ -50,8 +50,8 @@ class Metrics:
         self.requests.labels(*known, _outcome(status)).inc()
 
     def _route_of(self, path: str) -> str:
-        """The template of a path, such as `/api/v1/jobs/{job_id}`: a path itself has too many values. By the path alone,
-        for what is answered before the framework looks at it."""
+        """The template of a path, such as `/api/v1/jobs/{job_id}`: a path itself has too many values. By the path
+        alone, for what is answered before the framework looks at it."""
         return next((template for pattern, template in self._patterns if pattern.fullmatch(path)), UNMATCHED)
 
     def exposition(self) -> tuple[bytes, str]:

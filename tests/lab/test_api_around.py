@@ -1,4 +1,4 @@
-"""What stands around the API: stored responses, limits, health and metrics, with a Redis that works and one that hangs."""
+"""What stands around the API: stored responses, limits, health and metrics, with a sound Redis and one that hangs."""
 
 import time
 from collections.abc import Iterator
