@@ -14,6 +14,7 @@ from starlette.routing import Match
 from aiprod_ops.service import (
     around,
     browser,
+    cached_values,
     database,
     documentation,
     jobs,
@@ -31,7 +32,7 @@ from aiprod_ops.service.settings import Settings
 
 PREFIX = "/api/v1"
 #: What is served, in the order of the documents. Each owner's routes are walked by the tests with two users.
-ROUTERS = (jobs.router, results.router, pipelines.router, users.router, keys.router, documentation.router)
+ROUTERS = tuple(each.router for each in (jobs, results, pipelines, users, keys, cached_values, documentation))
 
 
 def create_app(given: Settings | None = None) -> FastAPI:

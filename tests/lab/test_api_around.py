@@ -130,6 +130,22 @@ def test_metrics_have_every_route_from_the_start(stored: Api) -> None:
     assert jobs, "hits have a route, too"
 
 
+def test_an_administrator_sees_our_part_of_redis_and_nothing_else(stored: Api, redis: Server) -> None:
+    redis.ask("SET", "secret-of-another", "7")
+    with stored.client(stored.key("root@example.org", "admin")) as admin:
+        assert admin.get("/cache/secret-of-another").status_code == 404
+        made = admin.post("/cache/colours:1", json={"value": {"a": [1, None]}, "ttl_seconds": 60})
+        assert made.json()["is_stored"]
+        assert admin.get("/cache/colours:1").json()["value"] == {"a": [1, None]}
+        assert admin.delete("/cache/colours:1").status_code == 204
+        assert admin.get("/cache/colours:1").status_code == 404
+        assert admin.get("/cache/health").json()["status"] == "healthy"
+        assert admin.post("/cache/x", json={"value": 1, "ttl_seconds": 0}).status_code == 422
+    with stored.client(stored.key("plain@example.org")) as plain:
+        assert plain.get("/cache/health").json()["code"] == "INSUFFICIENT_SCOPE"
+        assert plain.post("/cache/colours:1", json={"value": 1}).json()["code"] == "INSUFFICIENT_SCOPE"
+
+
 def test_a_redis_that_hangs_costs_little_and_is_told(stored: Api, redis: Server) -> None:
     with stored.client(stored.key("hung@example.org")) as client:
         here = f"/jobs/{client.post('/jobs', json=JOB).json()['id']}"

@@ -15,7 +15,7 @@ from test_api_life import problem
 pytestmark = pytest.mark.lab
 
 #: Parameters that name nobody's property.
-PUBLIC = {"code": "NOT_FOUND", "name": "get_job", "preset": "quick_social"}
+PUBLIC = {"key": "somebodys", "code": "NOT_FOUND", "name": "get_job", "preset": "quick_social"}
 TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys")
 #: Bodies of operations that take one; without an entry an operation is sent the schema's first example or {}.
 BODIES: dict[str, dict[str, Any]] = {
@@ -24,6 +24,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "change_me": {"name": "Mallory"},
     "create_user": {"email": "eve@example.org", "name": "Eve"},
     "create_key": {"label": "mine"},
+    "set_cached": {"value": 1},
     "rotate_key": {"overlap_seconds": 0},
 }
 
