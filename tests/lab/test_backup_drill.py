@@ -33,6 +33,7 @@ def test_a_drill_takes_a_backup_tests_it_and_tells_rto_and_rpo(bench: Bench) -> 
     bench.sound()
 
 
+@pytest.mark.soak
 def test_monitoring_gets_each_figure_that_is_promised_to_it(bench: Bench, tmp_path: Path) -> None:
     assert bench.run("drill", "test-backup", timeout_s=200).exit == 0
     proven = bench.run("prove", "test-backup", "--prom-file", str(tmp_path / "proof.prom"))

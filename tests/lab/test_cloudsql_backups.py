@@ -191,9 +191,19 @@ def test_an_operation_that_fails_once_is_tried_again(cloud: Cloud) -> None:
     ("fault", "longest", "words"),
     [
         (Fault("fail", only="RESTORE_VOLUME", count=2), "", "INTERNAL_ERROR"),
-        (Fault("fail", only="CREATE", count=2, code="RESOURCE_EXHAUSTED"), "", "RESOURCE_EXHAUSTED"),
-        (Fault("answer", only="sql.instances.restoreBackup", status=400), "", "Google answered 400"),
-        (Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s"),
+        pytest.param(
+            Fault("fail", only="CREATE", count=2, code="RESOURCE_EXHAUSTED"),
+            "",
+            "RESOURCE_EXHAUSTED",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param(
+            Fault("answer", only="sql.instances.restoreBackup", status=400),
+            "",
+            "Google answered 400",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param(Fault("never-end", only="RESTORE_VOLUME"), "5 s", "is not done after 5 s", marks=pytest.mark.soak),
     ],
 )
 def test_trouble_of_the_api_disproves_no_backup(cloud: Cloud, fault: Fault, longest: str, words: str) -> None:
@@ -290,7 +300,7 @@ def test_a_killed_proof_is_resumed_by_the_name_of_its_operation(cloud: Cloud, ki
     assert cloud.instances() == KNOWN
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.soak), "after"])
 @pytest.mark.parametrize("record", [2, pytest.param(0, marks=pytest.mark.soak)])
 def test_killed_at_a_record_there_is_no_orphan(cloud: Cloud, moment: str, record: int) -> None:
     """After the first record of an operation, and at each record until there are no more (0)."""
