@@ -109,7 +109,11 @@ def test_one_whose_timeline_has_only_the_same_number_is_copied(bench: Bench) -> 
 
 
 def test_one_that_wrote_on_the_same_timeline_is_seen_and_copied(bench: Bench) -> None:
-    """Somebody took its mark of a standby away for a while: no promotion, so that no number tells it."""
+    """Somebody took its mark of a standby away for a while: no promotion, so that no number tells it. It is seen as
+    long as its WAL is there: one that the primary overtakes by a segment receives that over its own."""
+    for server in (bench.fleet.primary, bench.fleet.replicas[0]):
+        for text in ("ALTER SYSTEM SET archive_timeout = 0", "SELECT pg_reload_conf()"):
+            postgres.rows(bench.fleet.dsn("postgres", server), text)
     astray = bench.fleet.replicas[1]
     mark, dsn = astray.data / "standby.signal", bench.fleet.dsn("postgres", astray)
     astray.stop()

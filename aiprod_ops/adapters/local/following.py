@@ -114,7 +114,8 @@ class Following:
         replayed = self.members.ask(old, _REPLAYED)[0]["replayed"] if is_standby else member.written
         if replayed and self._unlike(old, new, replayed):
             return ways[2:]
-        return ways if (is_standby or member.stands_still) and not self._forked(old, new) else ways[1:]
+        has_more = self._forked(old, new) or member.beyond(self.members[new], int(str(replayed or 0)))
+        return ways if (is_standby or member.stands_still) and not has_more else ways[1:]
 
     def _unlike(self, name: str, upstream: str, has: object) -> bool:
         """Whether a member's WAL is not that of another of the same timeline: it differs where both have some, or goes
@@ -144,7 +145,11 @@ class Following:
             rewind("--dry-run")  # where it cannot begin nothing is touched
         member.keep_conf()
         member.server.data.chmod(_CLOSED)
+        control = member.server.data / "global" / "pg_control"
+        before = control.read_bytes()
         rewind()
+        if control.read_bytes() == before:  # nothing of its tables: what it had more it has not replayed
+            member.cut(self.members[new])
         for path in self._forked(old, new):  # it leaves them behind, and one would think that this one is still there
             path.unlink()
         member.restore_conf()
@@ -158,16 +163,18 @@ class Following:
         """Let a server that was killed replay what it has, as a standby that follows nobody: pg_rewind's own way starts
         it as a primary."""
         member.mark()
-        member.configure({"primary_conninfo": "", "primary_slot_name": ""})
+        # The history of a timeline that it may not follow may be there already.
+        member.configure({"primary_conninfo": "", "primary_slot_name": "", "recovery_target_timeline": "current"})
         member.start()
         member.server.stop()
+        member.configure({"recovery_target_timeline": ""})
 
     def _keep_lost(self, old: str, new: str) -> None:
         """Rewinding overwrites what only this one had, and that was acknowledged. Its WAL from the fork on is kept
         beside: a backup that is restored to the end of this timeline has it all."""
         member = self.members[old]
         kept = member.beside(f"lost-{new}")
-        segments = member.beyond(self.members[new])
+        segments = member.beyond(self.members[new], member.written or 0)
         if not segments or kept.exists():  # of an earlier try
             return
         staging = member.beside(f"lost-{new}.part")

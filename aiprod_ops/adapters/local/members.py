@@ -103,7 +103,7 @@ class Member:
     @property
     def is_marked(self) -> bool:
         """Whether it would start as a standby. A promotion takes the mark away before it lets anybody write."""
-        return (self.server.data / SIGNAL).exists()
+        return os.path.exists(self.server.data / SIGNAL)  # noqa: PTH110 - also where we may not look: then it is not
 
     def mark(self) -> None:
         """Whoever starts it gets a standby."""
@@ -169,7 +169,7 @@ class Member:
     @property
     def was_made(self) -> bool:
         """Whether it has files at all."""
-        return (self.server.data / "PG_VERSION").exists()
+        return os.path.exists(self.server.data / "PG_VERSION")  # noqa: PTH110
 
     @property
     def was_primary(self) -> bool:
@@ -238,24 +238,44 @@ class Member:
         forks = [line.split()[1] for line in lines if line[:1].isdigit()]
         return newest, forks[-1] if forks else start
 
-    def beyond(self, other: "Member") -> list[Path]:
-        """Its segments from where another branched off its timeline, and the histories of its own; none where the
-        other did not, or this one wrote nothing after that."""
-        own, newest = self.timeline, other.timeline
-        try:
-            lines = (other.server.data / "pg_wal" / f"{newest}.history").read_text().split("\n")
-            forks = {int(line.split()[0]): line.split()[1] for line in lines if line[:1].isdigit()}
-            high, _, low = forks[int(own, 16)].partition("/")
-            fork, end, size = (int(high, 16) << 32) + int(low, 16), self.written, self._segment_size
-        except (OSError, OpsError, KeyError, ValueError):
+    def beyond(self, other: "Member", end: int) -> list[Path]:
+        """Its segments from where another branched off its timeline until `end` (bytes since 0/0), and the histories of
+        its own; none where the other did not, or this one has nothing after that."""
+        fork = self._fork(other)
+        if fork is None or end <= fork:
             return []
-        if end is None or end <= fork:
-            return []
+        own, size = self.timeline, self._segment_size
         per = 2**32 // size
         first, last = fork // size, (end - 1) // size
         names = {f"{own}{number // per:08X}{number % per:08X}" for number in range(first, last + 1)}
         histories = [path for path in (self.server.data / "pg_wal").glob("*.history") if path.name[:8] <= own]
         return sorted([each for each in self.segments if each.name in names] + histories)
+
+    def _fork(self, other: "Member") -> int | None:
+        """Where another branched off the timeline of this one, in bytes since 0/0; None where it did not."""
+        place = other.server.data / "pg_wal" / f"{other.timeline}.history"
+        try:
+            lines = place.read_text().split("\n")
+            forks = {int(line.split()[0]): line.split()[1] for line in lines if line[:1].isdigit()}
+            high, _, low = forks[int(self.timeline, 16)].partition("/")
+        except (OSError, KeyError, ValueError):
+            return None
+        return (int(high, 16) << 32) + int(low, 16)
+
+    def cut(self, other: "Member") -> None:
+        """Take away what it has received and not replayed after another branched off: it would be replayed first."""
+        fork, size = self._fork(other), self._segment_size
+        if fork is None:
+            return
+        per, own = 2**32 // size, self.timeline
+        last = f"{own}{fork // size // per:08X}{fork // size % per:08X}"
+        for each in self.segments:
+            if each.name[:8] == own and each.name > last:
+                each.unlink()
+            elif each.name == last:
+                with each.open("r+b") as file:
+                    file.seek(fork % size)
+                    file.write(bytes(size - fork % size))
 
     def unlike(self, other: "Member", position: int) -> str:
         """What shows that its WAL before a position is not that of another, although the numbers of their timelines
@@ -279,7 +299,11 @@ class Member:
 
     @property
     def _segment_size(self) -> int:
-        found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
+        """Of its WAL; PostgreSQL's default where its control file is damaged."""
+        try:
+            found = re.search(r"^Bytes per WAL segment:\s+(\d+)$", self._control(), re.MULTILINE)
+        except (OpsError, OSError):
+            found = None
         return int(found[1]) if found else 16 * 1024**2
 
     @property
