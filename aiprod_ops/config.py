@@ -107,7 +107,7 @@ class Target:
     platform `cloudsql` the instance is named by `project` and `instance`; `endpoint` is Google's API unless it is said.
     `servers` are primary and standbys by name, where they are on this machine and may be switched over; `patroni` are
     those that Patroni moves. `writes` is how the application finds the primary, where its own DSN does not name them
-    all.
+    all. `app` is the API's own DSN, `redis` the URL of its Redis, or `file:PATH` of a file that holds it.
     """
 
     name: str
@@ -130,6 +130,8 @@ class Target:
     servers: Mapping[str, ServerPlace] = field(default_factory=dict)
     patroni: PatroniPlace | None = None
     writes: WritesPlace | None = None
+    app: str = ""
+    redis: str = ""
 
     @property
     def stored(self) -> str:
@@ -152,7 +154,7 @@ class Target:
         return (self.actor, self.patroni.password if self.patroni else "")
 
     def dsn(self, identity: str) -> str:
-        """The DSN of `probe`, `actor` or `backup`; raises ConfigurationError when the target has none."""
+        """The DSN of `probe`, `actor`, `backup` or `app`; raises ConfigurationError when the target has none."""
         value = str(getattr(self, identity))
         if value.startswith("env:"):
             name = value.removeprefix("env:")
@@ -165,6 +167,18 @@ class Target:
                 hint=f'add {identity} = "postgresql://…" to its configuration, or give --{identity}-dsn',
             )
         return value
+
+    def redis_url(self) -> str:
+        """The URL of its Redis, "" where it names none; a file is read no earlier than it is needed."""
+        kind, _, place = self.redis.partition(":")
+        if kind != "file":
+            return self.redis
+        try:
+            return Path(place).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"target {self.name!r}: the URL of its Redis cannot be read from {place}: {error.strerror}"
+            ) from error
 
 
 _NOWHERE = "no configuration file"
@@ -283,6 +297,8 @@ def _target(path: Path, name: str, table: Mapping[str, Any]) -> Target:
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     folders = [*_PATHS, *([] if plain.get("backups", "").startswith(PGBACKREST) else ["backups"])]
     plain |= {key: str(path.parent / plain[key]) for key in folders if plain.get(key)}
+    if plain.get("redis", "").startswith("file:"):
+        plain["redis"] = f"file:{path.parent / plain['redis'].removeprefix('file:')}"
     if plain.get("backups", "").startswith(PGBACKREST):
         _check_stanza(path, name, plain)
     is_remote = plain.get("platform") == "cloudsql"

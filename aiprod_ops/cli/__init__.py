@@ -15,6 +15,7 @@ from aiprod_ops.cli.streams import code_without_result, lossy, tell_lost
 from aiprod_ops.errors import Exit
 
 _COMMANDS = {
+    "api-key": ("serve", "Make an API key for a user; it is printed once."),
     "check": ("checks", "Read the facts and judge them; changes nothing."),
     "conform": ("conform", "Hold a runbook against the promises every runbook makes, on a lab of its own."),
     "digest": ("digest", "Add up a PostgreSQL log by statement: calls, total, quantiles."),
@@ -31,6 +32,7 @@ _COMMANDS = {
     "run": ("plans", "Apply an approved plan: guard, apply, verify, seal."),
     "runs": ("runs", "List runs, or show one step by step."),
     "schedule": ("schedule", "What runs when; units for systemd, cron, Kubernetes, Cloud Scheduler, and their alerts."),
+    "serve": ("serve", "Serve the API: jobs, results, pipelines, users, keys, its documentation."),
 }
 _CHECKING = {"check", "evidence"}  # there every error is 3, UNKNOWN, as monitoring plugins have it
 _UNKNOWN = 3
@@ -48,7 +50,7 @@ class _Commands(click.Group):
         from importlib import import_module
 
         module = import_module(f"aiprod_ops.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

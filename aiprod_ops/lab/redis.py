@@ -39,12 +39,20 @@ class RedisServer:
         """Without user and password."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def application(self) -> Path:
+        """The file with the URL of the service's own identity."""
+        return self.folder / "url"
+
     def start(self) -> None:
         """Configure, start in the background, and wait until it answers."""
         program = _program()
         self.folder.mkdir(mode=0o700)
         passwords = {user: secrets.token_urlsafe(24) for user in USERS}
         folders.write(self.folder / "passwords", "".join(f"{u}:{p}\n" for u, p in passwords.items()), 0o600)
+        # What the API is configured with: the identity `aiprod_app`, in a file that only we can read.
+        application = f"redis://aiprod_app:{passwords['aiprod_app']}@127.0.0.1:{self.port}/0"
+        folders.write(self.application, f"{application}\n", 0o600)
         users = [f"user {user} on >{passwords[user]} {rules}" for user, rules in USERS.items()]
         folders.write(self.folder / "users.acl", "\n".join([*users, "user default off", ""]), 0o600)
         settings = {

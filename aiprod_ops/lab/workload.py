@@ -24,6 +24,7 @@ from psycopg2.extensions import connection
 
 from aiprod_ops.lab import data
 from aiprod_ops.lab import folder as folders
+from aiprod_ops.service.ids import uuid7
 from aiprod_ops.units import Seconds
 
 MOVES = ("processing", "completed", "failed")
@@ -65,7 +66,7 @@ class Literals:
     def new_job(self) -> dict[str, Any]:
         random = self.random
         return {
-            "id": str(data.unique_uuid()),
+            "id": str(uuid7()),
             "user": self.user(),
             "priority": random.choices(data.PRIORITIES, weights=(15, 65, 15, 5))[0],
             "preset": random.choice(data.PRESETS),

@@ -21,6 +21,7 @@ from aiprod_ops.ports import Store
 from aiprod_ops.units import seconds
 
 EXAMPLE = "examples/terminate_idle_sessions.py"
+OPENAPI = "openapi.json"
 _DEMO = "add-missing-index"
 _TEXTS = (".md", ".j2", ".py", ".css", ".svg")
 
@@ -67,8 +68,9 @@ def example() -> Entry:
 
 
 def templates(folder: Path) -> dict[str, str]:
-    """Every template, page, example and stylesheet below a folder, by relative path."""
-    found = (path for path in sorted(folder.rglob("*")) if path.suffix in _TEXTS and path.name != "__init__.py")
+    """Every template, page, example and stylesheet below a folder, and the API's document, by relative path."""
+    found = [path for path in sorted(folder.rglob("*")) if path.suffix in _TEXTS and path.name != "__init__.py"]
+    found.append(folder / OPENAPI)
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 

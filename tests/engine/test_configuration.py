@@ -137,3 +137,18 @@ def test_a_secret_of_patroni_that_is_not_there(tmp_path: Path, monkeypatch: pyte
         target.patroni.secret()
     monkeypatch.setenv("PATRONI_PASSWORD", "word")
     assert target.patroni.secret() == "word"
+
+
+def test_the_url_of_a_redis(tmp_path: Path) -> None:
+    path = tmp_path / "aiprod-ops.toml"
+    for given, url in (('redis = "redis://cache:6379/1"', "redis://cache:6379/1"), ("", "")):
+        path.write_text(f'[targets.here]\nprobe = "dbname=x"\n{given}\n')
+        assert load(str(path), {}).target("here").redis_url() == url
+    path.write_text('[targets.here]\nprobe = "dbname=x"\nredis = "file:secret/url"\n')
+    target = load(str(path), {}).target("here")
+    with pytest.raises(ConfigurationError, match=f"cannot be read from {tmp_path}/secret/url"):
+        target.redis_url()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/url").write_text("redis://app:word@cache/0\n")
+    assert target.redis_url() == "redis://app:word@cache/0"
+    assert "word" not in repr(target)

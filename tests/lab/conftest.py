@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hammering import FAKETIME
 from repositories import HAS_PGBACKREST
+from served_api import Api, served
 
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import folder as folders
@@ -19,6 +21,8 @@ ROWS = 30_000
 collect_ignore = [] if HAS_PGBACKREST else ["test_pgbackrest.py"]
 #: And what needs etcd, where there is none.
 collect_ignore += ["test_patroni.py"] if patroni.lacks() else []
+#: And what sets the clocks of processes apart, where there is no libfaketime.
+collect_ignore += [] if FAKETIME else ["test_limits_hammered.py"]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,10 @@ def fleet(short_path: Path) -> Iterator[Fleet]:
     folder = short_path / "fleet"
     yield fleets.up(folder, ROWS, workload=False)
     fleets.down(folder)
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Api]:
+    """The API on a PostgreSQL of its own."""
+    with served() as made:
+        yield made

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,6 @@ from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
 
-SHIPPED = Path(str(resources.files("aiprod_ops.migrations").joinpath("versions")))
 EIGHT = [
     "idx_jobs_created_at",
     "idx_jobs_status",
@@ -121,13 +119,13 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def bench(server: PostgresServer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A database at 002, and a copy of this repository's revisions."""
+    """A database at 002, and a copy of this repository's revisions up to it."""
     postgres.rows(server.dsn("postgres", "postgres"), "CREATE DATABASE shop OWNER aiprod_owner")
     dsn = server.dsn("postgres", "shop")
     postgres.migrate(dsn, getattr(request, "param", "002"))
     versions = tmp_path / "app versions"
     versions.mkdir()
-    for path in SHIPPED.glob("0*.py"):
+    for path in postgres.revisions_up_to("002"):
         (versions / path.name).write_bytes(path.read_bytes())
     yield Bench(dsn, versions, FolderStore(tmp_path / "state"))
     postgres.rows(server.dsn("postgres", "postgres"), "DROP DATABASE shop WITH (FORCE)")

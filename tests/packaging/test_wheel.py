@@ -63,8 +63,8 @@ def test_the_installed_list_equals_the_repository(installed: Path, tmp_path: Pat
     assert all(row["origin"] == "shipped" for row in json.loads(listed) if row["kind"] == "runbook")
 
 
-def test_a_missing_extra_is_named(installed: Path, tmp_path: Path) -> None:
-    command = [installed / "aiprod-ops", "lab", "up", "--folder", str(tmp_path / "lab")]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+@pytest.mark.parametrize(("words", "extra"), [(["lab", "up", "--folder", "lab"], "lab"), (["serve"], "service")])
+def test_a_missing_extra_is_named(installed: Path, tmp_path: Path, words: list[str], extra: str) -> None:
+    run = subprocess.run([installed / "aiprod-ops", *words], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 78
-    assert "aiprod-ops[lab]" in run.stderr
+    assert f"aiprod-ops[{extra}]" in run.stderr

@@ -1,0 +1,79 @@
+"""URLs that strangers give us to call: what they may look like, and which addresses they may lead to. Pure.
+
+Looking at the name alone is not enough: it may lead to a private address, or to another one a second later (DNS
+rebinding). Whoever calls it resolves it right then, lets `forbidden` judge every address, and connects to one of those
+(`aiprod_ops.service.destinations`). Source: OWASP, "Server-Side Request Forgery Prevention Cheat Sheet".
+"""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+LONGEST = 2_048  #: characters
+#: A name with a top-level domain of letters, so that no form of an IP address fits: 127.1, 0x7f.1, 2130706433, [::1].
+PATTERN = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}(:443)?(/[!-\[\]-~]*)?$"
+_PATTERN = re.compile(PATTERN)
+#: Names that lead into a network of ours whatever they resolve to. Source: RFC 6761, RFC 6762, RFC 8375, RFC 9476;
+#: cloud providers' metadata servers.
+OURS = ("localhost", "local", "internal", "intranet", "corp", "home", "lan", "home.arpa", "test", "invalid", "onion")
+#: The same for the OpenAPI document: URLs that must not match.
+OURS_PATTERN = rf"^https://([^/]*\.)?({'|'.join(re.escape(name) for name in OURS)})(:443)?(/|$)"
+#: Addresses that hold an IPv4 address: IPv4-compatible, NAT64, Teredo, 6to4.
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
+#: What only newer versions of the standard library know. Source: IANA, special-purpose address registries.
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16")))
+
+
+def wrong(url: str) -> tuple[str, str] | None:
+    """The rule that a URL breaks, and what was seen; None where it may be asked for.
+
+    >>> wrong("https://example.org/a?b=c"), wrong("http://example.org/")
+    (None, ('https', 'it does not begin with https://'))
+    >>> wrong("https://[::1]/")[0], wrong("https://user@example.org/")[0], wrong("https://api.internal/")[0]
+    ('host', 'userinfo', 'private_name')
+    """
+    if len(url) > LONGEST:
+        return "max_length", f"it has {len(url)} characters"
+    if not url.lower().startswith("https://"):
+        return "https", "it does not begin with https://"
+    authority = re.split(r"[/?#\\]", url[8:], maxsplit=1)[0]
+    if "@" in authority:
+        return "userinfo", "it has a user name or a password before the host"
+    if not _PATTERN.fullmatch(url):
+        return "host", "its host is not a public DNS name on port 443, or it has characters that a URL cannot have"
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if any(host == name or host.endswith(f".{name}") for name in OURS):
+        return "private_name", f"the name {host} is reserved for private networks"
+    return None
+
+
+def forbidden(address: str) -> str:
+    """Why no request of ours may go to an IP address; "" where one may.
+
+    >>> forbidden("93.184.215.14"), forbidden("169.254.169.254"), forbidden("::ffff:10.0.0.1")
+    ('', 'it is link-local', 'it is private')
+    >>> forbidden("fd00:ec2::254"), forbidden("64:ff9b::7f00:1"), forbidden("100.64.0.1")
+    ('it is private', 'it embeds an IPv4 address', 'it is not global')
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    kinds = (
+        (found.is_unspecified, "it is unspecified"),
+        (found.is_loopback, "it is loopback"),
+        (found.is_link_local, "it is link-local"),
+        (found.is_multicast, "it is multicast"),
+        (_among(found, _EMBEDDING), "it embeds an IPv4 address"),
+        (found.is_private, "it is private"),
+        (found.is_reserved or _among(found, _SPECIAL), "it is reserved"),
+        (not found.is_global, "it is not global"),
+    )
+    return next((reason for holds, reason in kinds if holds), "")
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _among(address: _Address, networks: tuple[_Network, ...]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

@@ -1,0 +1,94 @@
+"""Examples of the document: what a client sends and gets, through the whole life of a job. A test validates each."""
+
+from typing import Any
+
+from aiprod_ops.domain.presets import BY_NAME
+from aiprod_ops.service.submissions import EXAMPLES
+
+ID = "0197a1b2-3c4d-7e5f-8a9b-0c1d2e3f4a5b"
+_HERE = f"/api/v1/jobs/{ID}"
+_VIDEO = "https://cdn.example.org/videos/0197a1b2/final_1080p.mp4"
+
+_STATES: dict[str, dict[str, Any]] = {
+    "queued": {"progress": 0, "attempts": 0},
+    "processing": {"progress": 40, "attempts": 1},
+    "completed": {"progress": 100, "attempts": 1, "completed_at": "2026-11-28T12:04:10Z"},
+    "failed": {
+        "progress": 60,
+        "attempts": 3,
+        "completed_at": "2026-11-28T12:06:30Z",
+        "failure": {"code": "VOICE_SYNTHESIS_ERROR", "message": "the voice provider failed after 3 attempts"},
+    },
+    "cancelled": {"progress": 20, "attempts": 1, "completed_at": "2026-11-28T12:01:00Z"},
+}
+VIOLATIONS: dict[str, dict[str, Any]] = {
+    "VALIDATION_FAILED": {
+        "field": "duration_seconds",
+        "rule": "maximum",
+        "limit": BY_NAME["quick_social"].longest_seconds,
+        "message": "Input should be less than or equal to 60.",
+        "fix": "Use at most 60.",
+    },
+    "INVALID_CONTENT": {
+        "field": "prompt",
+        "rule": "bidi_override",
+        "limit": None,
+        "message": "There is U+202E RIGHT-TO-LEFT OVERRIDE at position 17.",
+        "fix": "Take it out.",
+    },
+}
+
+
+def job(status: str, preset: str = "quick_social") -> dict[str, Any]:
+    """A job in a state, as it is answered."""
+    is_completed = status == "completed"
+    return {
+        "id": ID,
+        "reference_urls": [],
+        **EXAMPLES[preset],
+        "status": status,
+        "failure": None,
+        "created_at": "2026-11-28T12:00:00Z",
+        "updated_at": "2026-11-28T12:00:00Z",
+        "completed_at": None,
+        "links": {
+            "self": _HERE,
+            "pipelines": f"{_HERE}/pipelines",
+            "result": f"{_HERE}/result" if is_completed else None,
+            "download": f"{_HERE}/download" if is_completed else None,
+        },
+        **_STATES[status],
+    }
+
+
+def result() -> dict[str, Any]:
+    """A result, as it is answered."""
+    return {
+        "id": "0197a1b6-0000-7000-8000-0c1d2e3f4a5b",
+        "job_id": ID,
+        "video_url": _VIDEO,
+        "thumbnail_url": "https://cdn.example.org/thumbnails/0197a1b2.jpg",
+        "duration_seconds": 15,
+        "size_bytes": 18_403_211,
+        "quality_score": 0.93,
+        "created_at": "2026-11-28T12:04:10Z",
+    }
+
+
+def submissions() -> dict[str, Any]:
+    """A submission of each preset."""
+    return {name: {"summary": BY_NAME[name].title, "value": value} for name, value in EXAMPLES.items()}
+
+
+def answers() -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Examples of answers, by path, method and status."""
+    states = {status: {"summary": f"A job that is {status}", "value": job(status)} for status in _STATES}
+    submitted = {name: {"summary": BY_NAME[name].title, "value": job("queued", name)} for name in EXAMPLES}
+    return {
+        ("/api/v1/jobs", "post", "201"): submitted,
+        ("/api/v1/jobs/{job_id}", "get", "200"): states,
+        ("/api/v1/jobs/{job_id}/result", "get", "200"): {"result": {"summary": "A result", "value": result()}},
+        ("/api/v1/jobs", "get", "200"): {
+            "page": {"summary": "The last part", "value": {"items": [job("completed")], "next_cursor": None}}
+        },
+    }

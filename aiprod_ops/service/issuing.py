@@ -1,0 +1,25 @@
+"""The first key of a user, made beside the API by whoever has its database identity."""
+
+import re
+from collections.abc import Sequence
+
+from aiprod_ops.errors import UsageError
+from aiprod_ops.service import database, keys, users
+from aiprod_ops.service.settings import Settings
+from aiprod_ops.service.validation import EMAIL
+
+
+async def issue(settings: Settings, email: str, name: str, tier: str, label: str, scopes: Sequence[str]) -> str:
+    """A new key for the user with this address, who is made where there is none. Raises what `check_ready` does."""
+    if not re.fullmatch(EMAIL, email):
+        raise UsageError(f"{email!r} is not an e-mail address", hint="aiprod-ops api-key you@example.org")
+    engine = database.engine(settings)
+    try:
+        await database.check_ready(engine)
+        async with engine.begin() as transaction:
+            found = await users.found(transaction, email)
+            user = found or await users.made(transaction, email, name, tier)
+            _, key = await keys.made(transaction, user["id"], label, scopes, None)
+        return key
+    finally:
+        await engine.dispose()

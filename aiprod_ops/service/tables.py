@@ -1,0 +1,104 @@
+"""The tables that the API reads and writes, as the migrations leave them: for SQLAlchemy's Core."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
+
+metadata = MetaData()
+_MOMENT = DateTime(timezone=True)
+_ID = Uuid(as_uuid=False)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("email", Text),
+    Column("name", Text),
+    Column("tier", Text),
+    Column("created_at", _MOMENT),
+)
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID),
+    Column("key_hash", Text),
+    Column("label", Text),
+    Column("prefix", Text),
+    Column("scopes", ARRAY(Text)),
+    Column("expires_at", _MOMENT),
+    Column("created_at", _MOMENT),
+    Column("revoked_at", _MOMENT),
+)
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID),
+    Column("status", Text),
+    Column("priority", Text),
+    Column("preset", Text),
+    Column("language", Text),
+    Column("prompt", Text),
+    Column("title", Text),
+    Column("duration_seconds", Integer),
+    Column("aspect_ratio", Text),
+    Column("reference_urls", ARRAY(Text)),
+    Column("progress", SmallInteger),
+    Column("attempts", SmallInteger),
+    Column("error", Text),
+    Column("error_code", Text),
+    Column("created_at", _MOMENT),
+    Column("updated_at", _MOMENT),
+    Column("completed_at", _MOMENT),
+)
+results = Table(
+    "results",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("job_id", _ID),
+    Column("video_url", Text),
+    Column("thumbnail_url", Text),
+    Column("duration_seconds", Integer),
+    Column("size_bytes", BigInteger),
+    Column("quality_score", REAL),
+    Column("created_at", _MOMENT),
+)
+pipeline_jobs = Table(
+    "pipeline_jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("job_id", _ID),
+    Column("status", Text),
+    Column("stage", Text),
+    Column("worker", Text),
+    Column("created_at", _MOMENT),
+    Column("updated_at", _MOMENT),
+)
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary),
+    Column("status", SmallInteger),
+    Column("headers", JSONB),
+    Column("body", LargeBinary),
+    Column("created_at", _MOMENT),
+)
+service_secrets = Table(
+    "service_secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret", LargeBinary),
+)

@@ -1,0 +1,45 @@
+"""The whole document, fuzzed by schemathesis with all its checks, on the running API."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from served_api import JOB, Api
+
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+
+
+def fuzzed(api: Api, folder: Path, *words: str) -> str:
+    """What schemathesis says; fails with it where it found something. Two users take turns: neither may get what is the
+    other's."""
+    keys = {name: api.key(f"{name}@example.org", "jobs", "webhooks", "admin") for name in ("fuzz-a", "fuzz-b")}
+    for key in keys.values():
+        with api.client(key) as client:
+            for _ in range(3):  # something to find: results and stages are made by workers
+                job = client.post("/jobs", json=JOB).json()["id"]
+                api.stage(job)
+                api.complete(job)
+    headers = {name: [{"name": "Authorization", "value": f"Bearer {key}"}] for name, key in keys.items()}
+    users = {"auth": [{"name": name, "fixedHeaders": header} for name, header in headers.items()]}
+    (folder / "users.json").write_text(json.dumps(users))
+    peers = f'[auth.wfc]\npath = "users.json"\npeers = {json.dumps(list(keys))}\n'
+    (folder / "schemathesis.toml").write_text(f"{CONFIGURATION.read_text()}\n{peers}")
+    tool = Path(sys.executable).with_name("schemathesis")
+    command = [tool, "--no-color", "run", f"{api.url}/api/v1/openapi.json", "--checks", "all", "--continue-on-failure"]
+    done = subprocess.run([*command, *words], cwd=folder, capture_output=True, text=True, timeout=3_600)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    assert " ERROR " not in api.said(), api.said()[-20_000:]
+    return done.stdout
+
+
+@pytest.mark.lab
+def test_no_check_fails(api: Api, tmp_path: Path) -> None:
+    said = fuzzed(api, tmp_path, "--seed", "20261128", "--max-examples", "5")
+    assert "Tested: 30" in said, said
+
+
+@pytest.mark.soak
+def test_no_check_fails_for_long(api: Api, tmp_path: Path) -> None:
+    fuzzed(api, tmp_path, "--max-examples", "500")
