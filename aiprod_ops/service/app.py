@@ -11,23 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from aiprod_ops.service import (
-    around,
-    browser,
-    cached_values,
-    database,
-    documentation,
-    jobs,
-    keys,
-    openapi,
-    pipelines,
-    problems,
-    results,
-    settings,
-    users,
-)
-from aiprod_ops.service.request_ids import RequestIds
-from aiprod_ops.service.requests import Service
+from aiprod_ops.service import around, database, settings
+from aiprod_ops.service.document import browser, documentation, openapi
+from aiprod_ops.service.http import problems
+from aiprod_ops.service.http.request_ids import RequestIds
+from aiprod_ops.service.http.requests import Service
+from aiprod_ops.service.operations import cached_values, jobs, keys, pipelines, results, users
 from aiprod_ops.service.settings import Settings
 
 PREFIX = "/api/v1"

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aiprod_ops import config
 from aiprod_ops.config import Promises
 from aiprod_ops.errors import Unreachable
-from aiprod_ops.service import database, health, parts, problems
+from aiprod_ops.service import database, health, parts
 from aiprod_ops.service.cache import SHORT_TTL, RedisCache, invalidate_job_cache, invalidate_user_cache
 from aiprod_ops.service.caching.keys import Tags
 from aiprod_ops.service.caching.place import RedisPlace
@@ -26,13 +26,14 @@ from aiprod_ops.service.caching.stored import Caller as Reader
 from aiprod_ops.service.caching.stored import StoredResponses
 from aiprod_ops.service.caching.values import Lifetime
 from aiprod_ops.service.health import Check, HealthReport
+from aiprod_ops.service.http import problems
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import Service
 from aiprod_ops.service.limiting.decisions import Limiter
 from aiprod_ops.service.limiting.promised import tiers
 from aiprod_ops.service.limits import Client, RateLimited, RateLimitFields, RateLimits
 from aiprod_ops.service.metrics import Measured, Metrics
 from aiprod_ops.service.parts import Thresholds
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import Service
 from aiprod_ops.units import Seconds, seconds
 
 _LIFETIME = Lifetime(SHORT_TTL, Seconds(6), Seconds(15))

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from aiprod_ops.errors import UsageError
-from aiprod_ops.service import database, keys, users
+from aiprod_ops.service import database
+from aiprod_ops.service.operations import keys, users
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.service.validation import EMAIL
 

@@ -15,7 +15,7 @@ from test_api_life import problem
 
 from aiprod_ops.lab import postgres
 from aiprod_ops.service import init_phase2_features, register_phase2_router
-from aiprod_ops.service.requests import Service
+from aiprod_ops.service.http.requests import Service
 from aiprod_ops.service.settings import Settings
 
 pytestmark = pytest.mark.lab

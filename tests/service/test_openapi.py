@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 
 from aiprod_ops.domain.presets import BY_NAME, LANGUAGES
 from aiprod_ops.domain.problems import BY_CODE, OF_REQUESTS
-from aiprod_ops.service import openapi, sections
 from aiprod_ops.service.app import create_app
+from aiprod_ops.service.document import openapi, sections
+from aiprod_ops.service.document.webhook_events import EVENTS
 from aiprod_ops.service.settings import Settings
-from aiprod_ops.service.webhook_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 RELEASED = Path(__file__).with_name("released_openapi.json")

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.service import credentials, etags, settings, validation
-from aiprod_ops.service.credentials import Caller, Verified, make, presented
+from aiprod_ops.service import settings, validation
+from aiprod_ops.service.http import credentials, etags
+from aiprod_ops.service.http.credentials import Caller, Verified, make, presented
+from aiprod_ops.service.http.pagination import Listing
+from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.ids import uuid7
-from aiprod_ops.service.pagination import Listing
-from aiprod_ops.service.problems import Problem
 from aiprod_ops.units import Seconds
 
 LISTING = Listing(b"s" * 32, "u1", "jobs", {"status": "queued", "preset": None})

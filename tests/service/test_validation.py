@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from aiprod_ops.domain import texts, urls
 from aiprod_ops.domain.presets import BY_NAME, PRESETS
 from aiprod_ops.service import validation
-from aiprod_ops.service.submissions import EXAMPLES, MODELS
+from aiprod_ops.service.operations.submissions import EXAMPLES, MODELS
 from aiprod_ops.service.validation import (
     Found,
     Rule,

@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aiprod_ops.service import problems
+from aiprod_ops.service.http import problems
 from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.validation import REQUEST_ID
 

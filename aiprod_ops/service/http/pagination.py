@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Column, RowMapping, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiprod_ops.service.problems import Problem
+from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.validation import CURSOR
 
 _SEAL_BYTES = 16

@@ -3,7 +3,7 @@
 from typing import Any
 
 from aiprod_ops.domain.presets import BY_NAME
-from aiprod_ops.service.submissions import EXAMPLES
+from aiprod_ops.service.operations.submissions import EXAMPLES
 
 ID = "0197a1b2-3c4d-7e5f-8a9b-0c1d2e3f4a5b"
 _HERE = f"/api/v1/jobs/{ID}"

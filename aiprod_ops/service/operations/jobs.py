@@ -11,17 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import RedirectResponse
 
 from aiprod_ops.domain.jobs import ENDED, Job, Status, advance
-from aiprod_ops.service import etags
-from aiprod_ops.service.credentials import Caller
-from aiprod_ops.service.fields import Id
+from aiprod_ops.service.http import etags
+from aiprod_ops.service.http.credentials import Caller
+from aiprod_ops.service.http.fields import Id
+from aiprod_ops.service.http.pagination import Listing, PageRequest
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import JobsCaller, OwnedRoute, TheService, Transaction
 from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.limiting.jobs import JobsRefused, admit
-from aiprod_ops.service.pagination import Listing, PageRequest
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import JobsCaller, OwnedRoute, TheService, Transaction
-from aiprod_ops.service.submissions import AnySubmission, JobChange
-from aiprod_ops.service.tables import jobs, pipeline_jobs, results
-from aiprod_ops.service.views import (
+from aiprod_ops.service.operations.submissions import AnySubmission, JobChange
+from aiprod_ops.service.operations.views import (
     STORED_PRIORITIES,
     JobView,
     Page,
@@ -30,6 +29,7 @@ from aiprod_ops.service.views import (
     ResultView,
     StatusName,
 )
+from aiprod_ops.service.tables import jobs, pipeline_jobs, results
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the version that you have seen.")]

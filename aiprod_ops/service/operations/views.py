@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping
 
 from aiprod_ops.domain.problems import BY_CODE
-from aiprod_ops.service.submissions import PriorityName
+from aiprod_ops.service.operations.submissions import PriorityName
 
 StatusName = Literal["queued", "processing", "completed", "failed", "cancelled"]
 PresetName = Literal["quick_social", "brand_campaign", "premium_spot"]

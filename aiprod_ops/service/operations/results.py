@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy import select, true
 
-from aiprod_ops.service.fields import Id
-from aiprod_ops.service.pagination import Listing, PageRequest
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import JobsCaller, OwnedRoute, TheService, Transaction
+from aiprod_ops.service.http.fields import Id
+from aiprod_ops.service.http.pagination import Listing, PageRequest
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import JobsCaller, OwnedRoute, TheService, Transaction
+from aiprod_ops.service.operations.views import Page, ResultView
 from aiprod_ops.service.tables import jobs, results
-from aiprod_ops.service.views import Page, ResultView
 
 router = APIRouter(prefix="/results", tags=["results"], route_class=OwnedRoute)
 

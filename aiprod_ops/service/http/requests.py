@@ -18,9 +18,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 
 from aiprod_ops.domain.tiers import Tier
-from aiprod_ops.service import credentials, database, etags, idempotency, problems
-from aiprod_ops.service.credentials import Caller, Verified
-from aiprod_ops.service.problems import Problem
+from aiprod_ops.service import database
+from aiprod_ops.service.http import credentials, etags, idempotency, problems
+from aiprod_ops.service.http.credentials import Caller, Verified
+from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.settings import Settings
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import create_model
 
-from aiprod_ops.service.fields import Id
-from aiprod_ops.service.views import JobView, View
+from aiprod_ops.service.http.fields import Id
+from aiprod_ops.service.operations.views import JobView, View
 
 EVENTS = {
     "job.created": "A job was submitted.",

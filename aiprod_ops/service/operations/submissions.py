@@ -8,7 +8,7 @@ from pydantic import Field, create_model
 
 from aiprod_ops.domain.jobs import Priority
 from aiprod_ops.domain.presets import PRESETS, Preset
-from aiprod_ops.service.fields import Request, Text, Url, Whole
+from aiprod_ops.service.http.fields import Request, Text, Url, Whole
 
 PriorityName = Literal["low", "medium", "high", "urgent"]
 MOST_REFERENCES = 5

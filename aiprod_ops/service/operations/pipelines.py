@@ -3,11 +3,11 @@
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from aiprod_ops.service.fields import Id
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import JobsCaller, OwnedRoute, Transaction
+from aiprod_ops.service.http.fields import Id
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import JobsCaller, OwnedRoute, Transaction
+from aiprod_ops.service.operations.views import PipelineView
 from aiprod_ops.service.tables import jobs, pipeline_jobs
-from aiprod_ops.service.views import PipelineView
 
 router = APIRouter(prefix="/pipelines", tags=["pipelines"], route_class=OwnedRoute)
 

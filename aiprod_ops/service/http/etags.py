@@ -8,7 +8,7 @@ import re
 
 from pydantic import BaseModel
 
-from aiprod_ops.service.problems import Problem
+from aiprod_ops.service.http.problems import Problem
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 

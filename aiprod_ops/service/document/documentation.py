@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 
 from aiprod_ops.domain.presets import BY_NAME
 from aiprod_ops.domain.problems import BY_CODE
-from aiprod_ops.service import openapi, sections
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import PublicRoute
-from aiprod_ops.service.submissions import EXAMPLES
-from aiprod_ops.service.views import View
+from aiprod_ops.service.document import openapi, sections
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import PublicRoute
+from aiprod_ops.service.operations.submissions import EXAMPLES
+from aiprod_ops.service.operations.views import View
 
 router = APIRouter(prefix="/docs", tags=["docs"], route_class=PublicRoute)
 

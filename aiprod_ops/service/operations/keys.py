@@ -10,15 +10,15 @@ from pydantic import Field
 from sqlalchemy import RowMapping, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiprod_ops.service import credentials
-from aiprod_ops.service.credentials import Caller
-from aiprod_ops.service.fields import Id, Request, Text, Whole
+from aiprod_ops.service.http import credentials
+from aiprod_ops.service.http.credentials import Caller
+from aiprod_ops.service.http.fields import Id, Request, Text, Whole
+from aiprod_ops.service.http.pagination import Listing, PageRequest
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import AnyCaller, OwnedRoute, TheService, Transaction, stored_as
 from aiprod_ops.service.ids import uuid7
-from aiprod_ops.service.pagination import Listing, PageRequest
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import AnyCaller, OwnedRoute, TheService, Transaction, stored_as
+from aiprod_ops.service.operations.views import KeyView, NewKeyView, Page, Scope
 from aiprod_ops.service.tables import api_keys
-from aiprod_ops.service.views import KeyView, NewKeyView, Page, Scope
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=OwnedRoute)
 LONGEST_OVERLAP_SECONDS = 7 * 86_400

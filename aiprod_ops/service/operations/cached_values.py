@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from aiprod_ops.service.cache import DEFAULT_TTL, LONG_TTL, RedisCache
-from aiprod_ops.service.fields import Request, Whole
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import AdminCaller, OwnedRoute
+from aiprod_ops.service.http.fields import Request, Whole
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import AdminCaller, OwnedRoute
 
 router = APIRouter(prefix="/cache", tags=["cache"], route_class=OwnedRoute)
 #: What no log and no shell changes; a colon divides, as everywhere in Redis.

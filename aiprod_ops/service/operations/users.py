@@ -7,13 +7,13 @@ from pydantic import Field
 from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiprod_ops.service.fields import Email, Id, Request, Text
+from aiprod_ops.service.http.fields import Email, Id, Request, Text
+from aiprod_ops.service.http.pagination import Listing, PageRequest
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.requests import AdminCaller, AnyCaller, OwnedRoute, TheService, Transaction
 from aiprod_ops.service.ids import uuid7
-from aiprod_ops.service.pagination import Listing, PageRequest
-from aiprod_ops.service.problems import Problem
-from aiprod_ops.service.requests import AdminCaller, AnyCaller, OwnedRoute, TheService, Transaction
+from aiprod_ops.service.operations.views import Page, TierName, UserView
 from aiprod_ops.service.tables import users
-from aiprod_ops.service.views import Page, TierName, UserView
 
 router = APIRouter(prefix="/users", tags=["users"], route_class=OwnedRoute)
 Name = Annotated[str, Text(120, lines=False)]

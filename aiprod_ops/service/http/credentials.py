@@ -17,7 +17,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.types import Scope
 
-from aiprod_ops.service.problems import Problem
+from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.tables import api_keys, users
 from aiprod_ops.units import Seconds
 

@@ -7,8 +7,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from aiprod_ops.domain.problems import OF_REQUESTS, Kind
-from aiprod_ops.service import examples, sections, validation
-from aiprod_ops.service.webhook_events import webhooks
+from aiprod_ops.service import validation
+from aiprod_ops.service.document import examples, sections
+from aiprod_ops.service.document.webhook_events import webhooks
 
 TITLE = "AIPROD API"
 VERSION = "1.0.0"

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aiprod_ops.service import validation
-from aiprod_ops.service.credentials import Caller
-from aiprod_ops.service.problems import RETRY_SECONDS, Problem
+from aiprod_ops.service.http.credentials import Caller
+from aiprod_ops.service.http.problems import RETRY_SECONDS, Problem
 from aiprod_ops.service.tables import idempotency_keys as stored
 
 HEADER = "Idempotency-Key"
