@@ -28,7 +28,8 @@ LOGGING: dict[str, Any] = {
 }
 
 
-def _where(function: F) -> F:
+def where(function: F) -> F:
+    """Options that say whose API it is."""
     for option in (
         click.option("--target", default="", metavar="NAME", help="Instance from the configuration: its `app` DSN."),
         click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
@@ -46,17 +47,17 @@ def _where(function: F) -> F:
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Where it listens.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document instead.")
-@_where
+@where
 def serve_command(
     host: str, port: int, workers: int, openapi: bool, target: str, config: str, app_dsn: str
 ) -> int | None:
     """Serve the API until Ctrl-C. It refuses to start where its schema is missing."""
-    _require()
+    require()
     if openapi:
         return _print_document()
     import uvicorn
 
-    settings, more = _settings(target, config, app_dsn)
+    settings, more = api_settings(target, config, app_dsn)
     _check(settings)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
@@ -91,17 +92,17 @@ def serve_command(
     "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]), default="free", show_default=True,
     help="Of a user that is not there yet.",
 )  # fmt: skip
-@_where
+@where
 def api_key_command(
     email: str, scopes: tuple[str, ...], label: str, name: str, tier: str, target: str, config: str, app_dsn: str
 ) -> int:
     """Make an API key for a user, and the user where there is none. The key is printed once."""
     import asyncio
 
-    _require()
+    require()
     from aiprod_ops.service import issuing
 
-    settings, _ = _settings(target, config, app_dsn)
+    settings, _ = api_settings(target, config, app_dsn)
     click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier, label, scopes)))
     return 0
 
@@ -116,7 +117,7 @@ def _print_document() -> int:
     return 0
 
 
-def _settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
+def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
     """The API's settings: the DSN of the command line or of a target; and what else the target names (Redis,
     service.toml, evidence), as variables of the environment."""
     from aiprod_ops.cli.redaction import learn, learn_secret
@@ -152,7 +153,8 @@ def _check(settings: "Settings") -> None:
     asyncio.run(look())
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise ConfigurationError where the extra `service` is not installed."""
     from aiprod_ops.errors import ConfigurationError
 
     if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "psycopg")):

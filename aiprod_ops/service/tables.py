@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Column,
+    Date,
     DateTime,
     Integer,
     LargeBinary,
@@ -101,4 +102,30 @@ service_secrets = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("secret", LargeBinary),
+)
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", _ID),
+    Column("job_id", _ID),
+    Column("preset", Text),
+    Column("seconds", Integer),
+    Column("cost_units", BigInteger),
+    Column("moment", _MOMENT),
+)
+usage_months = Table(
+    "usage_months",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("cost_units", BigInteger),
+)
+usage_warnings = Table(
+    "usage_warnings",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("percent", SmallInteger, primary_key=True),
+    Column("created_at", _MOMENT),
 )
