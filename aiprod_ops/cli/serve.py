@@ -118,7 +118,7 @@ def _print_document() -> int:
 
 
 def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
-    """The API's settings: the DSN of the command line or of a target; and what else the target names (Redis,
+    """The API's settings: the DSN of the command line or of a target; and what else the target names (replicas, Redis,
     service.toml, evidence), as variables of the environment."""
     from aiprod_ops.cli.redaction import learn, learn_secret
     from aiprod_ops.cli.world import settings_of
@@ -131,6 +131,7 @@ def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dic
         app_dsn, url = found.dsn("app"), found.redis_url()
         more = redis_variables(url) if url else {}
         more["AIPROD_OPS_EVIDENCE"] = str(given.state / "evidence")
+        more["AIPROD_OPS_APP_REPLICAS"] = "\n".join(found.replicas)
         if given.service is not None:
             more["AIPROD_OPS_SERVICE"] = str(given.service)
         learn_secret(more.get("REDIS_PASSWORD", ""))
