@@ -135,7 +135,8 @@ def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dic
         if given.service is not None:
             more["AIPROD_OPS_SERVICE"] = str(given.service)
         learn_secret(more.get("REDIS_PASSWORD", ""))
-    learn(app_dsn)
+    for dsn in (app_dsn, *more.get("AIPROD_OPS_APP_REPLICAS", "").splitlines()):
+        learn(dsn)
     return Settings(dsn=app_dsn), more
 
 
