@@ -73,7 +73,7 @@ def _command(*words: str) -> str:
 def _dsn(config: Path) -> str:
     from aiprod_ops.config import load
 
-    return load(config).target("").dsn("app")
+    return load(str(config)).target("").dsn("app")
 
 
 @contextmanager
