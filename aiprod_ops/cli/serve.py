@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,10 +62,13 @@ def serve_command(
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
     os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
-    if workers > 1:  # each writes its series to a file, and whichever is asked adds them up
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="aiprod-metrics-"))
-    click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
-    with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM, after it has ended what it was doing: that is how it ends
+    with ExitStack() as stack:
+        if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            # Each process writes its series to a file, and whichever is asked adds them up.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aiprod-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
+        stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C or SIGTERM, after it has ended what it was doing
         uvicorn.run(
             "aiprod_ops.service.app:from_environment",
             factory=True,
