@@ -219,7 +219,7 @@ class Settings:
             named = "there is no configuration file" if self.origin == _NOWHERE else f"{self.origin} names none"
             raise ConfigurationError(
                 f"there is no instance to work on: {named}",
-                hint="give --dsn postgresql://…, write a configuration file, or start the lab: aiprod-ops lab up",
+                hint="give its DSN (--dsn; --app-dsn for the API), name it in a configuration, or: aiprod-ops lab up",
             )
         raise ConfigurationError(f"{self.origin} has no target {name!r}; it names {known}")
 

@@ -1,6 +1,7 @@
 """`serve` and `api-key`: the API on this machine, and the first key to it."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from aiprod_ops.cli import options
+from aiprod_ops.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiprod_ops.service.settings import Settings
@@ -59,6 +61,7 @@ def serve_command(
 
     settings, more = api_settings(target, config, app_dsn)
     _check(settings)
+    _check_free(host, port)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
     os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
@@ -67,7 +70,7 @@ def serve_command(
             # Each process writes its series to a file, and whichever is asked adds them up.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aiprod-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
+        click.echo(f"The API starts at http://{host}:{port}/api/v1  (its pages: /docs)", err=True)
         stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C or SIGTERM, after it has ended what it was doing
         uvicorn.run(
             "aiprod_ops.service.app:from_environment",
@@ -143,6 +146,19 @@ def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dic
     return Settings(dsn=app_dsn), more
 
 
+def _check_free(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, number, _, address in found:
+            with socket.socket(family, kind, number) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host}:{port} cannot be listened at: {error.strerror}", hint="give another --port"
+        ) from error
+
+
 def _check(settings: "Settings") -> None:
     import asyncio
 
@@ -160,7 +176,5 @@ def _check(settings: "Settings") -> None:
 
 def require() -> None:
     """Raise ConfigurationError where the extra `service` is not installed."""
-    from aiprod_ops.errors import ConfigurationError
-
     if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "psycopg")):
         raise ConfigurationError("the API needs FastAPI, uvicorn and psycopg", hint="pip install 'aiprod-ops[service]'")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiprod_ops.service.app import create_app as create_app
     from aiprod_ops.service.app import init_phase2_features as init_phase2_features
+    from aiprod_ops.service.app import register_health_router as register_health_router
     from aiprod_ops.service.app import register_phase2_router as register_phase2_router
     from aiprod_ops.service.cache import DEFAULT_TTL as DEFAULT_TTL
     from aiprod_ops.service.cache import LONG_TTL as LONG_TTL
@@ -49,6 +50,7 @@ _NAMES = {
     "stored_routes": "caching.routes",
     "create_app": "app",
     "init_phase2_features": "app",
+    "register_health_router": "app",
     "register_phase2_router": "app",
     "limited": "limits",
 }

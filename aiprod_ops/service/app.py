@@ -14,7 +14,6 @@ from starlette.routing import Match
 from aiprod_ops.service import around, database, settings
 from aiprod_ops.service.document import browser, documentation, openapi
 from aiprod_ops.service.http import problems
-from aiprod_ops.service.http.request_ids import RequestIds
 from aiprod_ops.service.http.requests import Service
 from aiprod_ops.service.operations import cached_values, jobs, keys, pipelines, results, usage, users
 from aiprod_ops.service.settings import Settings
@@ -39,9 +38,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     init_phase2_features(app, given)
     register_phase2_router(app)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
-    service: Service = app.state.service
-    around.observe(app, service, around.promises_of(service.settings.service))
-    app.add_middleware(RequestIds)
+    register_health_router(app)
     browser.add_pages(app)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _told)
@@ -62,6 +59,12 @@ def register_phase2_router(app: FastAPI) -> None:
     for router in ROUTERS:
         whole.include_router(router)
     app.include_router(whole)
+
+
+def register_health_router(app: FastAPI) -> None:
+    """Add `/health/live`, `/health/ready`, `/health/detailed` and `/metrics`; last, when all routes are there."""
+    service: Service = app.state.service
+    around.observe(app, service, around.promises_of(service.settings.service))
 
 
 @asynccontextmanager

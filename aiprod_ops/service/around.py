@@ -28,6 +28,7 @@ from aiprod_ops.service.caching.values import Lifetime
 from aiprod_ops.service.health import Check, HealthReport
 from aiprod_ops.service.http import problems
 from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.http.request_ids import RequestIds
 from aiprod_ops.service.http.requests import Service
 from aiprod_ops.service.limiting.decisions import Limiter
 from aiprod_ops.service.limiting.promised import tiers
@@ -52,13 +53,15 @@ def stored(prefix: str) -> tuple[Route, ...]:
 
 
 class CountedFirst:
-    """Middleware: a request whose key was found right lately is counted before it may be answered from the cache."""
+    """Middleware: a request whose key was found right lately is counted before it may be answered from the cache.
+    What is not below `prefix` is not ours to count."""
 
-    def __init__(self, app: ASGIApp, service: Service, limits: RateLimits) -> None:
-        self._app, self._service, self._limits = app, service, limits
+    def __init__(self, app: ASGIApp, service: Service, limits: RateLimits, prefix: str) -> None:
+        self._app, self._service, self._limits, self._prefix = app, service, limits, f"{prefix}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = self._service.verified.identify(scope) if scope["type"] == "http" else None
+        is_ours = scope["type"] == "http" and scope["path"].startswith(self._prefix)
+        caller = self._service.verified.identify(scope) if is_ours else None
         if caller is not None:
             request = Request(scope)
             request.state.caller = caller
@@ -71,7 +74,8 @@ class CountedFirst:
 
 
 def _refused(error: RateLimited) -> Problem:
-    return Problem("RATE_LIMITED", error.problem["detail"], headers=error.fields)
+    violated = {"violated-policies": error.problem["violated-policies"]}
+    return Problem("RATE_LIMITED", error.problem["detail"], headers=error.fields, more=violated)
 
 
 def _client(request: Request) -> Client:
@@ -106,8 +110,9 @@ def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> 
     service.closing += [limiter.close, cache.close]
     if app.middleware_stack is None:
         app.add_middleware(StoredResponses, cache=cache, routes=stored(prefix), identify=reader)
-        app.add_middleware(CountedFirst, service=service, limits=limits)
+        app.add_middleware(CountedFirst, service=service, limits=limits, prefix=prefix)
         app.add_middleware(RateLimitFields)
+        app.add_middleware(RequestIds)
 
 
 def observe(app: FastAPI, service: Service, promises: Promises) -> None:

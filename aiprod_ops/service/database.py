@@ -9,9 +9,12 @@ from aiprod_ops.errors import ConfigurationError, Unreachable
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.service.tables import metadata, service_secrets
 
+#: From the catalogue: what the role may not read would be missing in information_schema.
 _COLUMNS = text("""
-select table_name as table, column_name as column from information_schema.columns
-where table_schema = any (current_schemas(false)) /* aiprod-ops: whether the API's schema is there */
+select c.relname as table, a.attname as column, has_table_privilege(c.oid, 'SELECT') as may_read
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.relnamespace = any (select oid from pg_namespace where nspname = any (current_schemas(false)))
+  and c.relkind in ('r', 'p', 'v') /* aiprod-ops: whether the API's schema is there */
 """)
 
 
@@ -46,10 +49,13 @@ def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncE
 
 
 async def check(connection: AsyncConnection) -> None:
-    """Raise ConfigurationError where a table or a column is missing."""
+    """Raise ConfigurationError where a table or a column is missing, or where the role may not read it."""
     found: dict[str, set[str]] = {}
-    for table, column in await connection.execute(_COLUMNS):
+    closed: set[str] = set()
+    for table, column, may_read in await connection.execute(_COLUMNS):
         found.setdefault(table, set()).add(column)
+        if not may_read and table in metadata.tables:
+            closed.add(table)
     missing = [
         f"{table.name}.{column.name}"
         for table in metadata.sorted_tables
@@ -61,6 +67,11 @@ async def check(connection: AsyncConnection) -> None:
         raise ConfigurationError(
             f"the database lacks what the API needs: {shown}",
             hint="run the migrations (`alembic upgrade head`); for a lab: aiprod-ops lab up --revision head",
+        )
+    if closed:
+        raise ConfigurationError(
+            f"the API's role may not read {', '.join(sorted(closed))}",
+            hint="as their owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO …",
         )
 
 

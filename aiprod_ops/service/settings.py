@@ -29,6 +29,7 @@ class Settings:
     connections: int = 10
     patience: Seconds = Seconds(5)  #: so long a request waits for a connection
     statement: Seconds = Seconds(10)  #: so long a statement may take
+    longest: Seconds = Seconds(20)  #: so long an operation may take, with its waiting for a connection
     largest_body: Bytes = Bytes(256 * 1024)
     replicas: tuple[str, ...] = field(default=(), repr=False)
     service: Path | None = None

@@ -206,7 +206,8 @@ def from_pydantic(error: Mapping[str, Any]) -> Violation:
         if rule == "choice":
             return _not_among(field, _QUOTED.findall(str(context.get(where))))
         limit = context.get(where)
-        return Violation(field, rule, limit, f"{error['msg']}.", fix.format(limit=limit))
+        seen = "It is missing." if rule == "required" else f"{error['msg']}."
+        return Violation(field, rule, limit, seen, fix.format(limit=limit))
     if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "model_attributes_type"):
         expected = kind.removesuffix("_type").removesuffix("_parsing").removesuffix("_attributes")
         wanted = {"model": "object", "dict": "object", "int_from_float": "int"}.get(expected, expected)

@@ -3,9 +3,11 @@
 import asyncio
 import textwrap
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI
 from served_api import JOB, Api, database
@@ -17,6 +19,7 @@ from aiprod_ops.lab import postgres
 from aiprod_ops.service import init_phase2_features, register_phase2_router
 from aiprod_ops.service.around import close
 from aiprod_ops.service.settings import Settings
+from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
 
@@ -105,6 +108,36 @@ def test_in_an_application_that_is_not_ours(api: Api, when: str) -> None:
         problem(answer, code)
 
 
+def test_a_database_that_hangs(api: Api) -> None:
+    async def use(client: httpx.AsyncClient, _: FastAPI) -> list[httpx.Response]:
+        answers = [await client.get("/users/me")]
+        with hung(api):
+            answers += await asyncio.gather(*(client.post("/jobs", json=JOB) for _ in range(12)))
+        answers.append(await client.get("/users/me"))
+        return answers
+
+    first, *meanwhile, last = asyncio.run(_inside(api, api.key("patient@example.org"), use, longest=Seconds(1)))
+    assert (first.status_code, last.status_code) == (200, 200)
+    for answer in meanwhile:
+        problem(answer, "SERVICE_UNAVAILABLE")
+        assert answer.headers["retry-after"] == "1"
+    assert "Whether it was done is unknown" in meanwhile[0].json()["detail"]
+
+
+@contextmanager
+def hung(api: Api) -> Iterator[None]:
+    """PostgreSQL, which keeps all its connections and does nothing."""
+    postmaster = psutil.Process(int((api.server.data / "postmaster.pid").read_text().split()[0]))
+    stopped = [postmaster, *postmaster.children(recursive=True)]
+    for each in stopped:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in stopped:
+            each.resume()
+
+
 class Tired(Exception):
     """What the application answers in its own way."""
 
@@ -133,8 +166,8 @@ def test_who_is_asked_before_the_work_and_told_after_its_commit(api: Api) -> Non
     assert seen == [("POST", [(1,)])]
 
 
-async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) -> object:
-    settings = Settings(dsn=api.dsn)
+async def _inside(api: Api, key: str, use: object, *, at_start: bool = False, longest: Seconds = Seconds(20)) -> Any:
+    settings = Settings(dsn=api.dsn, longest=longest)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

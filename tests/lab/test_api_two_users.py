@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "submit_job": {**JOB},
     "change_job": {"title": "taken over"},
     "change_me": {"name": "Mallory"},
+    "change_user": {"tier": "premium"},
     "create_user": {"email": "eve@example.org", "name": "Eve"},
     "create_key": {"label": "mine"},
     "set_cached": {"value": 1},

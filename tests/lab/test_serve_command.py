@@ -35,9 +35,12 @@ def test_the_lab_serves(bench: Bench) -> None:
         until(lambda: _status(f"{url}/docs") == 200, "it does not serve")
         with closing(httpx.Client(headers={"Authorization": f"Bearer {key}"})) as client:
             made = client.post(f"{url}/jobs", json={"preset": "premium_spot", "prompt": "A city at night."})
+            name = made.headers["x-request-id"]
             assert client.get(f"{url}/jobs/{made.json()['id']}").json() == made.json()
             users = client.get(f"{url}/users", params={"limit": 100}).json()
             assert len(users["items"]) == 41  # the lab's own, and Ana
+        taken = bench.run("serve", "--port", port)
+        assert (taken.exit, "cannot be listened at: Address already in use" in taken.err) == (78, True), taken.err
         page = httpx.get(f"http://127.0.0.1:{port}/docs")
         assert "//cdn" not in page.text
         assert httpx.get(f"http://127.0.0.1:{port}/docs/files/swagger-ui-bundle.js").status_code == 200
@@ -46,6 +49,7 @@ def test_the_lab_serves(bench: Bench) -> None:
     done = going.done()
     assert done.exit == 0, done.said
     assert key not in done.said
+    assert f"request {name}" in done.said
     assert "Traceback" not in done.said
     assert list(scratch.iterdir()) == []
 
@@ -61,6 +65,12 @@ def test_where_something_is_missing(bench: Bench) -> None:
     done = bench.run("serve", "--app-dsn", "host=127.0.0.1 port=1 dbname=x password=hush")
     assert (done.exit, "hush" in done.said) == (10, False)
     assert "does not answer" in done.err
+    bench.sql("REVOKE SELECT ON jobs, results FROM aiprod_app")
+    done = bench.run("serve")
+    bench.sql("GRANT SELECT ON jobs, results TO aiprod_app")
+    assert (done.exit, "may not read jobs, results" in done.err, "GRANT SELECT" in done.err) == (78, True, True), (
+        done.err
+    )
     done = bench.run("api-key", "nobody")
     assert (done.exit, "is not an e-mail address" in done.err) == (64, True)
     other = bench.config.with_name("without_app.toml")

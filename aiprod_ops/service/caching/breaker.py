@@ -64,7 +64,7 @@ class Breaker:
         self._pause = self.delays.first if is_settled else self._longer()
         self.why = why or "it failed"
         self._recovery = loop.create_task(self._recover(), name="aiprod-ops breaker")
-        log.warning("a server is left alone", extra={"why": self.why})
+        log.warning("Redis is left alone until it serves again: %s", self.why)
         self._tell()
 
     async def _recover(self) -> None:
@@ -81,7 +81,7 @@ class Breaker:
                 break
         self.why, self._recovery = "", None
         self._closed_at = asyncio.get_running_loop().time()
-        log.warning("a server is asked again")
+        log.warning("Redis is asked again")
         self._tell()
 
     def _tell(self) -> None:

@@ -213,6 +213,11 @@ _PROBLEM = {
         "request_id": {"type": "string"},
         "fix": {"type": "string"},
         "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Violation"}},
+        "violated-policies": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Of RATE_LIMITED: the limits that are used up.",
+        },
     },
 }
 _PARAMETERS = {

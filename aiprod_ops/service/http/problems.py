@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from aiprod_ops.domain.jobs import IllegalTransition
 from aiprod_ops.domain.problems import BY_CODE, OF_REQUESTS, Kind
+from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.validation import TEXT_RULES, Violation, from_pydantic
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,13 @@ class Problem(Exception):
         *,
         errors: Sequence[Violation] = (),
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.kind: Kind = BY_CODE[code]
         self.detail = detail or self.kind.cause
         self.errors = errors
         self.headers = dict(headers or {})
+        self.more = more  #: members of its own (RFC 9457, 3.2)
         super().__init__(f"{code}: {self.detail}")
 
 
@@ -58,6 +62,7 @@ def response(problem: Problem, request_id: str, instance: str) -> Response:
         "code": kind.code,
         "request_id": request_id,
         "fix": kind.fix,
+        **problem.more,
     }
     if problem.errors:
         content["errors"] = [each.as_json() for each in problem.errors]
@@ -70,7 +75,7 @@ def is_ours(error: Exception) -> bool:
     return isinstance(error, (Problem, HTTPException, RequestValidationError))
 
 
-def of(error: Exception) -> Problem:
+def of(error: Exception, request_id: str) -> Problem:
     """What an exception is to a client. The unexpected is logged here, once, and told as INTERNAL_ERROR."""
     if isinstance(error, Problem):
         return error
@@ -82,15 +87,17 @@ def of(error: Exception) -> Problem:
         return Problem("JOB_STATE_CONFLICT", str(error))
     if _is_unavailable(error):
         # Without its trace: in an outage there is one for each request.
-        log.warning("the database does not answer: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        said = str(error).partition("\n")[0]
+        log.warning("the database does not answer: %s: %s, request %s", type(error).__name__, said, request_id)
         return Problem("SERVICE_UNAVAILABLE", headers={"Retry-After": str(RETRY_SECONDS)})
-    log.error("a request failed: %s", type(error).__name__, exc_info=error)
+    log.error("a request failed: %s, request %s", type(error).__name__, request_id, exc_info=error)
     return Problem("INTERNAL_ERROR")
 
 
 def to_response(error: Exception, request: Request) -> Response:
     """The answer to an exception that ended a request."""
-    return response(of(error), request.scope.get("request_id", ""), quote(request.url.path, safe="/:@-._~"))
+    name = request.scope.setdefault("request_id", "") or str(uuid7())  # without the middleware nobody has given it one
+    return response(of(error, name), name, quote(request.url.path, safe="/:@-._~"))
 
 
 def _is_unavailable(error: Exception) -> bool:

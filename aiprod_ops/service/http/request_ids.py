@@ -50,7 +50,8 @@ class RequestIds:
             await problems.to_response(error, Request(scope))(scope, receive, send_named)
         took = round((time.perf_counter() - began) * 1000, 1)
         told = {"request_id": name, "method": scope["method"], "path": scope["path"], "status": status, "ms": took}
-        log.info("%s %s %d", scope["method"], scope["path"].encode("unicode_escape").decode(), status, extra=told)
+        path = scope["path"].encode("unicode_escape").decode()
+        log.info("%s %s %d in %s ms, request %s", scope["method"], path, status, took, name, extra=told)
 
 
 def _given(scope: Scope) -> str:

@@ -5,6 +5,7 @@ adds the ETag, and turns whatever goes wrong into a problem. Operations see none
 a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from aiprod_ops.service.http import credentials, etags, idempotency, problems
 from aiprod_ops.service.http.credentials import Caller, Verified
 from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.settings import Settings
+from aiprod_ops.units import Seconds
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -81,6 +83,9 @@ class OwnedRoute(PublicRoute):
         request = Request(request.scope, limited(request, service.settings.largest_body))
         # Before a connection is taken: who has no key, or sends slowly, must not hold one.
         await _read(request, self)
+        return await within(service.settings.longest, self._done(service, request, key, work))
+
+    async def _done(self, service: Service, request: Request, key: str, work: Handler) -> Response:
         async with service.engine.begin() as connection:
             caller = await credentials.authenticate(connection, key)
             service.verified.add(key, caller)
@@ -95,6 +100,39 @@ class OwnedRoute(PublicRoute):
             for tell in service.after_change:
                 await tell(request)
         return with_etag(request, response)
+
+
+async def within(longest: Seconds, answer: Coroutine[Any, Any, Response]) -> Response:
+    """The answer; raises Problem SERVICE_UNAVAILABLE where it takes longer.
+
+    It is not waited for the end of what was given up: a server that hangs (its statement time-out hangs with it) hears
+    of no cancellation, nor of a rollback. Its connection is missing from the pool for as long as it hangs.
+    """
+    doing = asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait({doing}, timeout=longest)
+    except asyncio.CancelledError:
+        doing.cancel()
+        raise
+    if doing.done():
+        return doing.result()
+    doing.cancel()
+    _GIVEN_UP.add(doing)
+    doing.add_done_callback(_forget)
+    raise Problem(
+        "SERVICE_UNAVAILABLE",
+        f"It took longer than {longest:g} s. Whether it was done is unknown: repeat it with the same Idempotency-Key.",
+        headers={"Retry-After": str(problems.RETRY_SECONDS)},
+    )
+
+
+_GIVEN_UP: set["asyncio.Future[Response]"] = set()
+
+
+def _forget(done: "asyncio.Future[Response]") -> None:
+    _GIVEN_UP.discard(done)
+    if not done.cancelled():
+        done.exception()  # it was told already that nobody knows how it ends
 
 
 async def _read(request: Request, route: APIRoute) -> None:

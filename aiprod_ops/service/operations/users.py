@@ -7,6 +7,8 @@ from pydantic import Field
 from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiprod_ops.service.http import etags
+from aiprod_ops.service.http.etags import IfMatch
 from aiprod_ops.service.http.fields import Email, Id, Request, Text
 from aiprod_ops.service.http.pagination import Listing, PageRequest
 from aiprod_ops.service.http.problems import Problem
@@ -33,6 +35,12 @@ class UserChange(Request):
     name: Name
 
 
+class TierChange(Request):
+    """What an administrator may change of a user."""
+
+    tier: TierName
+
+
 class UsersPage(PageRequest):
     """Which users, and which part of their list."""
 
@@ -46,10 +54,12 @@ async def get_me(caller: AnyCaller, transaction: Transaction) -> UserView:
 
 
 @router.patch("/me")
-async def change_me(change: UserChange, caller: AnyCaller, transaction: Transaction) -> UserView:
+async def change_me(
+    change: UserChange, caller: AnyCaller, transaction: Transaction, if_match: IfMatch = None
+) -> UserView:
     """Change your name."""
-    values = update(users).where(users.c.id == caller.user_id).values(name=change.name).returning(users)
-    return UserView(**(await transaction.execute(values)).mappings().one())
+    etags.require(if_match, await _user(transaction, caller.user_id, locks=True))
+    return await _changed(transaction, caller.user_id, {"name": change.name})
 
 
 @router.post("", status_code=201)
@@ -77,8 +87,23 @@ async def get_user(user_id: Id, _: AdminCaller, transaction: Transaction) -> Use
     return await _user(transaction, user_id)
 
 
-async def _user(transaction: AsyncConnection, user_id: str) -> UserView:
-    row = (await transaction.execute(select(users).where(users.c.id == user_id))).mappings().one_or_none()
+@router.patch("/{user_id}")
+async def change_user(
+    user_id: Id, change: TierChange, _: AdminCaller, transaction: Transaction, if_match: IfMatch = None
+) -> UserView:
+    """Change any user's tier. Needs the scope `admin`. It counts within 5 s."""
+    etags.require(if_match, await _user(transaction, user_id, locks=True))
+    return await _changed(transaction, user_id, {"tier": change.tier})
+
+
+async def _changed(transaction: AsyncConnection, user_id: str, values: dict[str, str]) -> UserView:
+    change = update(users).where(users.c.id == user_id).values(values).returning(users)
+    return UserView(**(await transaction.execute(change)).mappings().one())
+
+
+async def _user(transaction: AsyncConnection, user_id: str, *, locks: bool = False) -> UserView:
+    query = select(users).where(users.c.id == user_id)
+    row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
     if row is None:
         raise Problem("NOT_FOUND", "There is no user with this id.")
     return UserView(**row)
