@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from served_api import JOB, Api, database
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -18,6 +18,7 @@ from test_api_life import problem
 from aiprod_ops.lab import postgres
 from aiprod_ops.service import init_phase2_features, register_phase2_router
 from aiprod_ops.service.around import close
+from aiprod_ops.service.http.requests import AnyCaller, OwnedRoute
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.units import Seconds
 
@@ -136,6 +137,28 @@ def hung(api: Api) -> Iterator[None]:
     finally:
         for each in stopped:
             each.resume()
+
+
+def test_a_route_of_the_application_s_own(api: Api) -> None:
+    async def use(client: httpx.AsyncClient, app: FastAPI) -> list[httpx.Response]:
+        router = APIRouter(route_class=OwnedRoute)
+
+        @router.get("/mine")
+        async def mine(caller: AnyCaller) -> str:
+            return caller.tier
+
+        @app.get("/open")
+        async def opened() -> str:
+            return "to everybody"
+
+        app.include_router(router)
+        found = [await client.get("http://app/mine"), await client.get("http://app/open")]
+        return [*found, await client.get("http://app/mine", headers={"Authorization": ""})]
+
+    mine, opened, nobody = asyncio.run(_inside(api, api.key("own@example.org", tier="enterprise"), use))
+    assert (mine.json(), opened.json()) == ("enterprise", "to everybody")
+    assert ["ratelimit" in each.headers for each in (mine, opened)] == [True, False]
+    problem(nobody, "UNAUTHENTICATED")
 
 
 class Tired(Exception):
