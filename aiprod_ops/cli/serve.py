@@ -59,6 +59,8 @@ def serve_command(
         return _print_document()
     import uvicorn
 
+    from aiprod_ops.service.app import from_environment
+
     settings, more = api_settings(target, config, app_dsn)
     _check(settings)
     _check_free(host, port)
@@ -70,6 +72,7 @@ def serve_command(
             # Each process writes its series to a file, and whichever is asked adds them up.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aiprod-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from_environment()  # what its settings lack is told now, once, and not by each process
         click.echo(f"The API starts at http://{host}:{port}/api/v1  (its pages: /docs)", err=True)
         stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C or SIGTERM, after it has ended what it was doing
         uvicorn.run(
@@ -81,7 +84,7 @@ def serve_command(
             log_config=LOGGING,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=20,  # seconds: a client that never ends its request does not keep it up
+            timeout_graceful_shutdown=25,  # seconds: a client that never ends its request does not keep it up
         )
     return None
 
@@ -162,7 +165,15 @@ def _check_free(host: str, port: int) -> None:
 def _check(settings: "Settings") -> None:
     import asyncio
 
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
     from aiprod_ops.service import database
+
+    try:
+        conninfo_to_dict(settings.dsn)
+    except ProgrammingError as error:  # its text may quote a password
+        raise ConfigurationError("the DSN of `app` is not one", hint="postgresql://USER@HOST/DATABASE") from error
 
     async def look() -> None:
         engine = database.engine(settings)

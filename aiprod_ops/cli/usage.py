@@ -1,5 +1,6 @@
 """`usage`: what the jobs of a month cost, for billing."""
 
+import re
 import sys
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiprod_ops.cli.serve import api_settings, require, where
+from aiprod_ops.domain.tiers import month_of
 from aiprod_ops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @click.command("usage")
-@click.argument("month", required=False, default="")
+@click.argument("month", required=False)
 @click.option("--user", "email", default="", metavar="EMAIL", help="Only of this user.")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True,
     help="CSV (RFC 4180), or a JSON object a line.",
 )  # fmt: skip
 @where
-def usage_command(month: str, email: str, form: str, target: str, config: str, app_dsn: str) -> int:
+def usage_command(month: str | None, email: str, form: str, target: str, config: str, app_dsn: str) -> int:
     """Write what the jobs of MONTH (UTC, such as 2026-11; default: the present one) cost to standard output.
 
     An entry a job, oldest first. Cost units are whole numbers: their sum is exact.
@@ -35,13 +37,12 @@ def usage_command(month: str, email: str, form: str, target: str, config: str, a
     return 0
 
 
-def _first_day(month: str) -> date:
-    if not month:
-        return datetime.now(UTC).date().replace(day=1)
-    try:
-        return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).date()
-    except ValueError as error:
-        raise UsageError(f"{month!r} is no month", hint="aiprod-ops usage 2026-11") from error
+def _first_day(month: str | None) -> date:
+    if month is None:
+        return month_of(datetime.now(UTC))
+    if not re.fullmatch("20[0-9]{2}-(0[1-9]|1[0-2])", month):
+        raise UsageError(f"{month!r} is no month", hint="aiprod-ops usage 2026-11")
+    return date.fromisoformat(f"{month}-01")
 
 
 async def _write(settings: "Settings", month: date, email: str, form: str) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 CONTROL = r"\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F"
 BIDI = r"\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069"
 BREAKS = r"\t\n\r\u2028\u2029"
-_BLANKS = r" \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000"
+#: Spaces, and what is as wide as one or as nothing: soft hyphen, zero width, Braille blank, Hangul fillers.
+_BLANKS = r" \u00A0\u00AD\u115F\u1160\u1680\u2000-\u200D\u202F\u205F\u2060\u2800\u3000\u3164\uFEFF\uFFA0"
 #: Text that may have several lines and is not blank, and such a one of a single line. What may follow what is told
 #: apart by its first character, so that also a backtracking engine needs no more than one pass.
 SAFE = rf"^[{_BLANKS}{BREAKS}]*[^{_BLANKS}{BREAKS}{CONTROL}{BIDI}][^{CONTROL}{BIDI}]*$"
@@ -23,7 +24,7 @@ _BIDI = frozenset([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066
 _KEPT = frozenset(map(ord, "\t\n\r"))
 _BREAKS = frozenset(map(ord, "\t\n\r\u2028\u2029"))
 _SPACE = " \t\n\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-_SPACE += "\u2028\u2029\u202f\u205f\u3000"
+_SPACE += "\u2028\u2029\u202f\u205f\u3000\u00ad\u115f\u1160\u200b\u200c\u200d\u2060\u2800\u3164\ufeff\uffa0"
 
 
 @dataclass(frozen=True, slots=True)

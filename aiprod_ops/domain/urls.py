@@ -15,13 +15,18 @@ PATTERN = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,
 _PATTERN = re.compile(PATTERN)
 #: Names that lead into a network of ours whatever they resolve to. Source: RFC 6761, RFC 6762, RFC 8375, RFC 9476;
 #: cloud providers' metadata servers.
-OURS = ("localhost", "local", "internal", "intranet", "corp", "home", "lan", "home.arpa", "test", "invalid", "onion")
+OURS = (
+    "localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "home.arpa", "svc",
+    "consul", "test", "invalid", "onion",
+)  # fmt: skip
 #: The same for the OpenAPI document: URLs that must not match.
 OURS_PATTERN = rf"^https://([^/]*\.)?({'|'.join(re.escape(name) for name in OURS)})(:443)?(/|$)"
 #: Addresses that hold an IPv4 address: IPv4-compatible, NAT64, Teredo, 6to4.
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
 #: What only newer versions of the standard library know. Source: IANA, special-purpose address registries.
 _SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16")))
+#: Metadata servers at addresses that look public. Source: Microsoft, "What is IP address 168.63.129.16?".
+_METADATA = (ipaddress.ip_network("168.63.129.16/32"),)
 
 
 def wrong(url: str) -> tuple[str, str] | None:
@@ -63,6 +68,7 @@ def forbidden(address: str) -> str:
         (found.is_loopback, "it is loopback"),
         (found.is_link_local, "it is link-local"),
         (found.is_multicast, "it is multicast"),
+        (_among(found, _METADATA), "it is a metadata server's"),
         (_among(found, _EMBEDDING), "it embeds an IPv4 address"),
         (found.is_private, "it is private"),
         (found.is_reserved or _among(found, _SPECIAL), "it is reserved"),

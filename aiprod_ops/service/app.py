@@ -1,5 +1,9 @@
 """The API as an application: what is around every request, what is served, what has to be there before it starts."""
 
+import asyncio
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,6 +75,9 @@ def register_health_router(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await database.check_ready(service.engine)
+    if (parent := multiprocessing.parent_process()) is not None:
+        # One of several workers: whoever started them is gone, and would never end them.
+        asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
     yield
     await around.close(service)
 

@@ -1,7 +1,7 @@
 """The API's database: one engine a process, and what has to be there before it serves."""
 
 import psycopg
-from sqlalchemy import select, text
+from sqlalchemy import ExceptionContext, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -37,7 +37,7 @@ def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncE
             options=f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={3 * milliseconds}",
         )
 
-    return create_async_engine(
+    made = create_async_engine(
         "postgresql+psycopg://",
         async_creator=connect,
         pool_size=connections or settings.connections,
@@ -46,6 +46,15 @@ def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncE
         # An error's text goes into logs: prompts and hashes must not.
         hide_parameters=True,
     )
+    event.listen(made.sync_engine, "handle_error", _leave_a_standby)
+    return made
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """A server that takes no writes was the primary, maybe: the name leads to another one now. So its connections are
+    closed, as after a lost contact."""
+    if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 async def check(connection: AsyncConnection) -> None:

@@ -36,11 +36,18 @@ class HealthReport:
     """Looks at all parts at once, at most once in `keep`."""
 
     checks: Sequence[Check]
+    vital: "HealthReport" = field(
+        init=False
+    )  #: the same of the vital parts alone: those are all that readiness waits for
     keep: Seconds = Seconds(1)
     clock: Callable[[], float] = time.monotonic
     _last: tuple[float, Health] | None = None
     _looking: asyncio.Task[Health] | None = None
     _hanging: dict[str, asyncio.Task[Part]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        vital = tuple(each for each in self.checks if each.is_vital)
+        self.vital = self if len(vital) == len(self.checks) else HealthReport(vital, self.keep, self.clock)
 
     async def now(self) -> Health:
         """What is known, or a new look that all who ask meanwhile share."""
@@ -88,10 +95,10 @@ def router(report: HealthReport) -> APIRouter:
 
     @made.get("/ready", summary="Whether requests should be sent here")
     async def ready(response: Response) -> dict[str, str]:
-        health = await report.now()
+        health = await report.vital.now()
         response.status_code = 200 if health.is_ready else 503
         response.headers["Cache-Control"] = "no-store"
-        return {"status": health.status}
+        return {"status": "ready" if health.is_ready else "unhealthy"}
 
     @made.get("/detailed", summary="Every part: database, replicas, cache, queue, webhooks, disk, backups")
     async def detailed(response: Response) -> dict[str, object]:

@@ -7,13 +7,16 @@ from aiprod_ops.errors import UsageError
 from aiprod_ops.service import database
 from aiprod_ops.service.operations import keys, users
 from aiprod_ops.service.settings import Settings
-from aiprod_ops.service.validation import EMAIL
+from aiprod_ops.service.validation import EMAIL, safe_text, violations_now
 
 
 async def issue(settings: Settings, email: str, name: str, tier: str, label: str, scopes: Sequence[str]) -> str:
     """A new key for the user with this address, who is made where there is none. Raises what `check_ready` does."""
     if not re.fullmatch(EMAIL, email):
         raise UsageError(f"{email!r} is not an e-mail address", hint="aiprod-ops api-key you@example.org")
+    for what, given in (("name", name), ("label", label)):
+        for wrong in violations_now(safe_text(what, 120, lines=False), given):
+            raise UsageError(f"the {what} cannot be used: {wrong.message} {wrong.fix}")
     engine = database.engine(settings)
     try:
         await database.check_ready(engine)

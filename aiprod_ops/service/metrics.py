@@ -10,9 +10,11 @@ import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+import psutil
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: Seconds. The objectives are p95 < 1 s and p99 < 1.5 s; the edges around them let one see by how much they are missed.
@@ -57,8 +59,14 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type; of all processes where several serve
         (PROMETHEUS_MULTIPROC_DIR)."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is None:  # those of cache and limits are of the process
+            own = b"" if self.registry is REGISTRY else generate_latest(self.registry)
+            return own + generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+        for file in Path(folder).glob("gauge_live*_*.db"):
+            number = int(file.stem.rpartition("_")[2])
+            if not psutil.pid_exists(number):  # what a process that was killed said last is not so any more
+                mark_process_dead(number, folder)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST

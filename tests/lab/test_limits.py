@@ -227,9 +227,28 @@ def test_a_redis_that_is_down_and_comes_back(alone: Server, caller: str) -> None
         await until_back(limiter)
         back = await limiter.decide(caller, QUOTAS)
         assert not back.is_local
-        assert [each.remaining for each in back.standings] == [40 - 4 - 1, 400 - 4 - 1]  # it forgot all else
+        # What was let through meanwhile, and this process' eighth of what Redis had said before.
+        assert [each.remaining for each in back.standings] == [40 - 4 - 1 - 1, 400 - 4 - 1 - 1]
 
     with_limiter(alone.place, work)
+
+
+def test_a_redis_that_forgets_again_and_again(alone: Server, caller: str) -> None:
+    async def work() -> int:
+        limiter, granted = (
+            Limiter(alone.place, processes=1, delays=Delays(patience=Seconds(2), longest=Seconds(0.2))),
+            0,
+        )
+        for _ in range(4):
+            granted += sum(each.is_allowed for each in await at_once(limiter, caller, 100))
+            await asyncio.to_thread(alone.kill)
+            await asyncio.to_thread(alone.start)
+            await limiter.decide("somebody", QUOTAS)  # who finds out
+            await until_back(limiter)
+        await limiter.close()
+        return granted
+
+    assert asyncio.run(work()) == 40
 
 
 def test_a_redis_that_hangs_costs_one_moment(alone: Server, caller: str) -> None:

@@ -120,3 +120,20 @@ def test_no_window_holds_more_than_twice_the_limit_while_redis_comes_and_goes(
                 moments.append(clock.now)
     for quota in SMALL:
         assert all(sum(at <= each < at + quota.window for each in moments) <= 2 * quota.limit for at in moments)
+
+
+def test_what_redis_has_lost_is_told_to_it_again() -> None:
+    clock = Clock()
+    one, eight = LocalLimits(1, clock=clock), LocalLimits(8, clock=clock)
+    for limits in (one, eight):
+        told(limits, 10, 900)
+        assert limits.owed("u", QUOTAS) == ()
+        clock.now += 1
+        limits.lost()
+        assert limits.owed("stranger", QUOTAS) == ()
+    assert one.owed("u", QUOTAS) == (50, 100)
+    assert eight.owed("u", QUOTAS) == (5, 12)  # each its share, rounded down
+    told(one, 9, 899)  # as Redis says when it was told
+    assert one.owed("u", QUOTAS) == ()
+    clock.now += 61
+    assert eight.owed("u", QUOTAS) == (0, 12)

@@ -2,6 +2,7 @@
 
 import doctest
 import hashlib
+import time
 
 import pytest
 from hypothesis import given
@@ -81,14 +82,19 @@ def test_keys_that_were_verified_lately() -> None:
 
     table = Verified(most=2)
     for number in range(3):
-        table.add(f"k{number}", caller(f"u{number}"))
+        table.add(f"k{number}", caller(f"u{number}"), time.monotonic())
     assert [table.identify(scope(f"k{number}")) for number in range(3)] == [None, caller("u1"), caller("u2")]
+    before = time.monotonic()
     table.forget("u2")
     assert table.identify(scope("k2")) is None
+    table.add("k2", caller("u2"), before)  # whoever was looked at before that key ended
+    assert table.identify(scope("k2")) is None
+    table.add("k3", caller("u2"), time.monotonic())
+    assert table.identify(scope("k3")) == caller("u2")
     assert table.identify(scope("")) is None
     assert table.identify({"headers": []}) is None
     short = Verified(lasts=Seconds(0))
-    short.add("k", caller("u"))
+    short.add("k", caller("u"), time.monotonic())
     assert short.identify(scope("k")) is None
 
 

@@ -4,9 +4,11 @@ Not through redis-py's client: its bookkeeping costs a command as much as the ro
 time-outs would add to ours.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
@@ -62,6 +64,8 @@ class Link:
         self.place, self.failed, self._greet = place, failed, greet
         self.is_known = False  #: it was asked, whatever came of it
         self._idle: list[Connection] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _LINKS.add(self)
 
         async def probed() -> None:
             # By a fresh connection: after a failover the name leads elsewhere, and the old ones still answer.
@@ -75,7 +79,7 @@ class Link:
         time. Never raises for what the server does."""
         if not self.breaker.is_closed:
             return None
-        self.is_known = True
+        self.is_known, self._loop = True, asyncio.get_running_loop()
         try:
             async with Patience(self.breaker.delays.patience):
                 return await self.exchange(commands)
@@ -84,9 +88,15 @@ class Link:
             return None
 
     def fail(self, error: Exception) -> None:
-        """Leave the server alone: what it did proves that it does not serve."""
-        self.failed(kind_of(error))
+        """Leave the server alone: what it did proves that it does not serve. Where it does not answer, so does whoever
+        else asks it from this event loop: a request that uses several waits for it once."""
+        kind = kind_of(error)
+        self.failed(kind)
         self.breaker.trip(told(error))
+        if kind in ("timeout", "connection"):
+            for other in tuple(_LINKS):
+                if other.place == self.place and other._loop is self._loop:
+                    other.breaker.trip(told(error))
 
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """The same without bound and breaker; raises one of FAILURES."""
@@ -120,6 +130,9 @@ class Link:
         """End the probing, and disconnect."""
         await self.breaker.close()
         await self._disconnect()
+
+
+_LINKS: "WeakSet[Link]" = WeakSet()
 
 
 async def _exchange(used: Connection, commands: Sequence[Command]) -> list[Reply]:

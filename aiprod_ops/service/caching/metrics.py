@@ -17,7 +17,7 @@ _INVALIDATIONS = Counter(
     "aiprod_cache_invalidations", "Tags invalidated: done, or owed to a Redis that did not answer.", ("outcome",)
 )
 _IS_OPEN = Gauge(
-    "aiprod_cache_breaker_open", "1 while Redis is left alone and the origin answers.", multiprocess_mode="max"
+    "aiprod_cache_breaker_open", "1 while Redis is left alone and the origin answers.", multiprocess_mode="livemax"
 )
 
 _KINDS = ("full", "readonly", "refused", "timeout", "garbage", "connection")

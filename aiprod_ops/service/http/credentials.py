@@ -7,6 +7,7 @@ time whatever is wrong, also where there is no such prefix.
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
@@ -108,16 +109,24 @@ class Verified:
     def __init__(self, lasts: Seconds = Seconds(5), most: int = 10_000) -> None:
         self._lasts, self._most = lasts, most
         self._known: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+        self._ended: OrderedDict[str, float] = OrderedDict()  #: when a key of a user ended
 
-    def add(self, key: str, caller: Caller) -> None:
-        """A key was verified just now."""
+    def add(self, key: str, caller: Caller, began: float) -> None:
+        """A key was verified; `began` is from before the database was asked (`time.monotonic()`). What it said then
+        does not count where a key of this user has ended since."""
+        if self._ended.get(caller.user_id, -math.inf) >= began:
+            return
         self._known[digest(key)] = (time.monotonic() + self._lasts, caller)
         self._known.move_to_end(digest(key))
         if len(self._known) > self._most:
             self._known.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
-        """A key of this user was revoked in this process."""
+        """A key of this user ended in this process, and that is committed."""
+        self._ended[user_id] = time.monotonic()
+        self._ended.move_to_end(user_id)
+        if len(self._ended) > self._most:
+            self._ended.popitem(last=False)
         for name in [name for name, (_, caller) in self._known.items() if caller.user_id == user_id]:
             del self._known[name]
 

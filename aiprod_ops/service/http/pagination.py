@@ -62,7 +62,7 @@ class Listing:
     def sealed(self, last: str) -> str:
         """The cursor after an item."""
         data = UUID(last).bytes
-        return base64.urlsafe_b64encode(data + self._seal(data)).decode().rstrip("=")
+        return _written(data + self._seal(data))
 
     def opened(self, cursor: str) -> str:
         """The id of the item that a cursor follows; raises Problem INVALID_CURSOR."""
@@ -71,7 +71,7 @@ class Listing:
         except binascii.Error:
             content = b""
         data, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
-        if len(data) != _SEAL_BYTES or not hmac.compare_digest(seal, self._seal(data)):
+        if cursor != _written(content) or len(data) != _SEAL_BYTES or not hmac.compare_digest(seal, self._seal(data)):
             raise Problem("INVALID_CURSOR")
         return str(UUID(bytes=data))
 
@@ -79,3 +79,7 @@ class Listing:
         filters = "&".join(f"{name}={value}" for name, value in sorted(self.filters.items()) if value is not None)
         signed = b"\0".join([self.user_id.encode(), self.name.encode(), filters.encode(), data])
         return hmac.digest(self.secret, signed, hashlib.sha256)[:_SEAL_BYTES]
+
+
+def _written(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")

@@ -6,6 +6,7 @@ a middleware, so that it is the same in our app and in one that only includes th
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -87,8 +88,9 @@ class OwnedRoute(PublicRoute):
 
     async def _done(self, service: Service, request: Request, key: str, work: Handler) -> Response:
         async with service.engine.begin() as connection:
+            began = time.monotonic()
             caller = await credentials.authenticate(connection, key)
-            service.verified.add(key, caller)
+            service.verified.add(key, caller, began)
             request.state.connection, request.state.caller = connection, caller
             for guard in service.guards:
                 await guard(request)
@@ -96,6 +98,8 @@ class OwnedRoute(PublicRoute):
                 response = await idempotency.once(connection, caller, request, work)
             else:
                 response = await work(request)
+        if getattr(request.state, "ends_a_key", False):
+            service.verified.forget(caller.user_id)
         if request.method != "GET":
             for tell in service.after_change:
                 await tell(request)
@@ -217,3 +221,8 @@ TheService = Annotated[Service, Depends(_service)]
 def stored_as(request: Request, body: bytes) -> None:
     """Let a repetition of this request be answered with other bytes: those of an answer without its secret."""
     request.state.stored_body = body
+
+
+def ends_a_key(request: Request) -> None:
+    """A key of the caller's ends with this request: when that is committed nobody is identified by it any more."""
+    request.state.ends_a_key = True

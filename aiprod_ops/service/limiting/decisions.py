@@ -7,6 +7,8 @@ everybody from then on, at once, until the breaker's probe was answered.
 
 import asyncio
 import hashlib
+import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from aiprod_ops.domain.quotas import SLOTS, Decision, Quota, Standing
 from aiprod_ops.service.caching.breaker import Delays
-from aiprod_ops.service.caching.connection import FAILURES, Command, Link, Reply
+from aiprod_ops.service.caching.connection import FAILURES, Command, Exchange, Link, Reply
 from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.limiting import metrics
 from aiprod_ops.service.limiting.local import LocalLimits
@@ -29,6 +31,7 @@ _LOAD: Command = ("SCRIPT", "LOAD", _SCRIPT)
 _MOST_COST = 2**53  #: Lua counts in doubles
 _PROBE = (Quota("probe", 2**31, Seconds(60)),)
 _DELAYS = Delays()
+_RUN_ID = re.compile(rb"run_id:(\w+)")
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -54,7 +57,10 @@ class Limiter:
     ) -> None:
         self._namespace = namespace
         self._local = LocalLimits(processes)
-        self._link = Link(place, self._probe, delays, failed=lambda _: None, changed=metrics.changed)
+        self._link = Link(
+            place, self._probe, delays, greet=self._greet, failed=lambda _: None, changed=metrics.changed
+        )  # fmt: skip
+        self._memory: tuple[Reply, bytes] | None = None  #: a value that lives as long as what Redis knows; its process
         self._waiting: list[_Asked] = []
         self._sending: asyncio.Task[None] | None = None
 
@@ -135,6 +141,20 @@ class Limiter:
             asked.append((number, [each.cost for _, each in of_caller], self._local.owed(caller, quotas)))
         arguments = (SLOTS, [each[2:] for each in policies.values()], asked)
         return ("EVALSHA", _DIGEST, len(keys), *keys, msgspec.msgpack.encode(arguments))
+
+    async def _greet(self, exchange: Exchange) -> None:
+        """Notice that Redis was started anew without what it knew. A replica that took over has it: the value is there;
+        where only the value was evicted, the process is the same."""
+        name = f"{self._namespace}:limits:memory"
+        fresh = secrets.token_hex(16)
+        _, value, said = await exchange([("SET", name, fresh, "NX"), ("GET", name), ("INFO", "server")])
+        if not isinstance(value, bytes):
+            return
+        process = _RUN_ID.search(said) if isinstance(said, bytes) else None
+        found = (value, process[1] if process else b"")
+        if self._memory is not None and value != self._memory[0] and (not process or found[1] != self._memory[1]):
+            self._local.lost()
+        self._memory = found
 
     async def _probe(self, link: Link) -> None:
         """By a decision, since that writes: a full server, or a replica, is not taken for a good one."""

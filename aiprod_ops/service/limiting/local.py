@@ -28,14 +28,31 @@ class LocalLimits:
         self._processes, self._clock = processes, clock
         self._heard: dict[str, tuple[int, Decision]] = {}
         self._granted: dict[str, dict[Quota, Spent]] = {}  #: what Redis does not know of
+        self._lost_ms = -1  #: when Redis was found to have lost what it knew
 
     def hear(self, caller: str, decision: Decision) -> None:
         """What Redis decided of a caller, when it was told what it is owed."""
         self._granted.pop(caller, None)
         _remember(self._heard, caller, (self._now_ms(), decision))
 
+    def lost(self) -> None:
+        """Redis knows no more what it said of anybody: this process' share of that is owed to it."""
+        self._lost_ms = self._now_ms()
+
+    def _recall(self, caller: str) -> None:
+        at_ms, heard = self._heard.get(caller, (self._lost_ms, None))
+        if heard is None or at_ms >= self._lost_ms:
+            return
+        del self._heard[caller]
+        quotas = tuple(each.quota for each in heard.standings)
+        parts = _parts(quotas, self._processes)
+        used = [_used(at_ms, heard, quota, part) for quota, part in zip(quotas, parts, strict=True)]
+        spent = [(*before, *since) for before, since in zip(used, self._granted_of(caller, parts), strict=True)]
+        _remember(self._granted, caller, dict(zip(parts, spent, strict=True)))
+
     def owed(self, caller: str, quotas: Sequence[Quota]) -> tuple[int, ...]:
         """What was let through of each quota and Redis does not know, as far as it still counts; () for nothing."""
+        self._recall(caller)
         if caller not in self._granted:
             return ()
         parts = _parts(tuple(quotas), self._processes)

@@ -11,7 +11,7 @@ _DECISIONS = Counter(
 )
 _IS_LOCAL = Gauge(
     "aiprod_limit_is_local", "1 while Redis fails and each process keeps its part of the limits.",
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )  # fmt: skip
 
 _SERIES = {

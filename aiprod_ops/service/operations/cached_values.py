@@ -1,9 +1,12 @@
 """The cache as an administrator sees it: values by their key, in our own part of Redis and nowhere else."""
 
+import json
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
+from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from aiprod_ops.service.cache import DEFAULT_TTL, LONG_TTL, RedisCache
@@ -25,10 +28,23 @@ Key = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$", descri
 _ABSENT = object()
 
 
+def _storable(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        msgspec.msgpack.encode(value)
+    except (ValueError, OverflowError) as error:
+        context = {"limit": None, "seen": "It has a number or a text that cannot be stored.", "fix": _STORABLE}
+        raise PydanticCustomError("storable", "{seen}", context) from error
+    return value
+
+
+_STORABLE = "Send whole numbers of 64 bits, finite fractions, and whole Unicode characters."
+
+
 class NewValue(Request):
     """A value to be stored for `ttl_seconds`."""
 
-    value: JsonValue
+    value: Annotated[JsonValue, AfterValidator(_storable)]
     ttl_seconds: Annotated[int, Whole(1, int(LONG_TTL))] = int(DEFAULT_TTL)
 
 

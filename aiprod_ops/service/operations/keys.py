@@ -15,7 +15,14 @@ from aiprod_ops.service.http.credentials import Caller
 from aiprod_ops.service.http.fields import Id, Request, Text, Whole
 from aiprod_ops.service.http.pagination import Listing, PageRequest
 from aiprod_ops.service.http.problems import Problem
-from aiprod_ops.service.http.requests import AnyCaller, OwnedRoute, TheService, Transaction, stored_as
+from aiprod_ops.service.http.requests import (
+    AnyCaller,
+    OwnedRoute,
+    TheService,
+    Transaction,
+    ends_a_key,
+    stored_as,
+)
 from aiprod_ops.service.ids import uuid7
 from aiprod_ops.service.operations.views import KeyView, NewKeyView, Page, Scope
 from aiprod_ops.service.tables import api_keys
@@ -83,18 +90,19 @@ async def rotate_key(
     sooner = update(api_keys).where(api_keys.c.id == key_id)
     sooner = sooner.where(or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > end))
     await transaction.execute(sooner.values(expires_at=end))
+    ends_a_key(request)
     return _told(request, *await made(transaction, caller.user_id, old["label"], old["scopes"], None))
 
 
 @router.post("/{key_id}/revoke")
-async def revoke_key(key_id: Id, caller: AnyCaller, transaction: Transaction, service: TheService) -> KeyView:
+async def revoke_key(key_id: Id, caller: AnyCaller, transaction: Transaction, request: HttpRequest) -> KeyView:
     """End a key now. It stays in the list."""
     old = await _owned(transaction, caller, key_id, locks=True)
     _require(caller, old["scopes"])
     change = update(api_keys).where(api_keys.c.id == key_id)
     change = change.values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now())).returning(api_keys)
     row = (await transaction.execute(change)).mappings().one()
-    service.verified.forget(caller.user_id)
+    ends_a_key(request)
     return KeyView(**row)
 
 
