@@ -31,12 +31,12 @@ FAKETIME = next(
 
 @dataclass(frozen=True)
 class Seen:
-    """By one process: by tier, when it was let through, how often it was refused, and decided without Redis."""
+    """By one process: by tier, when it was let through, and how often without Redis; how often it was refused."""
 
     clock: float  #: the process' own, less the machine's monotonic one, in seconds
     granted: dict[str, list[float]]
+    granted_alone: dict[str, int]
     refused: int
-    local: int
 
 
 def quotas(shrink: float) -> dict[str, tuple[Quota, ...]]:
@@ -81,14 +81,14 @@ def worst(granted: list[float], window: float) -> int:
 async def ask(shrink: float, begin: float, last_s: float) -> dict[str, Any]:
     """Of each tier one user, from four requests at a time."""
     limiter = Limiter(RedisPlace.of_environment(), processes=PROCESSES)  # as it is shipped: 50 ms of patience
-    found: dict[str, Any] = {"granted": {}, "refused": 0, "local": 0}
+    found: dict[str, Any] = {"granted": {}, "granted_alone": dict.fromkeys(quotas(shrink), 0), "refused": 0}
 
     async def user(tier: str, limits: tuple[Quota, ...]) -> None:
         moments = found["granted"].setdefault(tier, [])
         while time.monotonic() < begin + last_s:
             decision = await limiter.decide(tier, limits)
-            found["local"] += decision.is_local
             if decision.is_allowed:
+                found["granted_alone"][tier] += decision.is_local
                 moments.append(time.monotonic())
             else:
                 found["refused"] += 1

@@ -212,8 +212,8 @@ def interrupted(bench: Bench, number: int) -> None:
 
 
 @pytest.mark.lab
-def test_twelve_interrupted_builds(bench: Bench) -> None:
-    for number in range(12):
+def test_five_interrupted_builds(bench: Bench) -> None:
+    for number in range(5):
         interrupted(bench, number)
     settled(bench)
 
