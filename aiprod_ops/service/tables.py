@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Integer,
     LargeBinary,
@@ -164,4 +165,30 @@ webhook_attempts = Table(
     Column("status", SmallInteger),
     Column("error", Text),
     Column("response_body", LargeBinary),
+)
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", _ID),
+    Column("job_id", _ID),
+    Column("preset", Text),
+    Column("seconds", Integer),
+    Column("cost_units", BigInteger),
+    Column("moment", _MOMENT),
+)
+usage_months = Table(
+    "usage_months",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("cost_units", BigInteger),
+)
+usage_warnings = Table(
+    "usage_warnings",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("percent", SmallInteger, primary_key=True),
+    Column("created_at", _MOMENT),
 )
