@@ -16,8 +16,8 @@ pytestmark = pytest.mark.lab
 
 #: Parameters that name nobody's property.
 PUBLIC = {"key": "somebodys", "code": "NOT_FOUND", "name": "get_job", "preset": "quick_social"}
-TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys", "usage", "usage_months", "webhook_endpoints",
-    "webhook_secrets", "webhook_events", "webhook_deliveries")  # fmt: skip
+TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys", "usage", "usage_months",
+          "webhook_endpoints", "webhook_secrets", "webhook_events", "webhook_deliveries")  # fmt: skip
 #: Bodies of operations that take one; without an entry an operation is sent the schema's first example or {}.
 BODIES: dict[str, dict[str, Any]] = {
     "submit_job": {**JOB},
