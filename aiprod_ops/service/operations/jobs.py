@@ -31,6 +31,7 @@ from aiprod_ops.service.operations.views import (
     StatusName,
 )
 from aiprod_ops.service.tables import jobs, pipeline_jobs, results
+from aiprod_ops.service.webhooks import emit_webhook_event
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
 
@@ -59,7 +60,9 @@ async def submit_job(
     new = insert(jobs).values(id=str(uuid7()), user_id=caller.user_id, status=Status.QUEUED.value, **given)
     row = (await transaction.execute(new.returning(jobs))).mappings().one()
     response.headers["Location"] = f"/api/v1/jobs/{row['id']}"
-    return JobView.of(row)
+    view = JobView.of(row)
+    await emit_webhook_event(transaction, caller.user_id, "job.created", view)
+    return view
 
 
 @router.get("")
