@@ -47,7 +47,7 @@ def server() -> Iterator[PostgresServer]:
         postgres.rows(admin, "CREATE ROLE aiprod_app LOGIN")
         postgres.rows(admin, "CREATE DATABASE ledger OWNER aiprod_owner")
         postgres.rows(made.dsn("postgres", "ledger"), APP)
-        postgres.migrate(made.dsn("postgres", "ledger"), "003")
+        postgres.migrate(made.dsn("postgres", "ledger"), "head")
         yield made
 
 
