@@ -62,7 +62,7 @@ def serve_command(
     from aiprod_ops.service.app import from_environment
 
     settings, more = api_settings(target, config, app_dsn)
-    _check(settings)
+    check_database(settings)
     _check_free(host, port)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
@@ -162,7 +162,7 @@ def _check_free(host: str, port: int) -> None:
         ) from error
 
 
-def _check(settings: "Settings") -> None:
+def check_database(settings: "Settings") -> None:
     import asyncio
 
     from psycopg import ProgrammingError

@@ -20,6 +20,7 @@ from aiprod_ops.service.document import browser, documentation, openapi
 from aiprod_ops.service.http import problems
 from aiprod_ops.service.http.requests import Service
 from aiprod_ops.service.operations import (
+    batches,
     cached_values,
     deliveries,
     jobs,
@@ -36,7 +37,19 @@ PREFIX = "/api/v1"
 #: What is served, in the order of the documents. Each owner's routes are walked by the tests with two users.
 ROUTERS = tuple(
     each.router
-    for each in (jobs, results, pipelines, users, keys, usage, webhooks, deliveries, cached_values, documentation)
+    for each in (
+        jobs,
+        batches,
+        results,
+        pipelines,
+        users,
+        keys,
+        usage,
+        webhooks,
+        deliveries,
+        cached_values,
+        documentation,
+    )
 )
 
 

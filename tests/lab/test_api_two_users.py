@@ -16,10 +16,13 @@ pytestmark = pytest.mark.lab
 
 #: Parameters that name nobody's property.
 PUBLIC = {"key": "somebodys", "code": "NOT_FOUND", "name": "get_job", "preset": "quick_social"}
-TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys", "usage", "usage_months",
-          "webhook_endpoints", "webhook_secrets", "webhook_events", "webhook_deliveries")  # fmt: skip
+TABLES = (
+    "users", "api_keys", "jobs", "batches", "results", "pipeline_jobs", "idempotency_keys", "usage", "usage_months",
+    "webhook_endpoints", "webhook_secrets", "webhook_events", "webhook_deliveries",
+)  # fmt: skip
 #: Bodies of operations that take one; without an entry an operation is sent the schema's first example or {}.
-BODIES: dict[str, dict[str, Any]] = {
+BODIES: dict[str, Any] = {
+    "submit_batch": [JOB],
     "submit_job": {**JOB},
     "change_job": {"title": "taken over"},
     "change_me": {"name": "Mallory"},
@@ -50,7 +53,9 @@ def owned(api: Api) -> dict[str, str]:
         job = ana.post("/jobs", json={**JOB, "title": "ana-secret"}, headers={"Idempotency-Key": "ana-secret"}).json()
         me = ana.get("/users/me").json()["id"]
         api.used(me, job["id"])
+        batch = ana.post("/batches", json=[{**JOB, "title": "ana-secret"}]).json()["id"]
         return {
+            "batch_id": batch,
             "job_id": job["id"],
             "result_id": api.complete(job["id"]),
             "pipeline_id": api.stage(job["id"]),
@@ -90,7 +95,7 @@ def test_what_is_another_s_is_not_there(api: Api, mallory: httpx.Client, owned: 
         told = answer.text.replace(str(answer.request.url.path), "")
         assert not any(name in told for name in owned.values()), f"{method} {path} tells {told}"
         assert "ana-secret" not in told, f"{method} {path} tells {told}"
-    assert walked >= 24
+    assert walked >= 28
     assert content(api, owned) == before
 
 

@@ -11,18 +11,9 @@ from pydantic import create_model
 
 from aiprod_ops.domain.webhooks import EVENTS
 from aiprod_ops.service.http.fields import Id
+from aiprod_ops.service.operations.batch_views import BatchView
 from aiprod_ops.service.operations.views import JobView, View
 from aiprod_ops.service.operations.webhook_views import WhyName
-
-
-class BatchView(View):
-    """A batch: how many of its jobs are in which state."""
-
-    id: Id
-    jobs: int
-    completed: int
-    failed: int
-    cancelled: int
 
 
 class QuotaView(View):

@@ -85,7 +85,7 @@ def of(error: Exception, request_id: str) -> Problem:
         return _of_status(error)
     if isinstance(error, IllegalTransition):
         return Problem("JOB_STATE_CONFLICT", str(error))
-    if _is_unavailable(error):
+    if is_unavailable(error):
         # Without its trace: in an outage there is one for each request.
         said = str(error).partition("\n")[0]
         log.warning("the database does not answer: %s: %s, request %s", type(error).__name__, said, request_id)
@@ -100,7 +100,7 @@ def to_response(error: Exception, request: Request) -> Response:
     return response(of(error, name), name, quote(request.url.path, safe="/:@-._~"))
 
 
-def _is_unavailable(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Whether it may go away by itself: no contact, no connection free, a time-out, a deadlock."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True

@@ -32,6 +32,7 @@ from aiprod_ops.service.operations.views import (
 )
 from aiprod_ops.service.tables import jobs, pipeline_jobs, results
 from aiprod_ops.service.webhooks import emit_webhook_event
+from aiprod_ops.service.working.claims import WAKE
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
 
@@ -41,6 +42,7 @@ class JobsPage(PageRequest):
 
     status: StatusName | None = Field(None, description="Only jobs with this status.")
     preset: PresetName | None = Field(None, description="Only jobs of this preset.")
+    batch_id: Id | None = Field(None, description="Only jobs of this batch.")
 
 
 @router.post("", status_code=201)
@@ -59,6 +61,7 @@ async def submit_job(
     given["title"] = job.title or ""
     new = insert(jobs).values(id=str(uuid7()), user_id=caller.user_id, status=Status.QUEUED.value, **given)
     row = (await transaction.execute(new.returning(jobs))).mappings().one()
+    await transaction.execute(WAKE)
     response.headers["Location"] = f"/api/v1/jobs/{row['id']}"
     view = JobView.of(row)
     await emit_webhook_event(transaction, caller.user_id, "job.created", view)
@@ -71,7 +74,7 @@ async def list_jobs(
 ) -> Page[JobView]:
     """Your jobs, newest first."""
     query = select(jobs).where(jobs.c.user_id == caller.user_id)
-    filters = {"status": page.status, "preset": page.preset}
+    filters = {"status": page.status, "preset": page.preset, "batch_id": page.batch_id}
     for name, value in filters.items():
         if value is not None:
             query = query.where(jobs.c[name] == value)
