@@ -24,7 +24,7 @@ fast: .venv/ready ## the tests that need no server
 
 # What fails is run once more on servers of its own, alone: what only a busy machine did is told apart from what is broken.
 lab: .venv/ready ## the tests on a real fleet
-	scripts/test-servers pytest -m "lab and not soak" -n 3 --dist loadfile || { echo "It ended with $$?."; \
+	scripts/test-servers pytest -m "lab and not soak" -n 3 --dist loadfile --durations=40 || { echo "It ended with $$?."; \
 		scripts/test-servers pytest -m "lab and not soak" --last-failed --last-failed-no-failures none -x; }
 
 soak: .venv/ready ## the same with the long repetitions

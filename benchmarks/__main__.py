@@ -4,9 +4,8 @@ import sys
 from importlib import import_module
 
 NAMES = (
-    "backup_test", "cache", "catalogue_size", "cli_start", "eight_indexes", "index_advice", "limits", "log_digest",
-    "main_job",
-    "switchover",
+    "api", "backup_test", "cache", "catalogue_size", "cli_start", "eight_indexes", "index_advice", "limits",
+    "log_digest", "main_job", "switchover",
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Requests over kept connections, as many as a server answers: `http_load.py PORT PATH CONNECTIONS SECONDS`.
+"""Requests over kept connections, as many as a server answers:
+`http_load.py PORT PATH CONNECTIONS SECONDS [AUTHORIZATION]`.
 
 Prints responses a second and their median time in ms as JSON. Bare asyncio: a client that parses more would be the
 slower end.
@@ -48,8 +49,9 @@ class Client(asyncio.Protocol):
             self.send()
 
 
-async def load(port: int, path: str, connections: int, seconds: float) -> dict[str, float]:
-    lines = (f"GET {path} HTTP/1.1", "host: bench", "x-api-key: ada", "accept: */*", "", "")
+async def load(port: int, path: str, connections: int, seconds: float, authorization: str) -> dict[str, float]:
+    who = f"authorization: {authorization}" if authorization else "x-api-key: ada"
+    lines = (f"GET {path} HTTP/1.1", "host: bench", who, "accept: */*", "", "")
     loop = asyncio.get_running_loop()
     made = [
         (await loop.create_connection(lambda: Client("\r\n".join(lines).encode()), "127.0.0.1", port))[1]
@@ -71,5 +73,5 @@ async def load(port: int, path: str, connections: int, seconds: float) -> dict[s
 
 
 if __name__ == "__main__":
-    port, path, connections, seconds = sys.argv[1:]
-    print(json.dumps(uvloop.run(load(int(port), path, int(connections), float(seconds)))))
+    port, path, connections, seconds, *more = sys.argv[1:]
+    print(json.dumps(uvloop.run(load(int(port), path, int(connections), float(seconds), "".join(more)))))

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +28,8 @@ LOGGING: dict[str, Any] = {
 }
 
 
-def _where(function: F) -> F:
+def where(function: F) -> F:
+    """Options that say whose API it is."""
     for option in (
         click.option("--target", default="", metavar="NAME", help="Instance from the configuration: its `app` DSN."),
         click.option("--config", default="", metavar="FILE", help="Configuration instead of the user's or the lab's."),
@@ -46,25 +47,28 @@ def _where(function: F) -> F:
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Where it listens.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document instead.")
-@_where
+@where
 def serve_command(
     host: str, port: int, workers: int, openapi: bool, target: str, config: str, app_dsn: str
 ) -> int | None:
     """Serve the API until Ctrl-C. It refuses to start where its schema is missing."""
-    _require()
+    require()
     if openapi:
         return _print_document()
     import uvicorn
 
-    settings, more = _settings(target, config, app_dsn)
+    settings, more = api_settings(target, config, app_dsn)
     _check(settings)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
     os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
-    if workers > 1:  # each writes its series to a file, and whichever is asked adds them up
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="aiprod-metrics-"))
-    click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
-    with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM, after it has ended what it was doing: that is how it ends
+    with ExitStack() as stack:
+        if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            # Each process writes its series to a file, and whichever is asked adds them up.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aiprod-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        click.echo(f"The API listens at http://{host}:{port}/api/v1  (its pages: /api/v1/docs)", err=True)
+        stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C or SIGTERM, after it has ended what it was doing
         uvicorn.run(
             "aiprod_ops.service.app:from_environment",
             factory=True,
@@ -91,17 +95,17 @@ def serve_command(
     "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]), default="free", show_default=True,
     help="Of a user that is not there yet.",
 )  # fmt: skip
-@_where
+@where
 def api_key_command(
     email: str, scopes: tuple[str, ...], label: str, name: str, tier: str, target: str, config: str, app_dsn: str
 ) -> int:
     """Make an API key for a user, and the user where there is none. The key is printed once."""
     import asyncio
 
-    _require()
+    require()
     from aiprod_ops.service import issuing
 
-    settings, _ = _settings(target, config, app_dsn)
+    settings, _ = api_settings(target, config, app_dsn)
     click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier, label, scopes)))
     return 0
 
@@ -116,8 +120,8 @@ def _print_document() -> int:
     return 0
 
 
-def _settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
-    """The API's settings: the DSN of the command line or of a target; and what else the target names (Redis,
+def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[str, str]]":
+    """The API's settings: the DSN of the command line or of a target; and what else the target names (replicas, Redis,
     service.toml, evidence), as variables of the environment."""
     from aiprod_ops.cli.redaction import learn, learn_secret
     from aiprod_ops.cli.world import settings_of
@@ -130,10 +134,12 @@ def _settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dict[s
         app_dsn, url = found.dsn("app"), found.redis_url()
         more = redis_variables(url) if url else {}
         more["AIPROD_OPS_EVIDENCE"] = str(given.state / "evidence")
+        more["AIPROD_OPS_APP_REPLICAS"] = "\n".join(found.replicas)
         if given.service is not None:
             more["AIPROD_OPS_SERVICE"] = str(given.service)
         learn_secret(more.get("REDIS_PASSWORD", ""))
-    learn(app_dsn)
+    for dsn in (app_dsn, *more.get("AIPROD_OPS_APP_REPLICAS", "").splitlines()):
+        learn(dsn)
     return Settings(dsn=app_dsn), more
 
 
@@ -152,7 +158,8 @@ def _check(settings: "Settings") -> None:
     asyncio.run(look())
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise ConfigurationError where the extra `service` is not installed."""
     from aiprod_ops.errors import ConfigurationError
 
     if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "psycopg")):

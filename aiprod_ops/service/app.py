@@ -16,12 +16,12 @@ from aiprod_ops.service.document import browser, documentation, openapi
 from aiprod_ops.service.http import problems
 from aiprod_ops.service.http.request_ids import RequestIds
 from aiprod_ops.service.http.requests import Service
-from aiprod_ops.service.operations import cached_values, jobs, keys, pipelines, results, users
+from aiprod_ops.service.operations import cached_values, jobs, keys, pipelines, results, usage, users
 from aiprod_ops.service.settings import Settings
 
 PREFIX = "/api/v1"
 #: What is served, in the order of the documents. Each owner's routes are walked by the tests with two users.
-ROUTERS = tuple(each.router for each in (jobs, results, pipelines, users, keys, cached_values, documentation))
+ROUTERS = tuple(each.router for each in (jobs, results, pipelines, users, keys, usage, cached_values, documentation))
 
 
 def create_app(given: Settings | None = None) -> FastAPI:
@@ -40,8 +40,7 @@ def create_app(given: Settings | None = None) -> FastAPI:
     register_phase2_router(app)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     service: Service = app.state.service
-    promises = around.promises_of(service.settings.service)
-    around.install(app, service, promises, PREFIX)
+    around.observe(app, service, around.promises_of(service.settings.service))
     app.add_middleware(RequestIds)
     browser.add_pages(app)
     app.add_exception_handler(HTTPException, _told)
@@ -50,9 +49,11 @@ def create_app(given: Settings | None = None) -> FastAPI:
 
 
 def init_phase2_features(app: FastAPI, given: Settings | None = None) -> None:
-    """Give an application what the routes need, `app.state.service`. It connects with the first request."""
+    """Give an application what the routes need, `app.state.service`, with the limits of its tiers and its cache. It
+    connects with the first request; `await around.close(app.state.service)` when the application ends."""
     found = settings.from_environment() if given is None else given
     app.state.service = Service(found, database.engine(found))
+    around.install(app, app.state.service, around.promises_of(found.service), PREFIX)
 
 
 def register_phase2_router(app: FastAPI) -> None:
@@ -69,7 +70,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await database.check_ready(service.engine)
     yield
     await around.close(service)
-    await service.engine.dispose()
 
 
 async def _told(request: Request, error: Exception) -> Response:

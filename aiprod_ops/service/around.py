@@ -1,4 +1,4 @@
-"""What stands around the operations of the API: metrics, limits, stored responses, health.
+"""What stands around the operations of the API: limits and stored responses; metrics and health.
 
 From the outermost to the innermost: how long it took; the fields that tell a caller how they stand; the count of a
 request whose caller is known without the database; what is answered from the cache. A caller who is not known yet is
@@ -79,7 +79,8 @@ def _client(request: Request) -> Client:
 
 
 def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> None:
-    """Put all of it around an application whose routes are there."""
+    """Keep the tiers and store what is polled, below `prefix`. An application that has started takes no middleware any
+    more: there nothing is stored, and no answer tells how its caller stands."""
     service.tiers = tiers(promises)
     limiter, cache = Limiter(RedisPlace.of_environment(), processes=service.settings.processes), RedisCache()
     limits = RateLimits(limiter, service.tiers, _client)
@@ -100,21 +101,26 @@ def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> 
         caller = service.verified.identify(scope)
         return Reader(caller.user_id, " ".join(sorted(caller.scopes))) if caller else None
 
-    operations = _operations(app)
     service.guards.append(count)
     service.after_change.append(forget)
     service.closing += [limiter.close, cache.close]
-    app.add_middleware(StoredResponses, cache=cache, routes=stored(prefix), identify=reader)
-    app.add_middleware(CountedFirst, service=service, limits=limits)
-    app.add_middleware(RateLimitFields)
-    metrics = Metrics(operations)
+    if app.middleware_stack is None:
+        app.add_middleware(StoredResponses, cache=cache, routes=stored(prefix), identify=reader)
+        app.add_middleware(CountedFirst, service=service, limits=limits)
+        app.add_middleware(RateLimitFields)
+
+
+def observe(app: FastAPI, service: Service, promises: Promises) -> None:
+    """Serve `/health/*` and `/metrics` of an application whose routes are there."""
+    metrics = Metrics(_operations(app))
     app.add_middleware(Measured, metrics=metrics)
     engines = {
         name: database.engine(service.settings, dsn=dsn, connections=2)
         for name, dsn in (("primary", service.settings.dsn), *_numbered(service.settings.replicas))
     }
     service.closing += [each.dispose for each in engines.values()]
-    app.include_router(health.router(HealthReport(checks(engines, cache, promises, service.settings.evidence))))
+    report = HealthReport(checks(engines, RedisCache(), promises, service.settings.evidence))
+    app.include_router(health.router(report))
 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
@@ -168,7 +174,7 @@ def promises_of(service_toml: Path | None) -> Promises:
 
 async def close(service: Service) -> None:
     """Disconnect from everything; what cannot be told good-bye to within a second is left."""
-    for end in service.closing:
+    for end in (*service.closing, service.engine.dispose):
         with_time = asyncio.wait_for(end(), 1)
         try:
             await with_time

@@ -2,7 +2,9 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Date,
     DateTime,
     Integer,
     LargeBinary,
@@ -101,4 +103,92 @@ service_secrets = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("secret", LargeBinary),
+)
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID),
+    Column("url", Text),
+    Column("events", ARRAY(Text)),
+    Column("description", Text),
+    Column("state", Text),
+    Column("why_disabled", Text),
+    Column("disabled_at", _MOMENT),
+    Column("failures_in_a_row", Integer),
+    Column("ordered", Boolean),
+    Column("long_tail", Boolean),
+    Column("in_flight", SmallInteger),
+    Column("per_second", Integer),
+    Column("created_at", _MOMENT),
+    Column("updated_at", _MOMENT),
+)
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("endpoint_id", _ID),
+    Column("secret", LargeBinary),
+    Column("created_at", _MOMENT),
+    Column("expires_at", _MOMENT),
+)
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID),
+    Column("type", Text),
+    Column("payload", LargeBinary),
+    Column("created_at", _MOMENT),
+)
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("event_id", _ID),
+    Column("endpoint_id", _ID),
+    Column("state", Text),
+    Column("attempts", Integer),
+    Column("due_at", _MOMENT),
+    Column("lease_until", _MOMENT),
+    Column("leased_by", Text),
+    Column("created_at", _MOMENT),
+    Column("ended_at", _MOMENT),
+)
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", _ID, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("began_at", _MOMENT),
+    Column("milliseconds", Integer),
+    Column("status", SmallInteger),
+    Column("error", Text),
+    Column("response_body", LargeBinary),
+)
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", _ID),
+    Column("job_id", _ID),
+    Column("preset", Text),
+    Column("seconds", Integer),
+    Column("cost_units", BigInteger),
+    Column("moment", _MOMENT),
+)
+usage_months = Table(
+    "usage_months",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("cost_units", BigInteger),
+)
+usage_warnings = Table(
+    "usage_warnings",
+    metadata,
+    Column("user_id", _ID, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("percent", SmallInteger, primary_key=True),
+    Column("created_at", _MOMENT),
 )

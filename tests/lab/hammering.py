@@ -16,7 +16,6 @@ from typing import Any
 
 from aiprod_ops.config import load
 from aiprod_ops.domain.quotas import Quota
-from aiprod_ops.service.caching.breaker import Delays
 from aiprod_ops.service.caching.place import RedisPlace
 from aiprod_ops.service.limiting.decisions import Limiter
 from aiprod_ops.service.limiting.promised import tiers
@@ -81,9 +80,7 @@ def worst(granted: list[float], window: float) -> int:
 
 async def ask(shrink: float, begin: float, last_s: float) -> dict[str, Any]:
     """Of each tier one user, from four requests at a time."""
-    # Patient: nine processes on two cores may keep Redis itself from running for longer than a request should wait.
-    delays = Delays(patience=Seconds(5))
-    limiter = Limiter(RedisPlace.of_environment(), processes=PROCESSES, delays=delays)
+    limiter = Limiter(RedisPlace.of_environment(), processes=PROCESSES)  # as it is shipped: 50 ms of patience
     found: dict[str, Any] = {"granted": {}, "refused": 0, "local": 0}
 
     async def user(tier: str, limits: tuple[Quota, ...]) -> None:

@@ -38,6 +38,11 @@ class Server:
     def place(self) -> RedisPlace:
         return RedisPlace("127.0.0.1", self.port, password=PASSWORD)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads a service to it."""
+        return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.port), "REDIS_PASSWORD": PASSWORD}
+
     def start(self) -> None:
         command = [_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--requirepass", PASSWORD, "--masterauth", PASSWORD, *self.options]

@@ -7,10 +7,8 @@ from dataclasses import replace
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from redis_servers import PASSWORD, Server
-from served_api import JOB, Api, database
-
-from aiprod_ops.service.settings import redis_variables
+from redis_servers import Server
+from served_api import JOB, Api, served
 
 pytestmark = pytest.mark.lab
 
@@ -24,13 +22,8 @@ def redis() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def stored(redis: Server) -> Iterator[Api]:
-    with database() as made:
-        made.environment |= redis_variables(f"redis://:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{redis.port}/0")
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+    with served(redis.environment) as made:
+        yield made
 
 
 def how(answer: httpx.Response) -> str:

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served_api import JOB, Api
+from redis_servers import Server
+from served_api import JOB, Api, served
 
+OPERATIONS = "Tested: 37"  #: all of the document
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
@@ -34,12 +37,41 @@ def fuzzed(api: Api, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def fuzzing(redis: Server) -> Iterator[Api]:
+    with served(redis.environment) as made:
+        yield made
+
+
 @pytest.mark.lab
-def test_no_check_fails(api: Api, tmp_path: Path) -> None:
-    said = fuzzed(api, tmp_path, "--seed", "20261128", "--max-examples", "5")
-    assert "Tested: 30" in said, said
+def test_no_check_fails(fuzzing: Api, redis: Server, tmp_path: Path) -> None:
+    said = fuzzed(fuzzing, tmp_path, "--seed", "20261128", "--max-examples", "5")
+    assert OPERATIONS in said, said
+    assert redis.figure("stats", "keyspace_hits") > 0  # it was used
+
+
+@pytest.mark.lab
+def test_no_check_fails_with_redis_stopped(fuzzing: Api, redis: Server, tmp_path: Path) -> None:
+    redis.hang()
+    try:
+        said = fuzzed(fuzzing, tmp_path, "--seed", "20261129", "--max-examples", "3")
+    finally:
+        redis.go_on()
+    assert OPERATIONS in said, said
 
 
 @pytest.mark.soak
-def test_no_check_fails_for_long(api: Api, tmp_path: Path) -> None:
-    fuzzed(api, tmp_path, "--max-examples", "500")
+@pytest.mark.parametrize("state", ["up", "hung", "dead"])
+def test_no_check_fails_for_long(fuzzing: Api, redis: Server, tmp_path: Path, state: str) -> None:
+    {"up": lambda: None, "hung": redis.hang, "dead": redis.kill}[state]()
+    try:
+        fuzzed(fuzzing, tmp_path, "--max-examples", "300")
+    finally:
+        {"up": lambda: None, "hung": redis.go_on, "dead": redis.start}[state]()

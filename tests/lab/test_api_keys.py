@@ -59,9 +59,9 @@ def test_rotation_overlaps(api: Api, client: httpx.Client) -> None:
 def test_a_revoked_key_ends_with_the_next_request(api: Api, client: httpx.Client) -> None:
     made = client.post("/keys", json={"label": "gone"}).json()
     assert status(api, made["key"]) == 200
-    revoked = client.delete(f"/keys/{made['id']}").json()
+    revoked = client.post(f"/keys/{made['id']}/revoke").json()
     assert status(api, made["key"]) == 401
-    assert client.delete(f"/keys/{made['id']}").json()["revoked_at"] == revoked["revoked_at"]
+    assert client.post(f"/keys/{made['id']}/revoke").json()["revoked_at"] == revoked["revoked_at"]
     assert made["id"] in [each["id"] for each in client.get("/keys", params={"limit": 100}).json()["items"]]
 
 
@@ -71,7 +71,7 @@ def test_no_key_makes_or_ends_a_stronger_one(api: Api, client: httpx.Client) -> 
     for answer in (
         client.post("/keys", json={"label": "up", "scopes": ["admin"]}),
         client.post(f"/keys/{name}/rotate", json={}),
-        client.delete(f"/keys/{name}"),
+        client.post(f"/keys/{name}/revoke"),
     ):
         problem(answer, "INSUFFICIENT_SCOPE")
     assert status(api, strong) == 200

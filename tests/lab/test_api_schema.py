@@ -15,7 +15,7 @@ from test_api_life import problem
 
 from aiprod_ops.lab import postgres
 from aiprod_ops.service import init_phase2_features, register_phase2_router
-from aiprod_ops.service.http.requests import Service
+from aiprod_ops.service.around import close
 from aiprod_ops.service.settings import Settings
 
 pytestmark = pytest.mark.lab
@@ -99,6 +99,7 @@ def test_in_an_application_that_is_not_ours(api: Api, when: str) -> None:
     answers = asyncio.run(_inside(api, key, use, at_start=when != "before"))
     assert [answer.status_code for answer in answers] == [201, 201, 200, 422, 401, 200]
     assert answers[1].headers["idempotent-replayed"] == "true"
+    assert ["ratelimit" in answer.headers for answer in answers[:3]] == [when == "before"] * 3
     for answer, code in ((answers[3], "VALIDATION_FAILED"), (answers[4], "UNAUTHENTICATED")):
         answer.headers.setdefault("x-request-id", answer.json()["request_id"])  # the name is a middleware's
         problem(answer, code)
@@ -138,6 +139,7 @@ async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if at_start:
+            app.middleware_stack = app.build_middleware_stack()  # as a server has done by then
             init_phase2_features(app, settings)
             register_phase2_router(app)
         yield
@@ -151,6 +153,5 @@ async def _inside(api: Api, key: str, use: object, *, at_start: bool = False) ->
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://app/api/v1", headers=headers) as client:
             found = await use(client, app)  # type: ignore[operator]
-    service: Service = app.state.service
-    await service.engine.dispose()
+    await close(app.state.service)
     return found

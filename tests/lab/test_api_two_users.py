@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lab
 
 #: Parameters that name nobody's property.
 PUBLIC = {"key": "somebodys", "code": "NOT_FOUND", "name": "get_job", "preset": "quick_social"}
-TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys")
+TABLES = ("users", "api_keys", "jobs", "results", "pipeline_jobs", "idempotency_keys", "usage", "usage_months")
 #: Bodies of operations that take one; without an entry an operation is sent the schema's first example or {}.
 BODIES: dict[str, dict[str, Any]] = {
     "submit_job": {**JOB},
@@ -40,12 +40,14 @@ def owned(api: Api) -> dict[str, str]:
     """What Ana has, by the name of the parameter."""
     with api.client(api.key("ana-secret@example.org", "jobs", "webhooks", "admin")) as ana:
         job = ana.post("/jobs", json={**JOB, "title": "ana-secret"}, headers={"Idempotency-Key": "ana-secret"}).json()
+        me = ana.get("/users/me").json()["id"]
+        api.used(me, job["id"])
         return {
             "job_id": job["id"],
             "result_id": api.complete(job["id"]),
             "pipeline_id": api.stage(job["id"]),
             "key_id": ana.get("/keys").json()["items"][0]["id"],
-            "user_id": ana.get("/users/me").json()["id"],
+            "user_id": me,
         }
 
 
@@ -77,7 +79,7 @@ def test_what_is_another_s_is_not_there(api: Api, mallory: httpx.Client, owned: 
         told = answer.text.replace(str(answer.request.url.path), "")
         assert not any(name in told for name in owned.values()), f"{method} {path} tells {told}"
         assert "ana-secret" not in told, f"{method} {path} tells {told}"
-    assert walked >= 11
+    assert walked >= 12
     assert content(api, owned) == before
 
 

@@ -27,7 +27,9 @@ def test_the_lab_serves(bench: Bench) -> None:
     postgres.migrate(bench.admin, "head")
     key = bench.run("api-key", "ana@example.org", "--scope", "jobs", "--scope", "admin").out.strip()
     port = str(ports.free(bench.fleet.folder, taken=bench.fleet.ports)[0])
-    going = bench.start("serve", "--port", port, "--workers", "2")
+    scratch = bench.config.with_name("scratch")
+    scratch.mkdir()
+    going = bench.start("serve", "--port", port, "--workers", "2", TMPDIR=str(scratch))
     url = f"http://127.0.0.1:{port}/api/v1"
     try:
         until(lambda: _status(f"{url}/docs") == 200, "it does not serve")
@@ -45,6 +47,7 @@ def test_the_lab_serves(bench: Bench) -> None:
     assert done.exit == 0, done.said
     assert key not in done.said
     assert "Traceback" not in done.said
+    assert list(scratch.iterdir()) == []
 
 
 def _status(url: str) -> int:

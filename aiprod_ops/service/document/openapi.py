@@ -20,6 +20,7 @@ TAGS = {
     "results": "What completed jobs made.",
     "pipelines": "The stages of a job's work.",
     "users": "Yourself; all users for an administrator.",
+    "usage": "What jobs cost, by month.",
     "cache": "Values of the cache, for an administrator.",
     "keys": "API keys: scopes, rotation with overlap, revocation.",
     "docs": "These pages, for programs.",

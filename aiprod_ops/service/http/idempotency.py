@@ -27,8 +27,8 @@ REPLAYED = "Idempotent-Replayed"
 KEPT = timedelta(hours=24)
 _KEPT_HEADERS = ("content-type", "location", "etag")
 _KEY = re.compile(validation.IDEMPOTENCY_KEY)
-#: Each new answer takes away some that are too old: nobody has to sweep, and no request pays for many.
-_SWEPT = 10
+#: Of so many new answers one takes away so many that are too old: nobody has to sweep, and no request pays for many.
+_SWEPT_EVERY, _SWEPT = 8, 40
 
 
 async def once(
@@ -90,7 +90,8 @@ async def _store(
     }
     insertion = insert(stored).values(user_id=caller.user_id, key=key, **values)
     await connection.execute(insertion.on_conflict_do_update(index_elements=["user_id", "key"], set_=values))
-    await connection.execute(_SWEEP, {"hours": KEPT // timedelta(hours=1), "most": _SWEPT})
+    if fingerprint[0] % _SWEPT_EVERY == 0:
+        await connection.execute(_SWEEP, {"hours": KEPT // timedelta(hours=1), "most": _SWEPT})
 
 
 _SWEEP = text("""

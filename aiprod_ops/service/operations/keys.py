@@ -86,7 +86,7 @@ async def rotate_key(
     return _told(request, *await made(transaction, caller.user_id, old["label"], old["scopes"], None))
 
 
-@router.delete("/{key_id}")
+@router.post("/{key_id}/revoke")
 async def revoke_key(key_id: Id, caller: AnyCaller, transaction: Transaction, service: TheService) -> KeyView:
     """End a key now. It stays in the list."""
     old = await _owned(transaction, caller, key_id, locks=True)
