@@ -23,12 +23,46 @@ class Ended:
     host: str
     event: str  #: its type
     state: str  #: delivered or failed
+    created_at: datetime
     ended_at: datetime
     why: str = ""
     is_enabled: bool = True  #: whether its endpoint is: to one that is not, nothing is sent
 
     def __str__(self) -> str:
         return f"{self.event} to {self.host}, {self.why or self.state} at {self.ended_at:%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits to be sent to endpoints that are enabled; the oldest that nobody has taken is due for `oldest`. Of all
+    that came into being within a time, how many have failed, and how many were delivered."""
+
+    waiting: int
+    due: int
+    taken: int
+    oldest: Seconds
+    failed: int
+    delivered: int
+
+    @property
+    def failing(self) -> Ratio:
+        """Share of what has ended."""
+        ended = self.failed + self.delivered
+        return Ratio(self.failed / ended) if ended else Ratio(0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that nothing is sent to."""
+
+    id: str
+    host: str
+    why: str
+    since: datetime | None
+
+    def __str__(self) -> str:
+        since = f" since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else ""
+        return f"{self.host} ({self.id}){since}{f': {self.why}' if self.why else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +81,12 @@ class Wave:
     patience: Seconds
     success: Ratio
     deliveries: tuple[str, ...]
+    tried: tuple[str, ...]  #: those of the waves before
     hosts: dict[str, int]  #: how many go to each
     samples: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"wave {self.number} of {self.of}: {len(self.deliveries)} to {len(self.hosts)} hosts"
+        return f"wave {self.number} of {self.of}, {len(self.deliveries)} deliveries"
 
     @property
     def lasts(self) -> Seconds:
@@ -61,8 +96,8 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of the deliveries of one endpoint since they were planned: `sent` at least once, of these `delivered`;
-    `failed` those that ended without; `left` those that stay as they had ended."""
+    """What became of the deliveries of one endpoint since they were planned: `sent` at least once, of these `delivered`
+    and `failed`, which have ended; `unsent` wait for it, the first of them for `overdue` seconds."""
 
     endpoint: str
     host: str
@@ -70,12 +105,25 @@ class Replayed:
     sent: int
     delivered: int
     failed: int
-    left: int
+    unsent: int
+    overdue: Seconds
+
+    @property
+    def ended(self) -> int:
+        return self.delivered + self.failed
 
     @property
     def success(self) -> Ratio:
         """Share of what was sent that was delivered; of nothing, all."""
         return Ratio(self.delivered / self.sent) if self.sent else Ratio(1.0)
+
+
+def chosen(ended: Iterable[Ended], moment: datetime, since: Seconds) -> list[Ended]:
+    """Those that may be sent again, oldest first: they had ended by the moment, came into being no longer than `since`
+    before it, and their endpoint is enabled."""
+    first = moment - timedelta(seconds=since)
+    may = [each for each in ended if each.ended_at <= moment and each.created_at > first and each.is_enabled]
+    return sorted(may, key=_age)
 
 
 def in_waves(deliveries: Sequence[Ended]) -> list[tuple[Ended, ...]]:
@@ -114,6 +162,7 @@ def planned(
             patience,
             success,
             tuple(each.id for each in wave),
+            tuple(each.id for before in waves[: number - 1] for each in before),
             dict(sorted(Counter(each.host for each in wave).items())),
             tuple(map(str, wave[:_SAMPLES])),
         )
@@ -121,12 +170,17 @@ def planned(
     ]
 
 
+def refusing(became: Iterable[Replayed], success: Ratio, least: int = 1) -> list[Replayed]:
+    """Endpoints that were sent at least so many, and take less than this share of them."""
+    return [each for each in became if each.sent >= least and each.success < success]
+
+
 def by_why(deliveries: Iterable[Ended]) -> str:
     """How many failed for which reason, the most frequent first.
 
     >>> from datetime import UTC
     >>> noon = datetime(2026, 11, 28, 12, tzinfo=UTC)
-    >>> by_why([Ended(str(n), "e", "h", "job.failed", "failed", noon, why) for n, why in enumerate("aba")])
+    >>> by_why([Ended(str(n), "e", "h", "job.failed", "failed", noon, noon, why) for n, why in enumerate("aba")])
     'a: 2, b: 1'
     """
     found = Counter(each.why or each.state for each in deliveries)

@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiprod_ops.domain.replays import Ended, by_age, by_why, in_waves, planned
+from aiprod_ops.domain.replays import Backlog, Ended, by_age, by_why, chosen, in_waves, planned
 from aiprod_ops.units import Ratio, Seconds
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 def ended(number: int, endpoint: str = "a", **more: object) -> Ended:
-    values = {"host": f"{endpoint}.example", "event": "job.completed", "state": "failed", "ended_at": NOON}
+    values: dict[str, object] = {"host": f"{endpoint}.example", "event": "job.completed", "state": "failed"}
+    values |= {"created_at": NOON, "ended_at": NOON}
     return Ended(f"{number:04d}", endpoint, **(values | more))  # type: ignore[arg-type]
 
 
@@ -63,3 +64,19 @@ def test_failures_are_told_by_reason_and_by_age() -> None:
     failures = [ended(n, ended_at=NOON - age, why="timeout" if n < 2 else "HTTP 503") for n, age in ages.items()]
     assert by_why(failures) == "HTTP 503: 3, timeout: 1"
     assert by_age(failures, NOON) == "within 60.0 min: 1, within 6.00 h: 2, older: 1"
+
+
+def test_what_is_sent_again_had_ended_by_then_is_young_enough_and_goes_to_somebody() -> None:
+    found = [
+        ended(2),
+        ended(1),
+        ended(3, ended_at=NOON + timedelta(seconds=1)),
+        ended(4, created_at=NOON - timedelta(hours=2)),
+        ended(5, is_enabled=False),
+    ]
+    assert [each.id for each in chosen(found, NOON, Seconds(3600))] == ["0001", "0002"]
+
+
+def test_of_nothing_nothing_failed() -> None:
+    assert Backlog(0, 0, 0, Seconds(0), 0, 0).failing == 0
+    assert Backlog(0, 0, 0, Seconds(0), 1, 3).failing == 0.25

@@ -58,4 +58,4 @@ def test_batches_hold_each_job_once_in_the_order_of_their_ids() -> None:
 
 def test_all_are_sorted_by_what_is_wrong() -> None:
     found = of([JOB, replace(JOB, status="queued"), silent_for(1)], NOON, LIMITS)
-    assert {wrong: len(jobs) for wrong, jobs in found.items()} == {each: 1 for each in Trouble}
+    assert {wrong: len(jobs) for wrong, jobs in found.items()} == dict.fromkeys(Trouble, 1)
