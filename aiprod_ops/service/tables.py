@@ -63,6 +63,31 @@ jobs = Table(
     Column("created_at", _MOMENT),
     Column("updated_at", _MOMENT),
     Column("completed_at", _MOMENT),
+    Column("worker", Text),
+    Column("started_at", _MOMENT),
+    Column("heartbeat_at", _MOMENT),
+    Column("due_at", _MOMENT),
+    Column("batch_id", _ID),
+    Column("batch_position", Integer),
+)
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID),
+    Column("jobs", Integer),
+    Column("rejected", Integer),
+    Column("errors", JSONB),
+    Column("created_at", _MOMENT),
+    Column("cancelled_at", _MOMENT),
+    Column("completed_at", _MOMENT),
+)
+periodic_work = Table(
+    "periodic_work",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("due_at", _MOMENT),
+    Column("ended_at", _MOMENT),
 )
 results = Table(
     "results",
@@ -75,6 +100,8 @@ results = Table(
     Column("size_bytes", BigInteger),
     Column("quality_score", REAL),
     Column("created_at", _MOMENT),
+    Column("crc32", BigInteger),
+    Column("sha256", LargeBinary),
 )
 pipeline_jobs = Table(
     "pipeline_jobs",
