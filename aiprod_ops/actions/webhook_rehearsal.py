@@ -13,7 +13,8 @@ _TICK_S = 0.05
 
 _ENDPOINT = """
 insert into webhook_endpoints (id, user_id, url, events)
-select %(id)s, (select id from users order by id limit 1), 'https://rehearsal-' || %(number)s || '.example/hook', array[]::text[]
+select %(id)s, (select id from users order by id limit 1), 'https://rehearsal-' || %(number)s || '.example/hook',
+       array[]::text[]
 """
 _FAILED = """
 with event as (
