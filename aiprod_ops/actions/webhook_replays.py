@@ -19,7 +19,7 @@ _LOOK = "select pg_sleep(0.5)"  #: between two looks; in the server, because the
 
 #: Whether one was sent since the plan was made.
 _SENT = """
-(d.ended_at > %(moment)s
+(coalesce(d.ended_at > %(moment)s, false)
  or exists (select from webhook_attempts a where a.delivery_id = d.id and a.began_at > %(moment)s))
 """
 #: As it had ended when it was planned, and its endpoint takes something: enough of what it was sent in earlier waves.

@@ -29,7 +29,7 @@ class Ended:
     is_enabled: bool = True  #: whether its endpoint is: to one that is not, nothing is sent
 
     def __str__(self) -> str:
-        return f"{self.event} to {self.host}, {self.why or self.state} at {self.ended_at:%Y-%m-%d %H:%M} UTC"
+        return f"{self.event} of {self.created_at:%Y-%m-%d %H:%M} UTC to {self.host}, {self.why or self.state}"
 
 
 @dataclass(frozen=True, slots=True)

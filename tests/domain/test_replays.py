@@ -55,7 +55,7 @@ def test_a_wave_says_where_it_goes_and_shows_no_payload() -> None:
     (first, second) = planned([ended(n, why="HTTP 503") for n in range(10)], NOON, 5.0, Seconds(60), Ratio(0.9))
     assert (first.number, second.number, second.of, second.lasts) == (1, 2, 2, 9 / 5)
     assert second.hosts == {"a.example": 9}
-    assert first.samples == ("job.completed to a.example, HTTP 503 at 2026-11-28 12:00 UTC",)
+    assert first.samples == ("job.completed of 2026-11-28 12:00 UTC to a.example, HTTP 503",)
     assert len(second.samples) == 3
 
 
