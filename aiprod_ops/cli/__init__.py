@@ -33,6 +33,7 @@ _COMMANDS = {
     "runs": ("runs", "List runs, or show one step by step."),
     "schedule": ("schedule", "What runs when; units for systemd, cron, Kubernetes, Cloud Scheduler, and their alerts."),
     "serve": ("serve", "Serve the API: jobs, results, pipelines, users, keys, its documentation."),
+    "worker": ("worker", "Render jobs, do periodic work, deliver webhooks; on any number of machines."),
     "usage": ("usage", "What the jobs of a month cost, for billing: CSV or JSON lines."),
 }
 _CHECKING = {"check", "evidence"}  # there every error is 3, UNKNOWN, as monitoring plugins have it

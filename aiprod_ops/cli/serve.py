@@ -58,7 +58,7 @@ def serve_command(
     import uvicorn
 
     settings, more = api_settings(target, config, app_dsn)
-    _check(settings)
+    check_database(settings)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
     os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
@@ -143,7 +143,7 @@ def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dic
     return Settings(dsn=app_dsn), more
 
 
-def _check(settings: "Settings") -> None:
+def check_database(settings: "Settings") -> None:
     import asyncio
 
     from aiprod_ops.service import database

@@ -15,7 +15,9 @@ where table_schema = any (current_schemas(false)) /* aiprod-ops: whether the API
 """)
 
 
-def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncEngine:
+def engine(
+    settings: Settings, *, dsn: str = "", connections: int = 0, application_name: str = "aiprod-ops serve"
+) -> AsyncEngine:
     """A pool of connections; it connects when it is first used.
 
     Statements are never prepared on the server: after ten executions PostgreSQL may change to a generic plan, and the
@@ -29,7 +31,7 @@ def engine(settings: Settings, *, dsn: str = "", connections: int = 0) -> AsyncE
             dsn or settings.dsn,
             prepare_threshold=None,
             connect_timeout=max(2, int(settings.patience)),
-            application_name="aiprod-ops serve",
+            application_name=application_name,
             # A transaction that nobody goes on with must not hold a job's row for ever.
             options=f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={3 * milliseconds}",
         )

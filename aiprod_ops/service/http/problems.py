@@ -80,7 +80,7 @@ def of(error: Exception) -> Problem:
         return _of_status(error)
     if isinstance(error, IllegalTransition):
         return Problem("JOB_STATE_CONFLICT", str(error))
-    if _is_unavailable(error):
+    if is_unavailable(error):
         # Without its trace: in an outage there is one for each request.
         log.warning("the database does not answer: %s: %s", type(error).__name__, str(error).partition("\n")[0])
         return Problem("SERVICE_UNAVAILABLE", headers={"Retry-After": str(RETRY_SECONDS)})
@@ -93,7 +93,7 @@ def to_response(error: Exception, request: Request) -> Response:
     return response(of(error), request.scope.get("request_id", ""), quote(request.url.path, safe="/:@-._~"))
 
 
-def _is_unavailable(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Whether it may go away by itself: no contact, no connection free, a time-out, a deadlock."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True

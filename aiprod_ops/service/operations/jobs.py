@@ -30,6 +30,7 @@ from aiprod_ops.service.operations.views import (
     StatusName,
 )
 from aiprod_ops.service.tables import jobs, pipeline_jobs, results
+from aiprod_ops.service.working.claims import WAKE
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the version that you have seen.")]
@@ -58,6 +59,7 @@ async def submit_job(
     given["title"] = job.title or ""
     new = insert(jobs).values(id=str(uuid7()), user_id=caller.user_id, status=Status.QUEUED.value, **given)
     row = (await transaction.execute(new.returning(jobs))).mappings().one()
+    await transaction.execute(WAKE)
     response.headers["Location"] = f"/api/v1/jobs/{row['id']}"
     return JobView.of(row)
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.expression import TextualSelect
 
 from aiprod_ops.domain.tiers import Tier
+from aiprod_ops.service.tables import jobs
 from aiprod_ops.units import Seconds
 
 #: What tells workers that jobs wait: `NOTIFY aiprod_jobs`.
@@ -19,10 +21,16 @@ CHANNEL = "aiprod_jobs"
 WAKE = text(f"notify {CHANNEL}")
 _NO_LIMIT = 2**31 - 1
 
-#: A statement of its own: the next one's snapshot is taken after it. The number that names this use of the lock is ours.
+
+def _jobs(statement: str) -> TextualSelect:
+    """A statement that answers rows of `jobs`, with the types that the tables say."""
+    return text(statement).columns(**{column.name: column.type for column in jobs.columns})
+
+
+#: A statement of its own: the next one's snapshot is taken after it. The number that names this lock is ours.
 _TURN = text("select pg_advisory_xact_lock(7316113) /* aiprod-ops: one worker picks at a time */")
 #: `waiting` skips from user to user along the index, so that a batch of 100,000 costs no more than a job.
-_CLAIM = text("""
+_CLAIM = _jobs("""
 with recursive waiting as (
     (select user_id from jobs where status = 'queued' order by user_id limit 1)
     union all
@@ -55,7 +63,7 @@ where jobs.id = picked.id and jobs.status = 'queued' and users.id = jobs.user_id
 returning jobs.*, users.tier /* aiprod-ops: jobs for a worker */
 """)
 #: What is not returned is no longer this worker's: cancelled, or taken over because it was not heard of.
-_BEAT = text("""
+_BEAT = _jobs("""
 update jobs set heartbeat_at = clock_timestamp(), progress = greatest(jobs.progress, said.progress),
     updated_at = case when said.progress > jobs.progress then clock_timestamp() else jobs.updated_at end
 from unnest(cast(:ids as uuid[]), cast(:attempts as integer[]), cast(:progress as integer[]))
@@ -69,7 +77,7 @@ update jobs set status = 'queued', worker = null, progress = 0, attempts = great
 where id = any (cast(:ids as uuid[])) and worker = :worker and status = 'processing'
 returning id /* aiprod-ops: a worker ends, others go on */
 """)
-_LOST = text("""
+_LOST = _jobs("""
 select * from jobs where status = 'processing' and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
 order by heartbeat_at limit 1000 for update skip locked /* aiprod-ops: jobs of workers that are not heard of */
 """)
@@ -104,12 +112,12 @@ async def claim(
 
 async def beat(transaction: AsyncConnection, worker: str, held: Iterable[Held]) -> Sequence[RowMapping]:
     """Say that a worker is alive, and how far its jobs are. Returns the rows of those that are still its own."""
-    jobs = sorted(held, key=lambda job: job.job_id)
+    sorted_jobs = sorted(held, key=lambda job: job.job_id)
     given = {
         "worker": worker,
-        "ids": [job.job_id for job in jobs],
-        "attempts": [job.attempt for job in jobs],
-        "progress": [job.progress for job in jobs],
+        "ids": [job.job_id for job in sorted_jobs],
+        "attempts": [job.attempt for job in sorted_jobs],
+        "progress": [job.progress for job in sorted_jobs],
     }
     return (await transaction.execute(_BEAT, given)).mappings().all()
 
