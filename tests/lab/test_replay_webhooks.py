@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from called import called
 from command_line import Bench, Done, short_folder, until
 from sent_webhooks import PATH, PAYLOAD, SECRET, Hooks
 
@@ -35,13 +36,13 @@ def hooks(fleet: Fleet) -> Iterator[Hooks]:
 
 
 def planned(hooks: Hooks, *options: str) -> str:
-    made = hooks.bench.run("plan", BOOK, "-o", "json", *QUICK, *options)
+    made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *QUICK, *options)
     assert made.exit == 0, made.said
     return str(made.json()["digest"])
 
 
 def applied(hooks: Hooks, digest: str) -> Done:
-    return hooks.bench.run("run", BOOK, "--apply", digest)
+    return called(hooks.bench.config, "run", BOOK, "--apply", digest)
 
 
 def evidence(hooks: Hooks) -> dict[str, dict[str, object]]:
@@ -54,11 +55,11 @@ def test_each_is_sent_once_in_waves_and_what_was_delivered_is_not(hooks: Hooks) 
     first, second = hooks.endpoint("one.example"), hooks.endpoint("two.example")
     failed = hooks.ended(first, 25) + hooks.ended(second, 3, status=500)
     delivered = hooks.ended(first, 4, "delivered", 200)
-    seen = hooks.bench.run("check", BOOK)
+    seen = called(hooks.bench.config, "check", BOOK)
     assert seen.exit == 2, seen.said
     assert "HTTP 503: 25, HTTP 500: 3" in seen.out
     digest = planned(hooks)
-    dry = hooks.bench.run("run", BOOK, *QUICK, "--dry-run")
+    dry = called(hooks.bench.config, "run", BOOK, *QUICK, "--dry-run")
     assert "make 2 deliveries due again" in dry.out, dry.said
     assert "make 24 deliveries due again, 1000 a second, oldest first: 22 to one.example, 2 to two.example" in dry.out
     assert "UTC to one.example, HTTP 503" in dry.out
@@ -123,7 +124,7 @@ def test_killed_in_a_wave_and_resumed_nothing_is_sent_twice(hooks: Hooks) -> Non
         until(at_work.is_set, "the last wave is on its way")
         going.kill()
         (run,) = hooks.bench.unfinished()
-        done = hooks.bench.run("resume", run)
+        done = called(hooks.bench.config, "resume", run)
     assert done.exit == 0, done.said
     assert hooks.attempts(failed) == [1] * 60
 
@@ -151,7 +152,7 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     hooks.ended(off, 3)
 
     def counted(*options: str) -> int:
-        made = hooks.bench.run("plan", BOOK, "-o", "json", *options)
+        made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *options)
         assert made.exit == 0, made.said
         return sum(len(action["subject"]["deliveries"]) for action in made.json()["plan"]["actions"])
 
@@ -159,7 +160,7 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     assert counted("--event", "job.failed", "--endpoint", first) == 5
     assert counted("--event", "job.completed", "--most", "3") == 0
     assert counted("--since", "0s") == 0
-    told = hooks.bench.run("plan", BOOK, "--most", "3").out
+    told = called(hooks.bench.config, "plan", BOOK, "--most", "3").out
     assert "left out  2 more deliveries: one run takes 3 (--most)" in told
     assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
 
@@ -175,7 +176,7 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(hooks: Hooks, options: tuple[str, ...], code: int, said: str) -> None:
-    done = hooks.bench.run("plan", BOOK, *options)
+    done = called(hooks.bench.config, "plan", BOOK, *options)
     assert (done.exit, said in done.err) == (code, True), done.said
 
 
