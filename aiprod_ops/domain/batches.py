@@ -1,7 +1,7 @@
 """A batch of jobs: how far it is, and when it will be done. Pure; the counts are those of its jobs."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from aiprod_ops.units import Bytes, Seconds
 DSN = "AIPROD_OPS_APP_DSN"  #: the environment variable of the API's own identity
 REPLICAS = "AIPROD_OPS_APP_REPLICAS"  #: DSNs of its replicas, one a line
 SERVICE = "AIPROD_OPS_SERVICE"  #: a `service.toml` of one's own
+VIDEOS = "AIPROD_OPS_VIDEOS"  #: package.module:attribute of what reads videos for bulk downloads
 EVIDENCE = "AIPROD_OPS_EVIDENCE"  #: the folder of sealed evidence
 PROCESSES = (
     "AIPROD_OPS_API_PROCESSES"  #: that serve, on all machines together: each has its part of a limit without Redis
@@ -30,10 +31,12 @@ class Settings:
     patience: Seconds = Seconds(5)  #: so long a request waits for a connection
     statement: Seconds = Seconds(10)  #: so long a statement may take
     largest_body: Bytes = Bytes(256 * 1024)
+    largest_batch: Bytes = Bytes(1024**3)  #: of a batch's body, which goes to a file
     replicas: tuple[str, ...] = field(default=(), repr=False)
     service: Path | None = None
     evidence: Path | None = None
     processes: int = 1
+    videos: str = ""  #: what reads videos for bulk downloads; none: HTTP
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
@@ -53,6 +56,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         service=Path(environ[SERVICE]) if environ.get(SERVICE) else None,
         evidence=Path(environ[EVIDENCE]) if environ.get(EVIDENCE) else None,
         processes=int(processes),
+        videos=environ.get(VIDEOS, ""),
     )
 
 

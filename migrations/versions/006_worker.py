@@ -1,5 +1,5 @@
-"""Add what the worker and batches keep: who works on a job and was last heard when, a job's place in its batch, batches,
-periodic work, and the checksums of results.
+"""Add what the worker and batches keep: who works on a job and was last heard when, a job's place in its batch,
+batches, periodic work, and the checksums of results.
 
 New columns are null or have a constant default, so that no table is rewritten; the foreign key is validated by 007,
 under a lock that lets everybody work. Source: PostgreSQL manual, ALTER TABLE, Notes.

@@ -1,4 +1,5 @@
-"""Validate the batch of a job, and index the jobs that wait and those of a batch.
+"""Validate the batch of a job, and index the jobs that wait, those of a batch, and those
+that count against a tier's number at a time.
 
 Each step can be repeated: what an interrupted build left behind is dropped and built again.
 Source: PostgreSQL manual, ALTER TABLE, Notes; CREATE INDEX, "Building Indexes Concurrently".
@@ -20,6 +21,7 @@ RANK = "(CASE priority WHEN 'urgent' THEN 0 WHEN 'high' THEN 1 WHEN 'normal' THE
 INDEXES = (
     ("idx_jobs_waiting", f"jobs (user_id, {RANK}, batch_position, id) WHERE status = 'queued'"),
     ("idx_jobs_batch", "jobs (batch_id, status, batch_position) WHERE batch_id IS NOT NULL"),
+    ("idx_jobs_under_way", "jobs (user_id) WHERE status IN ('queued', 'processing') AND batch_id IS NULL"),
 )
 INVALID = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"
 

@@ -28,7 +28,7 @@ ROLES = """
 GRANTS = "ALTER DEFAULT PRIVILEGES FOR ROLE aiprod_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aiprod_app"
 TIERS = "".join(
     f"[tiers.{name}]\nrequests_per_minute = 1000000\nrequests_per_day = 10000000\nconcurrent_jobs = 100000\n"
-    "batch_size = 1000\nmonthly_cost_units = 1000000000\n"
+    "batch_size = 100000\nmonthly_cost_units = 1000000000\n"
     for name in ("free", "pro", "enterprise", "premium")
 )
 JOB = {"preset": "quick_social", "prompt": "A ceramic coffee cup in morning light."}
@@ -146,7 +146,9 @@ def database() -> Iterator[Api]:
             postgres.rows(server.dsn("postgres", "postgres"), statement)
         generous = server.data / "service.toml"  # one test asks more than a tier allows
         generous.write_text(TIERS)
-        made = Api(server, {"AIPROD_OPS_SERVICE": str(generous)})
+        made = Api(
+            server, {"AIPROD_OPS_SERVICE": str(generous), "AIPROD_OPS_VIDEOS": "aiprod_ops.lab.rendering:Videos"}
+        )
         made.sql(GRANTS)
         postgres.migrate(made.admin, "head")
         with made.log:

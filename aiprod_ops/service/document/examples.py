@@ -51,6 +51,7 @@ def job(status: str, preset: str = "quick_social") -> dict[str, Any]:
         "created_at": "2026-11-28T12:00:00Z",
         "updated_at": "2026-11-28T12:00:00Z",
         "completed_at": None,
+        "batch_id": None,
         "links": {
             "self": _HERE,
             "pipelines": f"{_HERE}/pipelines",

@@ -17,6 +17,7 @@ PROBLEM = "application/problem+json"
 
 TAGS = {
     "jobs": "Submit a job, look at it, download its result.",
+    "batches": "Many jobs in one request: follow them, cancel them, try them again, download all videos at once.",
     "results": "What completed jobs made.",
     "pipelines": "The stages of a job's work.",
     "users": "Yourself; all users for an administrator.",

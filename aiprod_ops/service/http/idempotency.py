@@ -73,7 +73,9 @@ def _number(user_id: str, key: str) -> int:
 async def _fingerprint(request: Request, caller: Caller) -> bytes:
     # With the scopes: a weaker key of the same user must not be answered what a stronger one was.
     parts = (request.method, request.url.path, request.url.query, *sorted(caller.scopes))
-    return hashlib.sha256("\0".join(parts).encode() + b"\0\0" + await request.body()).digest()
+    # What was too large to be kept is there as its digest.
+    body = getattr(request.state, "body_digest", None) or await request.body()
+    return hashlib.sha256("\0".join(parts).encode() + b"\0\0" + body).digest()
 
 
 async def _store(

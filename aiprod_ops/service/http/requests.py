@@ -5,7 +5,7 @@ adds the ETag, and turns whatever goes wrong into a problem. Operations see none
 a middleware, so that it is the same in our app and in one that only includes the router.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -78,9 +78,19 @@ class OwnedRoute(PublicRoute):
         service: Service = request.app.state.service
         key = credentials.presented(request.scope)
         credentials.require_form(key)
-        request = Request(request.scope, limited(request, service.settings.largest_body))
-        # Before a connection is taken: who has no key, or sends slowly, must not hold one.
-        await _read(request, self)
+        request = Request(request.scope, limited(request, self.largest_body(service)))
+        try:
+            # Before a connection is taken: who has no key, or sends slowly, must not hold one.
+            await self.read(request)
+            response = await self._answer(request, service, key, work)
+        finally:
+            await self.done(request)
+        if request.method != "GET":
+            for tell in service.after_change:
+                await tell(request)
+        return with_etag(request, response)
+
+    async def _answer(self, request: Request, service: Service, key: str, work: Handler) -> Response:
         async with service.engine.begin() as connection:
             caller = await credentials.authenticate(connection, key)
             service.verified.add(key, caller)
@@ -88,21 +98,22 @@ class OwnedRoute(PublicRoute):
             for guard in service.guards:
                 await guard(request)
             if request.method == "POST" and idempotency.HEADER in request.headers:
-                response = await idempotency.once(connection, caller, request, work)
-            else:
-                response = await work(request)
-        if request.method != "GET":
-            for tell in service.after_change:
-                await tell(request)
-        return with_etag(request, response)
+                return await idempotency.once(connection, caller, request, work)
+            return await work(request)
 
+    def largest_body(self, service: Service) -> int:
+        """How many bytes are read, at most."""
+        return service.settings.largest_body
 
-async def _read(request: Request, route: APIRoute) -> None:
-    """Read the whole body. Raises Problem where it is too large, or of a type that the operation does not take."""
-    body = await request.body()
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if route.body_field is not None and body and kind != "application/json" and not kind.endswith("+json"):
-        raise Problem("UNSUPPORTED_MEDIA_TYPE")
+    async def read(self, request: Request) -> None:
+        """Read the whole body. Raises Problem where it is too large, or of a type that the operation does not take."""
+        body = await request.body()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.body_field is not None and body and kind != "application/json" and not kind.endswith("+json"):
+            raise Problem("UNSUPPORTED_MEDIA_TYPE")
+
+    async def done(self, request: Request) -> None:
+        """Leave what `read` has kept."""
 
 
 def limited(request: Request, most: int) -> Receive:
@@ -153,9 +164,14 @@ bearer = HTTPBearer(scheme_name="ApiKey", description="An API key: `aiprod_…`"
 # These wait for nothing. They are coroutines because FastAPI gives every other dependency to a thread.
 async def _caller(request: Request, needed: SecurityScopes, _: Annotated[Any, Depends(bearer)]) -> Caller:
     caller: Caller = request.state.caller
-    if missing := [scope for scope in needed.scopes if scope not in caller.scopes]:
-        raise Problem("INSUFFICIENT_SCOPE", f"The key lacks the scope {', '.join(missing)}.")
+    require_scopes(caller, needed.scopes)
     return caller
+
+
+def require_scopes(caller: Caller, needed: Sequence[str]) -> None:
+    """Raise Problem INSUFFICIENT_SCOPE where the caller's key lacks one."""
+    if missing := [scope for scope in needed if scope not in caller.scopes]:
+        raise Problem("INSUFFICIENT_SCOPE", f"The key lacks the scope {', '.join(missing)}.")
 
 
 async def _connection(request: Request) -> AsyncConnection:

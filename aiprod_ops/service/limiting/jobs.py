@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.domain.tiers import Tier, month_after, month_of
+from aiprod_ops.service.usage.ledger import monthly_cost
 
 #: One submission of a user at a time, until its transaction ends. The number that names this use of the lock is ours.
 _LOCK = text("""
@@ -17,7 +18,8 @@ select current_setting('transaction_isolation') as isolation,
 /* aiprod-ops: one submission of a user at a time */
 """)
 _COUNT = text("""
-select (select count(*) from jobs where user_id = :user_id and status in ('queued', 'processing')) as under_way,
+select (select count(*) from jobs where user_id = :user_id and status in ('queued', 'processing') and batch_id is null)
+           as under_way,
        (select cost_units from usage_months where user_id = :user_id and month = :month) as spent
 /* aiprod-ops: what a user has under way, and has spent this month */
 """)
@@ -57,18 +59,13 @@ async def admit(connection: AsyncConnection, user_id: str, tier: Tier, jobs: int
     Raises JobsRefused, and RuntimeError where the transaction is not READ COMMITTED: a snapshot that was taken before
     the lock does not see what the submission before has inserted.
     """
-    if jobs > tier.batch_size:
-        raise JobsRefused(
-            "BATCH_TOO_LARGE",
-            f"The batch has {jobs:,} jobs, the tier {tier.name} allows {tier.batch_size:,}: divide it.",
-        )
+    _require_size(tier, jobs)
     lock = (await connection.execute(_LOCK, {"user_id": user_id})).one()
     if lock.isolation != "read committed":
         raise RuntimeError(
             f"jobs are counted under {lock.isolation}, expected read committed: begin another transaction"
         )
-    month = month_of(moment)
-    found = (await connection.execute(_COUNT, {"user_id": user_id, "month": month})).one()
+    found = (await connection.execute(_COUNT, {"user_id": user_id, "month": month_of(moment)})).one()
     if found.under_way + jobs > tier.concurrent_jobs:
         raise JobsRefused(
             "CONCURRENT_JOBS_EXCEEDED",
@@ -76,6 +73,27 @@ async def admit(connection: AsyncConnection, user_id: str, tier: Tier, jobs: int
             f"{tier.concurrent_jobs:,} at a time: wait for one to end, or cancel one.",
         )
     spent = int(found.spent or 0)
+    _require_quota(tier, spent, moment)
+    return Room(tier.concurrent_jobs - found.under_way - jobs, tier.monthly_cost_units - spent)
+
+
+async def admit_batch(connection: AsyncConnection, user_id: str, tier: Tier, jobs: int, moment: datetime) -> None:
+    """Make sure that a user may submit so many jobs as a batch; raises JobsRefused. They wait: workers take no more of
+    them at a time than the tier allows, and single jobs are counted without them."""
+    _require_size(tier, jobs)
+    _require_quota(tier, await monthly_cost(connection, user_id, month_of(moment)), moment)
+
+
+def _require_size(tier: Tier, jobs: int) -> None:
+    if jobs > tier.batch_size:
+        raise JobsRefused(
+            "BATCH_TOO_LARGE",
+            f"The batch has {jobs:,} jobs, the tier {tier.name} allows {tier.batch_size:,}: divide it.",
+        )
+
+
+def _require_quota(tier: Tier, spent: int, moment: datetime) -> None:
+    month = month_of(moment)
     if spent >= tier.monthly_cost_units:
         until = datetime.combine(month_after(month), datetime.min.time(), UTC) - moment
         raise JobsRefused(
@@ -84,4 +102,3 @@ async def admit(connection: AsyncConnection, user_id: str, tier: Tier, jobs: int
             f"or change the tier.",
             math.ceil(until.total_seconds()),
         )
-    return Room(tier.concurrent_jobs - found.under_way - jobs, tier.monthly_cost_units - spent)

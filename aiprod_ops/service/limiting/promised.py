@@ -15,12 +15,6 @@ _MOST = 2**53  #: Redis' Lua counts in doubles
 def tiers(promises: Promises) -> dict[str, Tier]:
     """By name. Raises ConfigurationError where a value is missing, unknown or no whole number from 1."""
     read = {name: _numbers(promises, f"tiers.{name}", _NUMBERS) for name in _table(promises, "tiers")}
-    for name, numbers in read.items():
-        if numbers["batch_size"] > numbers["concurrent_jobs"]:
-            raise ConfigurationError(
-                f"{promises.origin}: tiers.{name}.batch_size is {numbers['batch_size']}, expected at most its "
-                f"concurrent_jobs, {numbers['concurrent_jobs']}: a larger batch would never be admitted"
-            )
     return {name: Tier(name, **numbers) for name, numbers in read.items()}
 
 

@@ -1,12 +1,13 @@
 """What is answered of a batch: its counts, its progress, and what was rejected."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import Field
+from sqlalchemy import RowMapping
 
 from aiprod_ops.domain.batches import Counts, eta
+from aiprod_ops.service.operations.submissions import MODELS
 from aiprod_ops.service.operations.views import View
 
 BatchStatus = Literal["processing", "completed", "cancelled"]
@@ -52,7 +53,7 @@ class BatchView(View):
     links: BatchLinks
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], counts: Counts) -> Self:
+    def of(cls, row: RowMapping, counts: Counts) -> Self:
         """From a row of `batches`, and the counts of its jobs."""
         here, has_ended = f"/api/v1/batches/{row['id']}", row["completed_at"] is not None
         ended: BatchStatus = "cancelled" if row["cancelled_at"] is not None else "completed"
@@ -77,3 +78,28 @@ class BatchView(View):
                 download=f"{here}/download" if has_ended else None,
             ),
         )
+
+
+_ITEM = {
+    "oneOf": [{"$ref": f"#/components/schemas/{model.__name__}"} for model in MODELS.values()],
+    "discriminator": {
+        "propertyName": "preset",
+        "mapping": {name: f"#/components/schemas/{model.__name__}" for name, model in MODELS.items()},
+    },
+}
+#: What a batch is submitted with: FastAPI cannot read it from the operation, which takes the body piece by piece.
+BODY: dict[str, Any] = {
+    "required": True,
+    "description": "A JSON array; one JSON object a line; or a form whose first file is one of these.",
+    "content": {
+        "application/json": {"schema": {"type": "array", "minItems": 1, "items": _ITEM}},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One job a line."}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["items"],
+                "properties": {"items": {"type": "string", "contentMediaType": "application/x-ndjson"}},
+            }
+        },
+    },
+}

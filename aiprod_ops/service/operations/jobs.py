@@ -41,6 +41,7 @@ class JobsPage(PageRequest):
 
     status: StatusName | None = Field(None, description="Only jobs with this status.")
     preset: PresetName | None = Field(None, description="Only jobs of this preset.")
+    batch_id: Id | None = Field(None, description="Only jobs of this batch.")
 
 
 @router.post("", status_code=201)
@@ -70,7 +71,7 @@ async def list_jobs(
 ) -> Page[JobView]:
     """Your jobs, newest first."""
     query = select(jobs).where(jobs.c.user_id == caller.user_id)
-    filters = {"status": page.status, "preset": page.preset}
+    filters = {"status": page.status, "preset": page.preset, "batch_id": page.batch_id}
     for name, value in filters.items():
         if value is not None:
             query = query.where(jobs.c[name] == value)

@@ -61,6 +61,7 @@ class JobView(View):
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    batch_id: str | None
     links: JobLinks
 
     @classmethod

@@ -1,16 +1,21 @@
 """The end of a batch: told once, by whoever sees that no job of it is left."""
 
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: A transaction of its own, after the job's: two last jobs that end at once see each other's end, at the latest here.
+from aiprod_ops.service.batching import storing
+from aiprod_ops.service.operations.batch_views import BatchView
+from aiprod_ops.service.tables import batches
+from aiprod_ops.service.working.telling import tell
+
+#: After the job's own transaction, in another: two last jobs that end at once see each other's end, at the latest here.
 _SETTLED = text("""
 update batches set completed_at = clock_timestamp()
 where id = any (cast(:ids as uuid[])) and completed_at is null
     and not exists (select from jobs where batch_id = batches.id and status = 'queued')
     and not exists (select from jobs where batch_id = batches.id and status = 'processing')
 returning * /* aiprod-ops: batches whose jobs have all ended */
-""")
+""").columns(**{column.name: column.type for column in batches.columns})
 _OPEN = text("select id::text from batches where completed_at is null order by id limit 1000")
 
 
@@ -24,5 +29,12 @@ async def settle_all(transaction: AsyncConnection) -> None:
     await _settle(transaction, list((await transaction.execute(_OPEN)).scalars()))
 
 
+async def tell_batch(transaction: AsyncConnection, event: str, row: RowMapping) -> None:
+    """One of the batch's events, with its counts as they are now."""
+    counts = await storing.counts(transaction, [row["id"]])
+    await tell(transaction, row["user_id"], event, BatchView.of(row, counts[row["id"]]).model_dump(mode="json"))
+
+
 async def _settle(transaction: AsyncConnection, ids: list[str]) -> None:
-    await transaction.execute(_SETTLED, {"ids": ids})
+    for row in (await transaction.execute(_SETTLED, {"ids": ids})).mappings().all():
+        await tell_batch(transaction, "batch.completed", row)

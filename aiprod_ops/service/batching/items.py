@@ -1,0 +1,235 @@
+"""Items out of a body that comes in pieces: a JSON array, JSON lines, or a file in a form. Memory holds one item.
+
+Each reader is fed bytes and answers what is complete. A line that is no JSON is told as Unreadable, and the next one is
+read; in an array nobody knows where the next item begins, so that it ends the batch.
+Sources: RFC 8259; jsonlines.org; RFC 7578.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.units import Bytes
+
+LONGEST_ITEM = Bytes(256 * 1024)  #: as long as the body of a single job may be
+_SPACE = " \t\r\n"
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An item that is no JSON."""
+
+    why: str
+
+
+class Reader(Protocol):
+    """Reads one kind of body."""
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """The items that are complete with these bytes; raises Problem where the body cannot be gone on with."""
+        ...
+
+    def close(self) -> Iterator[Any]:
+        """What is left when the body has ended; raises Problem where it ended too early."""
+        ...
+
+
+class Lines:
+    """JSON lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_ITEM:
+            raise _too_long()
+        for line in lines:
+            yield from _line(line)
+
+    def close(self) -> Iterator[Any]:
+        yield from _line(self._rest)
+        self._rest = b""
+
+
+def _line(line: bytes) -> Iterator[Any]:
+    if len(line) > LONGEST_ITEM:
+        raise _too_long()
+    if not line.strip():
+        return
+    try:
+        yield json.loads(line.decode())
+    except json.JSONDecodeError as error:
+        yield Unreadable(f"It does not parse as JSON at character {error.pos}.")
+    except (ValueError, RecursionError):
+        yield Unreadable("It is not UTF-8, is nested too deeply, or has a number that is too long.")
+
+
+class Array:
+    """A JSON array. An item is decoded when all of it is there; until then it is looked at with each piece."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._text, self._state, self._why = "", "[", ""
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        try:
+            self._text += self._decoder.decode(data)
+        except UnicodeDecodeError as error:
+            raise Problem("INVALID_JSON", "The body is not UTF-8.") from error
+        position = 0
+        try:
+            while (position := self._skip(position)) < len(self._text):
+                if self._state == "first":
+                    self._state = "end" if self._text[position] == "]" else "item"
+                    position += self._state == "end"
+                elif self._state == "item":
+                    found = self._item(position)
+                    if found is None:
+                        break
+                    value, position = found
+                    self._state = ",]"
+                    yield value
+                else:
+                    self._mark(self._text[position])
+                    position += 1
+        finally:
+            self._text = self._text[position:]
+        if len(self._text) > LONGEST_ITEM:
+            raise Problem("INVALID_JSON", self._why) if self._why else _too_long()
+
+    def close(self) -> Iterator[Any]:
+        if self._state != "end":
+            raise Problem("INVALID_JSON", self._why or "The array does not end: the body is not whole.")
+        yield from ()
+
+    def _skip(self, position: int) -> int:
+        while position < len(self._text) and self._text[position] in _SPACE:
+            position += 1
+        return position
+
+    def _mark(self, mark: str) -> None:
+        following = {("[", "["): "first", (",]", ","): "item", (",]", "]"): "end"}
+        if (self._state, mark) not in following:
+            expected = {"[": "an array: [", ",]": "a comma or ]", "end": "nothing more"}[self._state]
+            raise Problem("INVALID_JSON", f"There is {mark!r} where {expected} was expected.")
+        self._state = following[self._state, mark]
+
+    def _item(self, position: int) -> tuple[Any, int] | None:
+        try:
+            value, end = _DECODER.raw_decode(self._text, position)
+        except json.JSONDecodeError as error:
+            self._why = f"{error.msg}, {error.pos - position} characters after the beginning of an item."
+            return None  # not all of it may be there
+        except (ValueError, RecursionError) as error:
+            raise Problem("INVALID_JSON", "An item is nested too deeply, or has a number that is too long.") from error
+        if end == len(self._text) and not isinstance(value, (dict, list, str)):
+            return None  # a number may go on
+        self._why = ""
+        return value, end
+
+
+class Either:
+    """An array or lines: the first character tells."""
+
+    def __init__(self) -> None:
+        self._reader: Reader | None = None
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        if self._reader is None:
+            data = data.lstrip()
+            if not data:
+                return
+            self._reader = Array() if data.startswith(b"[") else Lines()
+        yield from self._reader.feed(data)
+
+    def close(self) -> Iterator[Any]:
+        if self._reader is not None:
+            yield from self._reader.close()
+
+
+class Form:
+    """The first file of a multipart form; other fields are passed over."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._inner, self._pieces = Either(), list[bytes]()
+        self._header, self._disposition, self._is_file, self._seen, self._ended = b"", b"", False, False, False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": lambda data, start, end: self._name(data[start:end]),
+                "on_header_value": lambda data, start, end: self._value(data[start:end]),
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": lambda data, start, end: self._piece(data[start:end]),
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        try:
+            self._parser.write(data)
+        except ValueError as error:
+            raise Problem("INVALID_JSON", "The form does not follow RFC 7578.") from error
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            yield from self._inner.feed(piece)
+
+    def close(self) -> Iterator[Any]:
+        if not self._ended:
+            raise Problem("INVALID_JSON", "The form does not end: the body is not whole.")
+        yield from self._inner.close()
+
+    def _begin(self) -> None:
+        self._header, self._disposition, self._is_file = b"", b"", False
+
+    def _name(self, data: bytes) -> None:
+        self._header += data
+
+    def _value(self, data: bytes) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition += data
+
+    def _header_end(self) -> None:
+        self._header = b""
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._disposition = b""
+        self._is_file = b"filename" in options and not self._seen
+        self._seen = self._seen or self._is_file
+
+    def _piece(self, data: bytes) -> None:
+        if self._is_file:
+            self._pieces.append(data)
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def reader_of(content_type: str) -> Reader:
+    """What reads a body of this type; raises Problem UNSUPPORTED_MEDIA_TYPE."""
+    kind, options = parse_options_header(content_type)
+    if kind == b"multipart/form-data" and 0 < len(options.get(b"boundary", b"")) <= 70:
+        return Form(options[b"boundary"])
+    if kind in (b"application/x-ndjson", b"application/jsonl"):
+        return Lines()
+    if kind == b"application/json" or kind.endswith(b"+json"):
+        return Array()
+    raise Problem(
+        "UNSUPPORTED_MEDIA_TYPE",
+        f"The Content-Type is {kind.decode('latin-1')[:100]!r}, expected application/json (an array), "
+        "application/x-ndjson, or multipart/form-data with a file of either.",
+    )
+
+
+def _too_long() -> Problem:
+    detail = f"An item has more than {LONGEST_ITEM} bytes, the most that is read."
+    return Problem("PAYLOAD_TOO_LARGE", detail, headers={"Connection": "close"})

@@ -1,0 +1,87 @@
+"""A batch as it was sent: validated item by item while it comes, kept in a file until all of it is there.
+
+No connection of the database is held while somebody sends, and memory does not grow with the batch.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from aiprod_ops.service.batching.items import Reader, Unreadable
+from aiprod_ops.service.http.problems import MOST_ERRORS, Problem
+from aiprod_ops.service.operations.submissions import AnySubmission, Submission
+from aiprod_ops.service.operations.views import STORED_PRIORITIES
+from aiprod_ops.service.validation import Violation, from_pydantic
+
+_ITEM: TypeAdapter[Submission] = TypeAdapter(AnySubmission)
+
+
+@dataclass(slots=True)
+class Spooled:
+    """What was sent: how many items may become jobs (they are in the file), how many may not, and why the first ones.
+    `errors` are by item, counted from 1."""
+
+    digest: bytes = b""
+    accepted: int = 0
+    rejected: int = 0
+    errors: list[tuple[int, Violation]] = field(default_factory=list)
+    file: IO[bytes] = field(default_factory=TemporaryFile)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The jobs, in their order."""
+        self.file.seek(0)
+        for line in self.file:
+            yield json.loads(line)
+
+    def add(self, item: Any) -> None:
+        """Validate an item, as the same would be alone."""
+        number = self.accepted + self.rejected + 1
+        if isinstance(item, Unreadable):
+            self._reject(number, [Violation("", "json", None, item.why, "Send one JSON object.")])
+            return
+        try:
+            job = _ITEM.validate_python(item)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            self._reject(number, [from_pydantic({**each, "loc": ("body", *each["loc"])}) for each in found])
+            return
+        row = job.model_dump()
+        row["priority"] = STORED_PRIORITIES.get(job.priority, job.priority)
+        row["title"] = job.title or ""
+        self.file.write(json.dumps(row).encode() + b"\n")
+        self.accepted += 1
+
+    def _reject(self, number: int, violations: list[Violation]) -> None:
+        self.rejected += 1
+        self.errors += [(number, each) for each in violations[: MOST_ERRORS - len(self.errors)]]
+
+
+async def spool(body: AsyncIterator[bytes], reader: Reader, most: int) -> Spooled:
+    """Read a batch of at most so many items; raises Problem. The event loop goes on between the pieces."""
+    made, digest = Spooled(), hashlib.sha256()
+    try:
+        async for data in body:
+            digest.update(data)
+            for item in reader.feed(data):
+                _add(made, item, most)
+            await asyncio.sleep(0)
+        for item in reader.close():
+            _add(made, item, most)
+    except BaseException:
+        made.file.close()
+        raise
+    made.digest = digest.digest()
+    return made
+
+
+def _add(made: Spooled, item: Any, most: int) -> None:
+    made.add(item)
+    if made.accepted + made.rejected > most:
+        detail = f"The batch has more than {most:,} jobs, which is what the tier allows: divide it."
+        raise Problem("BATCH_TOO_LARGE", detail, headers={"Connection": "close"})
