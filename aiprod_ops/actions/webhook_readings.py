@@ -49,7 +49,7 @@ left join lateral (
   select status, error from webhook_attempts a where a.delivery_id = d.id order by number desc limit 1) a on true
 where d.id >= %(oldest)s::uuid and d.state = any(%(states)s)
   and (%(endpoint)s = '' or d.endpoint_id::text = %(endpoint)s or <host> = %(endpoint)s)
-  and (%(event)s = '' or v.type = %(event)s or v.id::text = %(event)s)
+  and (%(event)s = '' and not starts_with(v.type, 'endpoint.') or v.type = %(event)s or v.id::text = %(event)s)
 order by d.id limit %(most)s
 /* aiprod-ops: deliveries that have ended */
 """.replace("<host>", _HOST)
@@ -90,7 +90,10 @@ def ended(
     database: Database, since: datetime, states: Sequence[str], *, endpoint: str = "", event: str = ""
 ) -> tuple[Ended, ...]:
     """Deliveries that came into being since then and have ended so, oldest first: of one endpoint, by id or host, and
-    of one type of event or one event. Raises Refused where there are more than can be read at once."""
+    of one type of event or one event. Tests and probes of endpoints (`endpoint.…`) only where they are asked for.
+
+    Raises Refused where there are more than can be read at once.
+    """
     values = {"oldest": first_id(since), "states": list(states), "endpoint": endpoint, "event": event, "most": MOST + 1}
     rows = database.query(_ENDED, values, timeout=Seconds(60))
     if len(rows) > MOST:

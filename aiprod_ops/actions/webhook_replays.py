@@ -15,6 +15,8 @@ from aiprod_ops.errors import Failed
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds, show
 
+CHANNEL = "aiprod_webhooks"  #: what wakes those who send: as `aiprod_ops.service.webhooks` has it
+_WAKE = "select pg_notify(%(channel)s, '')"
 _LOOK = "select pg_sleep(0.5)"  #: between two looks; in the server, because there a cancel reaches it
 
 #: Whether one was sent since the plan was made.
@@ -68,7 +70,7 @@ select d.endpoint_id::text as endpoint, substring(e.url from '^[a-z]+://(?:[^/@]
        count(*) filter (where s.is_unsent) as unsent,
        coalesce(extract(epoch from max(now() - d.due_at) filter (where s.is_unsent)), 0)::float8 as overdue
 from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id,
-lateral (select <sent> as is_sent, d.state = 'pending' and not <sent> as is_unsent) s
+lateral (select <sent> as is_sent, e.state = 'enabled' and d.state = 'pending' and not <sent> as is_unsent) s
 where d.id = any(%(ids)s::uuid[]) group by 1, 2 order by 2, 1
 /* aiprod-ops: what became of a replay */
 """.replace("<sent>", _SENT)
@@ -117,6 +119,7 @@ def _replay(ctx: Context, wave: Wave) -> None:
     Raises Failed where nobody sends them.
     """
     ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
+    ctx.db.query(_WAKE, {"channel": CHANNEL})
     clock, known = ctx.clock, (-1, -1)
     moved = clock.monotonic()
     while True:
