@@ -69,9 +69,10 @@ class _Statements:
     database: Database
 
     async def execute(self, statement: TextClause, values: Mapping[str, Any]) -> "_Rows":
-        compiled = str(statement.compile(dialect=postgresql.psycopg2.dialect()))  # type: ignore[no-untyped-call]
+        compiled = statement.compile(dialect=postgresql.psycopg2.dialect())  # type: ignore[no-untyped-call]
         # What is a literal brace to the server is the beginning of an identifier's name to a session of ours.
-        return _Rows(self.database.query(compiled.replace("{", "{{").replace("}", "}}"), dict(values)))
+        text = str(compiled).replace("{", "{{").replace("}", "}}")
+        return _Rows(self.database.query(text, {**compiled.params, **values}))
 
 
 @dataclass(frozen=True, slots=True)
