@@ -45,7 +45,7 @@ from aiprod_ops.actions.instance_promise import instance_promise
 from aiprod_ops.actions.job_failures import fail_jobs
 from aiprod_ops.actions.job_rehearsal import lost_jobs
 from aiprod_ops.actions.job_requeues import became as became_words
-from aiprod_ops.actions.job_requeues import job_queue, knows_job, open_jobs, requeue_jobs, return_jobs
+from aiprod_ops.actions.job_requeues import has_workers, job_queue, knows_job, open_jobs, requeue_jobs, return_jobs
 from aiprod_ops.actions.job_requeues import still as jobs_still
 from aiprod_ops.actions.later import Later, later
 from aiprod_ops.actions.measurements import choices
@@ -166,7 +166,7 @@ __all__ = [
     "create_index", "creation", "database_size", "delta", "disabled_endpoints", "discard_backup", "disproved_backups",
     "drift", "drift_scope", "drop_index", "drop_invalid_index", "ended_deliveries", "fail_jobs", "fail_over",
     "fail_over_zone", "failed_deliveries", "failover_candidates", "failover_loss", "figures", "has_webhooks",
-    "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "instance_drift",
+    "has_workers", "index_bloat", "index_damage", "index_faults", "index_usage", "install_amcheck", "instance_drift",
     "instance_flags", "instance_promise", "invariants", "is_built", "is_same", "is_sealed", "job_batches", "job_queue",
     "jobs_still", "judge_replication", "keep_flips", "known_flips", "known_refusals", "knows_endpoint", "knows_job",
     "labelled", "lacking_rows", "last_refusal", "later", "limited", "lost_jobs", "lower_settings", "migrated",

@@ -83,7 +83,7 @@ book = api.Runbook(
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs to read the tables of webhooks, but for their secrets."""
     now = ctx.clock.now()
-    nothing = Backlog(0, 0, 0, Seconds(0), 0, 0)
+    nothing = Backlog(0, 0, 0, Seconds(0), "", 0, 0, None)
     if not api.has_webhooks(ctx.db):
         return Facts(False, True, (), now, nothing, ())
     since = now - timedelta(seconds=params.since)
@@ -110,13 +110,10 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         return
     if not facts.is_endpoint_known:
         yield Finding(f"no endpoint {params.endpoint}", 1.0, "", crit=1, note="its id, or its host", id="endpoint")
-    waits = facts.backlog
-    yield Finding(
-        "oldest delivery that is due", float(waits.oldest), "s", params.backlog, _CRITICAL_BACKLOG * params.backlog,
-        note=f"{waits.waiting:,} wait, {waits.due:,} of them are due, {waits.taken:,} are being sent", id="backlog",
-    )  # fmt: skip
+    yield _oldest(facts.backlog, params)
     failed = [each for each in _recent(facts, params) if each.state == "failed"]
     told = f"; {api.by_why(failed)}; {api.by_age(failed, facts.moment)}" if failed else ""
+    waits = facts.backlog
     share = float(waits.failing)
     yield Finding(
         "share of deliveries that failed", share, "ratio", params.failed, min(1.0, _CRITICAL_FAILED * params.failed),
@@ -171,12 +168,10 @@ def omits(facts: Facts, params: Params) -> dict[str, str]:
 
 @book.guard
 def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
-    """Read again before each wave: some endpoint takes what it was sent, and nothing waits that others sent."""
+    """Read again before each wave: some endpoint takes what it was sent, and somebody sends."""
     yield _refusing(api.replayed(ctx.db, _waves(plan)), params.success, 1)
-    waits = api.webhook_backlog(ctx.db, ctx.clock.now())
-    note = f"{waits.due:,} are due: does a worker run? aiprod-ops worker"
-    limit = _CRITICAL_BACKLOG * params.backlog
-    yield Finding("oldest delivery that is due", float(waits.oldest), "s", crit=limit, note=note)
+    since = ctx.clock.now() - timedelta(seconds=params.since)
+    yield _oldest(api.webhook_backlog(ctx.db, since), params)
 
 
 @book.watch
@@ -219,6 +214,17 @@ def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     machine. Needs a lab with the tables of webhooks: `lab up --revision head`."""
     with api.failed_deliveries(lab):
         yield
+
+
+def _oldest(waits: Backlog, params: Params) -> Finding:
+    """It is critical where nobody sends: one customer who is slow lets his own deliveries wait, and no others."""
+    limit = Seconds(_CRITICAL_BACKLOG * params.backlog)
+    note = f"{waits.waiting:,} wait, {waits.due:,} of them are due, {waits.taken:,} are being sent"
+    note += f"; the oldest goes to {waits.host}" if waits.host else ""
+    is_still = waits.is_still(limit)
+    note += "; nobody sends: does a worker run? aiprod-ops worker" if is_still else ""
+    crit = limit if is_still else None
+    return Finding("oldest delivery that is due", float(waits.oldest), "s", params.backlog, crit, note, id="backlog")
 
 
 def _recent(facts: Facts, params: Params) -> list[Ended]:

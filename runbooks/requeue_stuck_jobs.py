@@ -28,6 +28,7 @@ from aiprod_ops.api import Context, Finding, Lab, Moving, OpenJob, Plan, Seconds
 
 _TOLD = 20  #: jobs that stand in a table
 _CRITICAL = 4  #: times the age that a queue may have
+_MISSING = "this schema does not tell who works on a job: its migration is missing (alembic upgrade head)"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Params:
 class Facts:
     """A job that nobody works on stays as it is; the queue moves."""
 
+    is_there: bool
     is_known: bool
     jobs: tuple[OpenJob, ...]
     moment: Moving[datetime]
@@ -71,7 +73,10 @@ book = api.Runbook(
 @book.facts
 def facts(ctx: Context, params: Params) -> Facts:
     """Needs to read the jobs."""
+    if not api.has_workers(ctx.db):
+        return Facts(False, True, (), api.moment_of(ctx.db), api.JobQueue(0, Seconds(0), 0, 0))
     return Facts(
+        is_there=True,
         is_known=not params.job or api.knows_job(ctx.db, params.job),
         jobs=tuple(api.open_jobs(ctx.db, params.silent, params.longest, params.job)),
         moment=api.moment_of(ctx.db),
@@ -82,6 +87,9 @@ def facts(ctx: Context, params: Params) -> Facts:
 @book.judge
 def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     """What nobody works on, what is slow, what waits; then a row for each job in trouble, oldest first."""
+    if not facts.is_there:
+        yield Finding("jobs", None, note=_MISSING)
+        return
     if not facts.is_known:
         yield Finding(f"no job {params.job}", 1.0, "", crit=1, note="there is none of this id", id="job")
     found = api.sorted_out(facts.jobs, facts.moment, params.limits)
@@ -114,6 +122,8 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
     """Those that are lost or postponed are queued again, then those that are poison fail. Raises UsageError for a job
     that is not there."""
+    if not facts.is_there:
+        raise api.Refused(_MISSING)
     if not facts.is_known:
         raise api.UsageError(f"there is no job {params.job}", hint="--job takes the id of a job")
     again, poison = _stuck(facts, params)

@@ -42,6 +42,7 @@ from jobs j, lateral (
 where j.status in ('queued', 'processing')
 /* aiprod-ops: jobs that wait, and who works */
 """
+_EXISTS = "select to_regclass('batches') is not null as is_there"  #: with it came who works on a job
 _KNOWN = "select from jobs where id::text = %(job)s"
 PLANNED = """
 unnest(%(ids)s::uuid[], %(statuses)s::text[], %(attempts)s::int[], %(progress)s::int[], %(workers)s::text[],
@@ -123,6 +124,11 @@ def became(database: Database, stuck: Iterable[StuckJobs]) -> str:
     """What became of them, in words."""
     ids = [job.id for each in stuck for job in each.jobs]
     return ", ".join(f"{row['jobs']:,} {row['status']}" for row in database.query(_BECAME, {"ids": ids}))
+
+
+def has_workers(database: Database) -> bool:
+    """Whether the schema tells who works on a job: migration 006."""
+    return bool(database.query(_EXISTS)[0]["is_there"])
 
 
 def open_jobs(database: Database, silent: Seconds, longest: Seconds, job: str = "") -> list[OpenJob]:

@@ -16,25 +16,29 @@ from aiprod_ops.units import Seconds, seconds
 
 MOST = 200_000  #: deliveries that are read at once: about 100 MB
 
+_HOST = "substring(e.url from '^[a-z]+://(?:[^/@]*@)?([^/:?#]+)')"
 _EXISTS = "select to_regclass('webhook_deliveries') is not null as is_there"
 _BACKLOG = """
 select count(*) as waiting, count(*) filter (where d.due_at <= now() and not l.is_taken) as due,
        count(*) filter (where l.is_taken) as taken,
-       greatest(0, extract(epoch from now() - min(d.due_at) filter (where not l.is_taken)))::float8 as oldest
+       greatest(0, extract(epoch from now() - min(d.due_at) filter (where not l.is_taken)))::float8 as oldest,
+       coalesce((array_agg(<host> order by d.due_at)
+                 filter (where d.due_at <= now() and not l.is_taken))[1], '') as host
 from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'enabled',
 lateral (select coalesce(d.lease_until > now(), false) as is_taken) l
 where d.state = 'pending'
 /* aiprod-ops: the backlog of webhooks */
-"""
-_HOST = "substring(e.url from '^[a-z]+://(?:[^/@]*@)?([^/:?#]+)')"
+""".replace("<host>", _HOST)
 _DISABLED = """
 select e.id::text as id, <host> as host, coalesce(e.why_disabled, '') as why, e.disabled_at as since
 from webhook_endpoints e where e.state = 'disabled' order by e.disabled_at desc nulls last, e.id limit 1000
 /* aiprod-ops: endpoints that are sent nothing */
 """.replace("<host>", _HOST)
 _COUNTS = """
-select count(*) filter (where state = 'failed') as failed, count(*) filter (where state = 'delivered') as delivered
-from webhook_deliveries where id >= %(oldest)s::uuid
+select count(*) filter (where d.state = 'failed') as failed, count(*) filter (where d.state = 'delivered') as delivered,
+       extract(epoch from now() - max(d.ended_at))::float8 as last
+from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'enabled'
+where d.id >= %(oldest)s::uuid
 /* aiprod-ops: how many deliveries failed */
 """
 _ENDED = """

@@ -34,15 +34,23 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits to be sent to endpoints that are enabled; the oldest that nobody has taken is due for `oldest`. Of all
-    that came into being within a time, how many have failed, and how many were delivered."""
+    """What waits to be sent to endpoints that are enabled; the oldest that nobody has taken goes to `host`, and is due
+    for `oldest`. Of all that came into being within a time, how many have failed, how many were delivered, and how long
+    ago the last of them ended."""
 
     waiting: int
     due: int
     taken: int
     oldest: Seconds
+    host: str
     failed: int
     delivered: int
+    last: Seconds | None
+
+    def is_still(self, patience: Seconds) -> bool:
+        """Whether nobody sends: something is due for longer than that, nothing is being sent, and nothing was lately. A
+        single endpoint that is slow, or wants few a second, has old ones that are due, too."""
+        return self.oldest > patience and not self.taken and (self.last is None or self.last > patience)
 
     @property
     def failing(self) -> Ratio:

@@ -1,5 +1,6 @@
 """Which deliveries are sent again: each endpoint is tried with one before it gets more, and oldest go first."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -78,5 +79,15 @@ def test_what_is_sent_again_had_ended_by_then_is_young_enough_and_goes_to_somebo
 
 
 def test_of_nothing_nothing_failed() -> None:
-    assert Backlog(0, 0, 0, Seconds(0), 0, 0).failing == 0
-    assert Backlog(0, 0, 0, Seconds(0), 1, 3).failing == 0.25
+    nothing = Backlog(0, 0, 0, Seconds(0), "", 0, 0, None)
+    assert nothing.failing == 0
+    assert replace(nothing, failed=1, delivered=3).failing == 0.25
+
+
+def test_an_old_delivery_alone_does_not_say_that_nobody_sends() -> None:
+    waits = Backlog(9, 9, 0, Seconds(600), "slow.example", 0, 5, Seconds(500))
+    assert waits.is_still(Seconds(300))
+    assert not waits.is_still(Seconds(600))
+    assert not replace(waits, taken=1).is_still(Seconds(300))
+    assert not replace(waits, last=Seconds(2)).is_still(Seconds(300))
+    assert replace(waits, last=None).is_still(Seconds(300))
