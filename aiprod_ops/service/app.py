@@ -46,7 +46,7 @@ ROUTERS = tuple(
         deliveries,
         cached_values,
         documentation,
-    )  # fmt: skip
+    )
 )
 
 
