@@ -93,6 +93,7 @@ def test_an_endpoint_from_its_making_to_its_end(client: httpx.Client) -> None:
         ("https://user:word@hooks.example.org/", "userinfo"),
         ("https://metadata.google.internal/", "private_name"),
         ("https://hooks.example.org:8443/", "host"),
+        ("https://hooks.example.org/{here}", "pattern"),
     ],
 )
 def test_where_nothing_is_sent_to_is_told_at_once(client: httpx.Client, url: str, rule: str) -> None:

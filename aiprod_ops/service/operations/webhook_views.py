@@ -49,7 +49,7 @@ Moment = Annotated[datetime, BeforeValidator(_stamp), Field(strict=False)]
 WebhookUrl = Annotated[
     str,
     StringConstraints(max_length=urls.LONGEST),
-    Field(json_schema_extra={"pattern": urls.PATTERN, "format": "uri", "not": {"pattern": urls.OURS_PATTERN}}),
+    Field(json_schema_extra={"pattern": urls.ENDPOINT_PATTERN, "format": "uri", "not": {"pattern": urls.OURS_PATTERN}}),
 ]
 Events = Annotated[
     list[SubscribedName], Field(max_length=len(EVENTS), description="What it is told; nothing here: everything.")
