@@ -11,6 +11,7 @@ from aiprod_ops.units import Bytes, Seconds
 
 DSN = "AIPROD_OPS_APP_DSN"  #: the environment variable of the API's own identity
 REPLICAS = "AIPROD_OPS_APP_REPLICAS"  #: DSNs of its replicas, one a line
+PRIVATE_WEBHOOKS = "AIPROD_OPS_PRIVATE_WEBHOOKS"  #: "1": endpoints may be http:// and private, as in a lab
 SERVICE = "AIPROD_OPS_SERVICE"  #: a `service.toml` of one's own
 VIDEOS = "AIPROD_OPS_VIDEOS"  #: package.module:attribute of what reads videos for bulk downloads
 EVIDENCE = "AIPROD_OPS_EVIDENCE"  #: the folder of sealed evidence
@@ -32,6 +33,7 @@ class Settings:
     statement: Seconds = Seconds(10)  #: so long a statement may take
     largest_body: Bytes = Bytes(256 * 1024)
     largest_batch: Bytes = Bytes(1024**3)  #: of a batch's body, which goes to a file
+    private_webhooks: bool = False  #: in a lab: endpoints at http:// and at private addresses
     replicas: tuple[str, ...] = field(default=(), repr=False)
     service: Path | None = None
     evidence: Path | None = None
@@ -57,6 +59,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         evidence=Path(environ[EVIDENCE]) if environ.get(EVIDENCE) else None,
         processes=int(processes),
         videos=environ.get(VIDEOS, ""),
+        private_webhooks=environ.get(PRIVATE_WEBHOOKS) == "1",
     )
 
 

@@ -47,7 +47,7 @@ def server() -> Iterator[PostgresServer]:
         postgres.rows(admin, "CREATE ROLE aiprod_app LOGIN")
         postgres.rows(admin, "CREATE DATABASE ledger OWNER aiprod_owner")
         postgres.rows(made.dsn("postgres", "ledger"), APP)
-        postgres.migrate(made.dsn("postgres", "ledger"), "003")
+        postgres.migrate(made.dsn("postgres", "ledger"), "head")
         yield made
 
 
@@ -101,7 +101,7 @@ def test_the_schema_goes_down_and_up_again(server: PostgresServer) -> None:
     ours = "relnamespace = 'public'::regnamespace AND relname LIKE '%usage%'"
     assert postgres.rows(dsn, f"SELECT relname FROM pg_class WHERE {ours}") == []
     assert postgres.rows(dsn, "SELECT proname FROM pg_proc WHERE proname LIKE '%of_usage'") == []
-    postgres.migrate(dsn, "003")
+    postgres.migrate(dsn, "head")
 
 
 def test_a_job_is_entered_once(server: PostgresServer, user: str) -> None:

@@ -76,6 +76,40 @@ def result() -> dict[str, Any]:
     }
 
 
+def batch(status: str) -> dict[str, Any]:
+    """A batch in a state, as it is answered."""
+    here, has_ended = f"/api/v1/batches/{ID}", status == "completed"
+    return {
+        "id": ID,
+        "status": status,
+        "jobs": 500,
+        "queued": 0 if has_ended else 290,
+        "processing": 0 if has_ended else 10,
+        "completed": 498 if has_ended else 199,
+        "failed": 2 if has_ended else 1,
+        "cancelled": 0,
+        "rejected": 1,
+        "errors": [
+            {
+                "item": 12,
+                "field": "prompt",
+                "rule": "blank",
+                "message": "There is nothing to read in it.",
+                "fix": "Write something that can be read.",
+            }
+        ],
+        "progress": 100 if has_ended else 40,
+        "eta": None if has_ended else "2026-11-28T12:15:00Z",
+        "created_at": "2026-11-28T12:00:00Z",
+        "completed_at": "2026-11-28T12:14:10Z" if has_ended else None,
+        "links": {
+            "self": here,
+            "jobs": f"/api/v1/jobs?batch_id={ID}",
+            "download": f"{here}/download" if has_ended else None,
+        },
+    }
+
+
 def submissions() -> dict[str, Any]:
     """A submission of each preset."""
     return {name: {"summary": BY_NAME[name].title, "value": value} for name, value in EXAMPLES.items()}
@@ -84,11 +118,17 @@ def submissions() -> dict[str, Any]:
 def answers() -> dict[tuple[str, str, str], dict[str, Any]]:
     """Examples of answers, by path, method and status."""
     states = {status: {"summary": f"A job that is {status}", "value": job(status)} for status in _STATES}
+    batches = {
+        status: {"summary": f"A batch that is {status}", "value": batch(status)}
+        for status in ("processing", "completed")
+    }
     submitted = {name: {"summary": BY_NAME[name].title, "value": job("queued", name)} for name in EXAMPLES}
     return {
         ("/api/v1/jobs", "post", "201"): submitted,
         ("/api/v1/jobs/{job_id}", "get", "200"): states,
         ("/api/v1/jobs/{job_id}/result", "get", "200"): {"result": {"summary": "A result", "value": result()}},
+        ("/api/v1/batches/{batch_id}", "get", "200"): batches,
+        ("/api/v1/batches", "post", "201"): {"processing": batches["processing"]},
         ("/api/v1/jobs", "get", "200"): {
             "page": {"summary": "The last part", "value": {"items": [job("completed")], "next_cursor": None}}
         },

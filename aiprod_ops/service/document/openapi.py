@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document: what FastAPI reads from the routes, and what all operations have in common."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiprod_ops.domain.problems import OF_REQUESTS, Kind
 from aiprod_ops.service import validation
 from aiprod_ops.service.document import examples, sections
 from aiprod_ops.service.document.webhook_events import webhooks
+from aiprod_ops.service.operations.submissions import EXAMPLES
 
 TITLE = "AIPROD API"
 VERSION = "1.0.0"
@@ -22,6 +24,7 @@ TAGS = {
     "pipelines": "The stages of a job's work.",
     "users": "Yourself; all users for an administrator.",
     "usage": "What jobs cost, by month.",
+    "webhooks": "Events are sent to your endpoints; what was sent, and what was answered; send it again.",
     "cache": "Values of the cache, for an administrator.",
     "keys": "API keys: scopes, rotation with overlap, revocation.",
     "docs": "These pages, for programs.",
@@ -71,6 +74,11 @@ def _complete(made: dict[str, Any]) -> None:
             operation["responses"] = {"2XX": {"description": "It was received. Anything else is tried again."}}
     for path, method, status, links in _LINKS:
         made["paths"][path][method]["responses"][status]["links"] = links
+    batch = made["paths"]["/api/v1/batches"]["post"]["requestBody"]["content"]
+    three = list(EXAMPLES.values())
+    batch["application/json"]["examples"] = {"batch": {"summary": "Three jobs", "value": three}}
+    lines = "\n".join(json.dumps(each) for each in three)
+    batch["application/x-ndjson"]["examples"] = {"batch": {"summary": "Three jobs", "value": lines}}
     submit = made["paths"]["/api/v1/jobs"]["post"]
     submit["requestBody"]["content"]["application/json"]["examples"] = examples.submissions()
     for (path, method, status), content in examples.answers().items():
@@ -103,6 +111,7 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
         412: any(each.get("name") == "If-Match" for each in parameters),
         413: is_owned,
         415: has_body,
+        416: any(each.get("name") == "Range" for each in parameters),
         422: has_body or has_path or bool(parameters),
         429: is_owned,
         500: True,
@@ -114,16 +123,16 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
 
 
 #: Operations that read, and are refused where a job is not completed.
-_OF_COMPLETED_JOBS = ("get_job_result", "download_job")
+_OF_COMPLETED_JOBS = ("get_job_result", "download_job", "download_batch")
 
 
 def _headers(method: str, status: str) -> dict[str, Any]:
     names = ["X-Request-ID"]
-    if method in ("get", "patch") and status in ("200", "304"):
+    if method in ("get", "patch", "put") and status in ("200", "304"):
         names.append("ETag")
     if status == "201":
         names.append("Location")
-    if method == "post" and status in ("200", "201"):
+    if method == "post" and status in ("200", "201", "202"):
         names.append("Idempotent-Replayed")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
@@ -173,9 +182,16 @@ _LINKS = (
     ("/api/v1/jobs", "post", "201", _links("job_id", (
         "get_job", "change_job", "cancel_job", "get_job_result", "download_job", "list_job_pipelines",
     ))),
+    ("/api/v1/batches", "post", "201", _links("batch_id", (
+        "get_batch", "cancel_batch", "retry_batch", "download_batch",
+    ))),
     ("/api/v1/jobs/{job_id}/result", "get", "200", _links("result_id", ("get_result",))),
     ("/api/v1/keys", "post", "201", _links("key_id", ("get_key", "rotate_key", "revoke_key"))),
     ("/api/v1/users", "post", "201", _links("user_id", ("get_user",))),
+    ("/api/v1/webhooks", "post", "201", _links("webhook_id", (
+        "get_webhook", "replace_webhook", "change_webhook", "rotate_webhook_secret", "test_webhook", "list_deliveries",
+        "replay_failed", "disable_webhook", "enable_webhook", "delete_webhook",
+    ))),
 )  # fmt: skip
 
 _VIOLATION = {

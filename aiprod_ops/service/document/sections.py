@@ -59,11 +59,24 @@ ended; its priority can be changed while it is queued."""
 def batches() -> str:
     """Many jobs at once."""
     return """\
-Many jobs are as many POSTs. Give each an `Idempotency-Key` that you can make again (your own number of the item, for
-example): after an interruption send all of them again, and only those that were not accepted before are made.
+1. `POST /api/v1/batches` takes as many jobs as your tier allows: a JSON array (`application/json`), one job a line
+   (`application/x-ndjson`), or a form (`multipart/form-data`) with a file of either. Each item is what a single job is
+   submitted with.
+2. `GET /api/v1/batches/{batch_id}` tells how many are queued, processing, completed, failed and cancelled, the progress
+   in percent, and when it will be done. `GET /api/v1/jobs?batch_id=…` lists its jobs.
+3. `GET /api/v1/batches/{batch_id}/download` answers all videos as one ZIP when the batch has ended. `SHA256SUMS` in it
+   checks them (`sha256sum -c SHA256SUMS`). A download that broke off goes on with `Range: bytes=N-` and `If-Range`.
 
-Send a few at a time, and keep connections open. At 429 wait as long as `Retry-After` says. List what you have with
-`GET /api/v1/jobs?status=queued`, part by part."""
+**All or nothing.** One item that does not follow the rules refuses the batch; `errors` names item and field
+(`items.12.prompt`, counted from 1). With `?partial=true` the others are accepted, and `rejected` and `errors` tell the
+rest. An array that is broken off is refused in either case: nobody knows what else was in it.
+
+**Your limits.** The jobs of a batch wait: they do not count against the jobs that you may submit singly, and workers
+take no more of them at a time than your tier allows. Single jobs go before those of a batch with the same priority.
+
+**Cancel** with `POST …/cancel`. **Try again what failed** with `POST …/retry`: it makes a new batch of the failed jobs,
+and this one stays as it is. The events `batch.created` and `batch.completed` tell of a batch as a whole; its jobs have
+`job.started`, `job.progress`, `job.completed` and `job.failed`, but no `job.created`."""
 
 
 def errors() -> str:

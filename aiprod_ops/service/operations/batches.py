@@ -131,7 +131,14 @@ async def retry_batch(
     )
 
 
-@router.get("/{batch_id}/download", response_class=StreamingResponse)
+_ZIP: dict[str, Any] = {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get(
+    "/{batch_id}/download",
+    response_class=StreamingResponse,
+    responses={200: {"description": "The archive.", **_ZIP}, 206: {"description": "A part of it.", **_ZIP}},
+)
 async def download_batch(
     batch_id: Id,
     caller: JobsCaller,

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiprod_ops.service.batching import storing
 from aiprod_ops.service.operations.batch_views import BatchView
 from aiprod_ops.service.tables import batches
-from aiprod_ops.service.working.telling import tell
+from aiprod_ops.service.webhooks import emit_webhook_event
 
 #: After the job's own transaction, in another: two last jobs that end at once see each other's end, at the latest here.
 _SETTLED = text("""
@@ -32,7 +32,7 @@ async def settle_all(transaction: AsyncConnection) -> None:
 async def tell_batch(transaction: AsyncConnection, event: str, row: RowMapping) -> None:
     """One of the batch's events, with its counts as they are now."""
     counts = await storing.counts(transaction, [row["id"]])
-    await tell(transaction, row["user_id"], event, BatchView.of(row, counts[row["id"]]).model_dump(mode="json"))
+    await emit_webhook_event(transaction, row["user_id"], event, BatchView.of(row, counts[row["id"]]))
 
 
 async def _settle(transaction: AsyncConnection, ids: list[str]) -> None:
