@@ -124,6 +124,8 @@ def _action_lines(entry: Entry, action: Action) -> Iterable[str]:
     if action.undo:
         undo = entry.book.kinds[action.undo.kind]
         yield f"undo      {undo.text(undo.subject(action.undo))}"
+        if action.irreversible:
+            yield f"          but {action.irreversible}"
     else:
         yield f"undo      none: {action.irreversible}"
 

@@ -54,10 +54,10 @@ class Action:
     """One change: a kind that is registered (`create-index`), and the subject it is done to.
 
     `basis` are the stable facts it rests on (a table's definition): when they change, the digest changes.
-    `undo` takes it back; where nothing can, `irreversible` says why. `lock` is the strongest lock it takes, in
-    PostgreSQL's words. `timeout` bounds the action; one that ran out is unknown until somebody looked.
-    `name` identifies the action within its plan (for `--without`), by default the subject as text. `answers` is the id
-    of the finding that it repairs: where that is waived the action is left out.
+    `undo` takes it back; where nothing can, `irreversible` says why, and beside an undo what that leaves. `lock` is the
+    strongest lock it takes, in PostgreSQL's words. `timeout` bounds the action; one that ran out is unknown until
+    somebody looked. `name` identifies the action within its plan (for `--without`), by default the subject as text.
+    `answers` is the id of the finding that it repairs: where that is waived the action is left out.
     """
 
     kind: str

@@ -11,6 +11,7 @@ from redis_servers import Server
 from served_api import JOB, Api, served
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 
 def fuzzed(api: Api, folder: Path, *words: str) -> None:
@@ -27,7 +28,8 @@ def fuzzed(api: Api, folder: Path, *words: str) -> None:
     users = {"auth": [{"name": name, "fixedHeaders": header} for name, header in headers.items()]}
     (folder / "users.json").write_text(json.dumps(users))
     peers = f'[auth.wfc]\npath = "users.json"\npeers = {json.dumps(list(keys))}\n'
-    (folder / "schemathesis.toml").write_text(f"{CONFIGURATION.read_text()}\n{peers}")
+    hooks = f'hooks = "{HOOKS}"\n'
+    (folder / "schemathesis.toml").write_text(f"{hooks}{CONFIGURATION.read_text()}\n{peers}")
     tool = Path(sys.executable).with_name("schemathesis")
     command = [tool, "--no-color", "run", f"{api.url}/api/v1/openapi.json", "--checks", "all", "--continue-on-failure"]
     done = subprocess.run([*command, *words], cwd=folder, capture_output=True, text=True, timeout=3_600)

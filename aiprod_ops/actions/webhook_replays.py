@@ -1,0 +1,205 @@
+"""Sending deliveries of webhooks again: they are made due, so many a second, and whoever delivers takes them up.
+
+Each statement names the deliveries, and how they had ended when they were planned: one that was sent, replayed or
+removed by somebody else since is not touched. What was sent is never unsent; what was not is put back as it had ended.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiprod_ops.domain.replays import Replayed, Wave
+from aiprod_ops.engine.runbook import Amount, Context, Kind
+from aiprod_ops.errors import Failed
+from aiprod_ops.ports import Database
+from aiprod_ops.units import Seconds, show
+
+CHANNEL = "aiprod_webhooks"  #: what wakes those who send: as `aiprod_ops.service.webhooks` has it
+_WAKE = "select pg_notify(%(channel)s, '')"
+_LOOK = "select pg_sleep(0.5)"  #: between two looks; in the server, because there a cancel reaches it
+
+#: Whether one was sent since the plan was made.
+_SENT = """
+(coalesce(d.ended_at > %(moment)s, false)
+ or exists (select from webhook_attempts a where a.delivery_id = d.id and a.began_at > %(moment)s))
+"""
+#: As it had ended when it was planned, and its endpoint takes something: enough of what it was sent in earlier waves.
+_READY = """
+d.state in ('failed', 'delivered') and not <sent>
+and d.endpoint_id in (select id from webhook_endpoints where state = 'enabled')
+and d.endpoint_id not in (
+  select d.endpoint_id from webhook_deliveries d where d.id = any(%(tried)s::uuid[]) and <sent>
+  group by d.endpoint_id having avg((d.state = 'delivered')::int) < %(success)s)
+""".replace("<sent>", _SENT)
+#: A new round of the same delivery: its id, which the receiver knows it by, stays. Who made it due is kept as who
+#: leased it, without a lease, until it is sent: what somebody else made due is not ours to take back.
+_MAKE_DUE = """
+update webhook_deliveries d
+set state = 'pending', attempts = 0, ended_at = null, lease_until = null, leased_by = %(run)s,
+    due_at = now() + (o.place - 1) / %(rate)s * interval '1 second'
+from unnest(%(ids)s::uuid[]) with ordinality o(id, place)
+where d.id = o.id and <ready>
+/* aiprod-ops: a wave of deliveries is due again */
+""".replace("<ready>", _READY)
+_IS_READY = """
+select exists (select from webhook_deliveries d where d.id = any(%(ids)s::uuid[]) and <ready>) as is_ready
+""".replace("<ready>", _READY)
+_WAITS = """
+d.state = 'pending' and d.leased_by = %(run)s and (d.lease_until is null or d.lease_until <= now()) and not <sent>
+""".replace("<sent>", _SENT)
+_TAKE_BACK = """
+update webhook_deliveries d
+set state = case when l.status between 200 and 299 then 'delivered' else 'failed' end,
+    attempts = coalesce(l.number, 0), lease_until = null, leased_by = null,
+    ended_at = least(l.began_at + l.milliseconds * interval '1 millisecond', %(moment)s)
+from unnest(%(ids)s::uuid[]) o(id)
+left join lateral (
+  select * from webhook_attempts a where a.delivery_id = o.id order by a.number desc limit 1) l on true
+where d.id = o.id and <waits>
+/* aiprod-ops: what was not sent is as it had ended */
+""".replace("<waits>", _WAITS)
+_IS_WAITING = """
+select exists (select from webhook_deliveries d where d.id = any(%(ids)s::uuid[]) and <waits>) as is_waiting
+""".replace("<waits>", _WAITS)
+_BECAME = """
+select d.endpoint_id::text as endpoint, substring(e.url from '^[a-z]+://(?:[^/@]*@)?([^/:?#]+)') as host,
+       count(*) as planned, count(*) filter (where s.is_sent) as sent,
+       count(*) filter (where s.is_sent and d.state = 'delivered') as delivered,
+       count(*) filter (where s.is_sent and d.state in ('failed', 'cancelled')) as failed,
+       count(*) filter (where s.is_unsent) as unsent,
+       coalesce(extract(epoch from max(now() - d.due_at) filter (where s.is_unsent)), 0)::float8 as overdue
+from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id,
+lateral (select <sent> as is_sent, e.state = 'enabled' and d.state = 'pending' and not <sent> as is_unsent) s
+where d.id = any(%(ids)s::uuid[]) group by 1, 2 order by 2, 1
+/* aiprod-ops: what became of a replay */
+""".replace("<sent>", _SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Deliveries of a wave, of which those are meant that were not sent since the plan was made."""
+
+    number: int
+    moment: datetime
+    deliveries: tuple[str, ...]
+
+    @classmethod
+    def of(cls, wave: Wave) -> "Unsent":
+        return cls(wave.number, wave.moment, wave.deliveries)
+
+    def __str__(self) -> str:
+        return f"what of wave {self.number} is not sent"
+
+
+replay_wave = Kind("replay-wave", Wave)
+take_back = Kind("take-back-wave", Unsent)
+
+
+@replay_wave.shows
+def _show(wave: Wave) -> str:
+    """Counts and a few of them, and nothing that a customer would not want to see: no payload, no path of a URL."""
+    hosts = [f"{count:,} to {host}" for host, count in sorted(wave.hosts.items(), key=lambda item: -item[1])]
+    more = f", {len(hosts) - 5} more hosts" if len(hosts) > 5 else ""
+    rest = len(wave.deliveries) - len(wave.samples)
+    return "\n".join(
+        (
+            f"make {len(wave.deliveries):,} deliveries due again, {wave.rate:g} a second, oldest first: "
+            f"{', '.join(hosts[:5])}{more}",
+            *(f"  {sample}" for sample in wave.samples),
+            *([f"  and {rest:,} more"] if rest > 0 else []),
+        )
+    )
+
+
+@replay_wave.does
+def _replay(ctx: Context, wave: Wave) -> None:
+    """Make them due, and wait until all were sent and have ended, or were tried and `patience` has passed.
+
+    Raises Failed where nobody sends them.
+    """
+    ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
+    ctx.db.query(_WAKE, {"channel": CHANNEL})
+    clock, known = ctx.clock, (-1, -1)
+    moved = clock.monotonic()
+    while True:
+        became = _became(ctx.db, wave.deliveries, wave.moment)
+        unsent, waiting = sum(each.unsent for each in became), sum(each.sent - each.ended for each in became)
+        if not unsent and not waiting:
+            return
+        if (unsent, waiting) != known:
+            known, moved = (unsent, waiting), clock.monotonic()
+        if clock.monotonic() - moved >= wave.patience:
+            if not unsent:
+                return  # tried, and on their way to be tried again: the next wave looks at how that went
+            overdue = max(each.overdue for each in became)
+            if overdue >= wave.patience:
+                raise Failed(
+                    f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
+                    f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
+                    hint="does a worker run? aiprod-ops worker; then plan again",
+                )
+        ctx.db.query(_LOOK)
+
+
+@replay_wave.is_done
+def _is_replayed(ctx: Context, wave: Wave) -> bool:
+    """All were sent, but those that moved, or whose endpoint takes nothing."""
+    if any(each.unsent for each in _became(ctx.db, wave.deliveries, wave.moment)):
+        return False
+    return not ctx.db.query(_IS_READY, _values(ctx, wave))[0]["is_ready"]
+
+
+@replay_wave.progress
+def _amount(ctx: Context, wave: Wave) -> Amount:
+    became = _became(ctx.db, wave.deliveries, wave.moment)
+    return Amount(f"wave {wave.number} of {wave.of}: {told(became)}", sum(each.sent for each in became), 0)
+
+
+@take_back.shows
+def _show_taking(unsent: Unsent) -> str:
+    return f"of wave {unsent.number}, put back as it had ended what was not sent"
+
+
+@take_back.does
+def _take_back(ctx: Context, unsent: Unsent) -> None:
+    ctx.db.execute(_TAKE_BACK, _unsent(ctx, unsent), timeout=Seconds(600))
+
+
+@take_back.is_done
+def _is_taken_back(ctx: Context, unsent: Unsent) -> bool:
+    """Nothing of it waits to be sent; what is being sent now is sent."""
+    return not ctx.db.query(_IS_WAITING, _unsent(ctx, unsent))[0]["is_waiting"]
+
+
+def _unsent(ctx: Context, unsent: Unsent) -> dict[str, Any]:
+    return {"run": f"replay {ctx.run}", "ids": list(unsent.deliveries), "moment": unsent.moment}
+
+
+def replayed(database: Database, waves: Iterable[Wave]) -> tuple[Replayed, ...]:
+    """What became of the deliveries of some waves of one plan until now, by endpoint."""
+    known = list(waves)
+    return _became(database, [each for wave in known for each in wave.deliveries], known[0].moment) if known else ()
+
+
+def told(became: Iterable[Replayed]) -> str:
+    """The sums in words."""
+    found = list(became)
+    sent, delivered, failed = (sum(getattr(each, name) for each in found) for name in ("sent", "delivered", "failed"))
+    return f"{sent:,} sent, {delivered:,} delivered, {failed:,} failed again"
+
+
+def _became(database: Database, deliveries: Iterable[str], moment: datetime) -> tuple[Replayed, ...]:
+    rows = database.query(_BECAME, {"ids": list(deliveries), "moment": moment}, timeout=Seconds(60))
+    return tuple(Replayed(**row) for row in rows)
+
+
+def _values(ctx: Context, wave: Wave) -> dict[str, Any]:
+    return {
+        "run": f"replay {ctx.run}",
+        "ids": list(wave.deliveries),
+        "tried": list(wave.tried),
+        "moment": wave.moment,
+        "rate": wave.rate,
+        "success": wave.success,
+    }

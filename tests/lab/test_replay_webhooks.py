@@ -1,0 +1,189 @@
+"""Failed deliveries are sent again: each once, in waves, to whoever takes them; what is not sent stays as it was."""
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from called import called
+from command_line import Bench, Done, short_folder, until
+from sent_webhooks import PATH, PAYLOAD, SECRET, Hooks
+
+from aiprod_ops.cli.conform import on_bench
+from aiprod_ops.cli.options import NOWHERE
+from aiprod_ops.lab import fleet as fleets
+from aiprod_ops.lab.conformance import PROMISES
+from aiprod_ops.lab.fleet import Fleet
+from aiprod_ops.lab.promises import Promise, Verdict, hold
+
+pytestmark = pytest.mark.lab
+BOOK = "replay-webhooks"
+QUICK = ("--rate", "1000")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with short_folder() as folder:
+        yield fleets.up(folder / "lab", 1_000, revision="head", workload=False)
+        fleets.down(folder / "lab")
+
+
+@pytest.fixture
+def hooks(fleet: Fleet) -> Iterator[Hooks]:
+    made = Hooks(Bench(fleet.config, fleet.dsn("postgres"), fleet))
+    yield made
+    made.clear()
+
+
+def planned(hooks: Hooks, *options: str) -> str:
+    made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *QUICK, *options)
+    assert made.exit == 0, made.said
+    return str(made.json()["digest"])
+
+
+def applied(hooks: Hooks, digest: str) -> Done:
+    return called(hooks.bench.config, "run", BOOK, "--apply", digest)
+
+
+def evidence(hooks: Hooks) -> dict[str, dict[str, object]]:
+    """What the last run's verification found, by id."""
+    newest = max(hooks.bench.state.glob("evidence/0*.json"))
+    return {each["id"]: each for each in json.loads(newest.read_text())["body"]["verification"]}
+
+
+def test_each_is_sent_once_in_waves_and_what_was_delivered_is_not(hooks: Hooks) -> None:
+    first, second = hooks.endpoint("one.example"), hooks.endpoint("two.example")
+    failed = hooks.ended(first, 25) + hooks.ended(second, 3, status=500)
+    delivered = hooks.ended(first, 4, "delivered", 200)
+    seen = called(hooks.bench.config, "check", BOOK)
+    assert seen.exit == 2, seen.said
+    assert "HTTP 503: 25, HTTP 500: 3" in seen.out
+    digest = planned(hooks)
+    dry = called(hooks.bench.config, "run", BOOK, *QUICK, "--dry-run")
+    assert "make 2 deliveries due again" in dry.out, dry.said
+    assert "make 24 deliveries due again, 1000 a second, oldest first: 22 to one.example, 2 to two.example" in dry.out
+    assert "UTC to one.example, HTTP 503" in dry.out
+    assert [word for word in (PATH, PAYLOAD, SECRET) if word in dry.said + seen.said] == []
+    with hooks.pump():
+        done = applied(hooks, digest)
+    assert done.exit == 0, done.said
+    assert hooks.attempts(failed) == [1] * 28
+    assert hooks.attempts(delivered) == [0] * 4
+    assert set(hooks.sent[:2]) == {failed[0], failed[25]}
+    assert set(hooks.sent[2:4]) == {failed[1], failed[2]}, "a tenth of 25 is 3, one of which was the first"
+    told = evidence(hooks)
+    assert told[f"endpoint:{first}"]["columns"] == {
+        "endpoint": "one.example", "planned": "25", "sent": "25", "delivered": "25", "failed again": "0",
+    }  # fmt: skip
+    assert "28 planned, 28 sent, 28 delivered, 0 failed again" in str(told["failed"]["note"])
+    again = applied(hooks, digest)
+    assert (again.exit, "Nothing was changed" in again.out) in ((0, True), (10, False)), again.said
+
+
+def test_an_endpoint_that_fails_again_gets_one_and_the_run_stops(hooks: Hooks) -> None:
+    endpoint = hooks.endpoint("down.example")
+    failed = hooks.ended(endpoint, 20)
+    before = hooks.rows(failed[1:])
+    with hooks.pump({endpoint: 503}):
+        done = applied(hooks, planned(hooks))
+    assert done.exit == 21, done.said
+    assert "down.example took 0 of 1" in done.said
+    assert hooks.sent == failed[:1]
+    assert hooks.rows(failed[1:]) == before
+
+
+def test_where_one_endpoint_fails_again_the_others_go_on(hooks: Hooks) -> None:
+    good, bad = hooks.endpoint("good.example"), hooks.endpoint("bad.example")
+    sent, left = hooks.ended(good, 30), hooks.ended(bad, 10)
+    with hooks.pump({bad: 500}):
+        done = applied(hooks, planned(hooks))
+    assert done.exit == 0, done.said
+    assert hooks.attempts(sent) == [1] * 30
+    assert hooks.attempts(left) == [1] + [0] * 9
+    told = evidence(hooks)
+    assert (told["left"]["value"], told["left"]["note"]) == (9, "failing again: bad.example")
+
+
+def test_where_nobody_sends_all_is_as_it_was(hooks: Hooks) -> None:
+    failed = hooks.ended(hooks.endpoint("quiet.example"), 12)
+    before = hooks.rows(failed)
+    digest = planned(hooks, "--patience", "1s")
+    done = applied(hooks, digest)
+    assert done.exit == 20, done.said
+    assert "nobody sends: 1 deliveries of wave 1" in done.said
+    assert [row[:3] for row in hooks.rows(failed)] == [row[:3] for row in before]
+    assert planned(hooks, "--patience", "1s")
+    assert hooks.states(failed) == {"failed": 12}
+
+
+def test_killed_in_a_wave_and_resumed_nothing_is_sent_twice(hooks: Hooks) -> None:
+    failed = hooks.ended(hooks.endpoint("busy.example"), 60)
+    digest = planned(hooks)
+    going, at_work = hooks.bench.start("run", BOOK, "--apply", digest), threading.Event()
+    with hooks.pump(most=1, after=lambda _: at_work.set() if len(hooks.sent) > 15 else None):
+        until(at_work.is_set, "the last wave is on its way")
+        going.kill()
+        (run,) = hooks.bench.unfinished()
+        done = called(hooks.bench.config, "resume", run)
+    assert done.exit == 0, done.said
+    assert hooks.attempts(failed) == [1] * 60
+
+
+def test_what_somebody_else_replays_meanwhile_is_not_touched(hooks: Hooks) -> None:
+    """Before the first wave the plan is stale; between two waves that one is left alone."""
+    failed = hooks.ended(hooks.endpoint("shared.example"), 30)
+    digest = planned(hooks)
+    moved = "UPDATE webhook_deliveries SET state = 'delivered', ended_at = now() WHERE id = %(id)s"
+    hooks.bench.sql(moved, {"id": failed[5]})
+    stale = applied(hooks, digest)
+    assert (stale.exit, "stale" in stale.said) == (10, True), stale.said
+    digest = planned(hooks)
+    with hooks.pump(after=lambda each: hooks.bench.sql(moved, {"id": failed[20]}) if each == failed[0] else None):
+        done = applied(hooks, digest)
+    assert done.exit == 0, done.said
+    assert hooks.attempts(failed) == [int(n not in (5, 20)) for n in range(30)]
+
+
+def test_what_is_asked_for(hooks: Hooks) -> None:
+    """By endpoint, event and age; also what was delivered; so many in one run. What is disabled is told and left."""
+    first, off = hooks.endpoint("one.example"), hooks.endpoint("off.example", "disabled")
+    hooks.ended(first, 5, event="job.failed")
+    hooks.ended(first, 2, "delivered", 200)
+    hooks.ended(off, 3)
+
+    def counted(*options: str) -> int:
+        made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *options)
+        assert made.exit == 0, made.said
+        return sum(len(action["subject"]["deliveries"]) for action in made.json()["plan"]["actions"])
+
+    assert counted("--endpoint", "one.example", "--delivered") == 7
+    assert counted("--event", "job.failed", "--endpoint", first) == 5
+    assert counted("--event", "job.completed", "--most", "3") == 0
+    assert counted("--since", "0s") == 0
+    told = called(hooks.bench.config, "plan", BOOK, "--most", "3").out
+    assert "left out  2 more deliveries: one run takes 3 (--most)" in told
+    assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--endpoint", "nobody.example"), 64, "there is no endpoint nobody.example"),
+        (("--rate", "0"), 64, "--rate"),
+        (("--success", "1.5"), 64, "--success"),
+        (("--since", "yesterday"), 64, "--since"),
+        (("--most", "0"), 64, "--most"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(hooks: Hooks, options: tuple[str, ...], code: int, said: str) -> None:
+    done = called(hooks.bench.config, "plan", BOOK, *options)
+    assert (done.exit, said in done.err) == (code, True), done.said
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.id)
+def test_promise(fleet: Fleet, promise: Promise) -> None:
+    with on_bench(fleet, (BOOK,), NOWHERE) as bench:
+        result = hold(bench, promise)
+    partly = promise.id in ("undo", "killed-while-proving")  # what was sent is not unsent; it proves nothing
+    assert result.verdict is (Verdict.NOT_APPLICABLE if partly else Verdict.HOLDS), result.seen
