@@ -29,7 +29,7 @@ EVENTS = {
     "endpoint.disabled": "An endpoint of yours is sent nothing any more: `data.why` tells why.",
     "endpoint.test": "You asked for it.",
 }
-#: Sent to one endpoint, whatever it asks for: not to be subscribed to.
+#: Sent to one endpoint, whatever it asks for and whatever its state: not to be subscribed to.
 TEST = "endpoint.test"
 #: To the owner's other endpoints; and, as the probe, to the endpoint itself: see `probe_after`.
 DISABLED = "endpoint.disabled"

@@ -83,7 +83,8 @@ async def emit_webhook_event(
 
 
 async def emit_test(transaction: Transaction, user_id: str, endpoint_id: str) -> str | None:
-    """Send one endpoint an event that tells nothing; None where the user has no such endpoint."""
+    """Send one endpoint an event that tells nothing, whatever its state: whoever sends lets it through. None where the
+    user has no such endpoint."""
     return await _emit(transaction, user_id, TEST, {"endpoint_id": endpoint_id}, to=endpoint_id, alone=True)
 
 
