@@ -61,7 +61,7 @@ _ENABLE = text("""
 with enabled as (
   update webhook_endpoints
   set state = 'enabled', why_disabled = null, disabled_at = null, failures_in_a_row = 0, updated_at = now()
-  where id = cast(:endpoint_id as uuid) and state = 'disabled'
+  where id = cast(:endpoint_id as uuid) and state = 'disabled' and why_disabled <> :deleted
   returning id
 ), probes as (
   update webhook_deliveries d set state = 'cancelled', ended_at = now(), lease_until = null, leased_by = null
@@ -69,7 +69,16 @@ with enabled as (
   where d.endpoint_id in (select id from enabled) and d.state = 'pending' and v.id = d.event_id and v.type = :probe
 )
 select pg_notify(:channel, '') from enabled /* aiprod-ops: an endpoint is enabled */
-""").bindparams(channel=CHANNEL, probe=DISABLED)
+""").bindparams(channel=CHANNEL, probe=DISABLED, deleted=WhyDisabled.DELETED.value)
+_DELETE = text("""
+with deleted as (
+  update webhook_endpoints
+  set state = 'disabled', why_disabled = :deleted, disabled_at = now(), updated_at = now()
+  where id = cast(:endpoint_id as uuid)
+  returning id
+)
+delete from webhook_secrets using deleted where endpoint_id = deleted.id /* aiprod-ops: an endpoint is deleted */
+""").bindparams(deleted=WhyDisabled.DELETED.value)
 
 
 async def emit_webhook_event(
@@ -101,6 +110,12 @@ async def disable(transaction: Transaction, endpoint_id: str, why: WhyDisabled) 
     elif why is WhyDisabled.GONE:
         await _emit(transaction, row["user_id"], DISABLED, data)
     return True
+
+
+async def delete(transaction: Transaction, endpoint_id: str) -> None:
+    """Send an endpoint nothing any more, and forget its secrets. Its history may be too long for one transaction:
+    `webhook_history` deletes it, then the endpoint."""
+    await transaction.execute(_DELETE, {"endpoint_id": endpoint_id})
 
 
 async def enable(transaction: Transaction, endpoint_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""What of the webhooks' history is deleted when it is old, and what is not: it waits, or is being replayed."""
+"""What of the webhooks' history is deleted, and what is not: it waits, or is being replayed."""
 
 import asyncio
 import time
@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from served_api import Api
+from served_api import JOB, Api
 from sqlalchemy import text
 
-from aiprod_ops.service import database, webhook_history
+from aiprod_ops.service import database, webhook_history, webhooks
 from aiprod_ops.service.ids import least
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.units import Seconds
@@ -106,3 +106,60 @@ def test_a_thousand_at_a_time(api: Api, endpoint: str) -> None:
         {"id": endpoint},
     )
     assert [swept(api), swept(api), swept(api)] == [webhook_history.MOST_SWEPT, 500, 0]
+
+
+def test_a_deleted_endpoint_is_not_there_at_once_and_gone_when_its_history_is(api: Api) -> None:
+    with api.client(api.key(f"deleted-{time.monotonic_ns()}@example.org", "jobs", "webhooks")) as client:
+        hook = client.post("/webhooks", json={"url": "https://hooks.example.org/"}).json()["id"]
+        api.sql(
+            "UPDATE webhook_endpoints SET why_disabled = 'failing', state = 'disabled' WHERE id = %(id)s", {"id": hook}
+        )
+        for days in range(3):
+            event(api, hook, days, "pending")
+        here = f"/webhooks/{hook}"
+        assert client.delete(here).status_code == 204
+        for answer in (
+            client.get(here),
+            client.delete(here),
+            client.post(f"{here}/enable"),
+            client.post(f"{here}/test"),
+        ):
+            assert answer.status_code == 404
+        assert client.get("/webhooks").json()["items"] == []
+        client.post("/jobs", json=JOB)
+        assert len(left(api, hook)) == 3  # nothing new
+    rows = """
+        SELECT (SELECT count(*) FROM webhook_secrets WHERE endpoint_id = e.id) FROM webhook_endpoints e
+        WHERE id = %(id)s
+    """
+    assert api.sql(rows, {"id": hook}) == [(0,)]
+    assert not asyncio.run(enabled(api, hook))  # a probe that was under way was taken
+    assert swept(api) == 3
+    assert api.sql(rows, {"id": hook}) == []
+
+
+async def enabled(api: Api, endpoint_id: str) -> bool:
+    engine = database.engine(Settings(dsn=api.dsn))
+    async with engine.begin() as connection:
+        found = await webhooks.enable(connection, endpoint_id)
+    await engine.dispose()
+    return found
+
+
+def test_what_a_worker_answers_meanwhile_is_not_waited_for(api: Api, endpoint: str) -> None:
+    """Neither waits for the other: whoever writes outcomes locks deliveries, then their endpoint."""
+    delivery = event(api, endpoint, 1, "pending")
+
+    async def delete_meanwhile() -> int:
+        engine = database.engine(Settings(dsn=api.dsn))
+        async with engine.begin() as writing:
+            await writing.execute(text(f"select from webhook_deliveries where id = '{delivery}' for update"))
+            async with engine.begin() as deleting:
+                await webhooks.delete(deleting, endpoint)
+                count = await webhook_history.sweep(deleting, KEPT)
+            await writing.execute(text(f"update webhook_endpoints set failures_in_a_row = 1 where id = '{endpoint}'"))
+        await engine.dispose()
+        return count
+
+    assert asyncio.run(delete_meanwhile()) == 0
+    assert swept(api) == 1
