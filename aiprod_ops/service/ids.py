@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from datetime import datetime
 from uuid import UUID
 
 
@@ -12,3 +13,17 @@ def uuid7() -> UUID:
     """
     millisecond, tail = time.time_ns() // 1_000_000, secrets.randbits(74)
     return UUID(int=millisecond << 80 | 7 << 76 | (tail >> 62) << 64 | 1 << 63 | tail & (1 << 62) - 1)
+
+
+def first_id(moment: datetime) -> UUID:
+    """The least UUID of version 7 that can be made at a moment; what was made before is smaller.
+
+    >>> from datetime import UTC
+    >>> first_id(datetime(2026, 11, 28, 12, tzinfo=UTC)) < uuid7()
+    True
+    """
+    try:
+        milliseconds = max(0, int(moment.timestamp() * 1000))
+    except (OverflowError, ValueError):  # the first day of all, in another time zone
+        milliseconds = 0
+    return UUID(int=milliseconds << 80)

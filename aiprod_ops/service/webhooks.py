@@ -6,7 +6,7 @@ holds nobody up, and can be replayed afterwards.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,9 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from aiprod_ops.domain.webhooks import DISABLED, EVENTS, LARGEST_PAYLOAD, TEST, WhyDisabled, probe_after
-from aiprod_ops.service.ids import uuid7
+from aiprod_ops.service.ids import first_id, uuid7
 from aiprod_ops.units import Seconds
 
+KEPT = Seconds(30 * 86_400)  #: so long what was sent can be read, and sent again
 CHANNEL = "aiprod_webhooks"  #: of NOTIFY: there are deliveries to be sent
 Transaction = AsyncConnection | AsyncSession
 
@@ -70,6 +71,14 @@ with enabled as (
 )
 select pg_notify(:channel, '') from enabled /* aiprod-ops: an endpoint is enabled */
 """).bindparams(channel=CHANNEL, probe=DISABLED)
+_REMOVE = text("""
+delete from webhook_events where id in (
+  select v.id from webhook_events v
+  where v.id < cast(:before as uuid)
+    and not exists (select from webhook_deliveries d where d.event_id = v.id and d.state = 'pending')
+  order by v.id limit :most for update skip locked
+) /* aiprod-ops: old events of webhooks */
+""")
 
 
 async def emit_webhook_event(
@@ -117,6 +126,14 @@ def payload(event: str, data: BaseModel | Mapping[str, Any], at: datetime) -> by
     if len(made) > LARGEST_PAYLOAD:
         raise ValueError(f"the event {event} has {len(made)} bytes, expected {LARGEST_PAYLOAD} at the most: tell less")
     return made
+
+
+async def remove_old_events(transaction: Transaction, now: datetime, *, kept: Seconds = KEPT, most: int = 1_000) -> int:
+    """Remove the oldest events with their deliveries and attempts, where none of these waits any more. How many there
+    were: where it is `most`, there are others."""
+    before = first_id(now - timedelta(seconds=kept))
+    removed = await transaction.execute(_REMOVE, {"before": str(before), "most": most})
+    return int(removed.rowcount)  # type: ignore[attr-defined]
 
 
 async def _emit(
