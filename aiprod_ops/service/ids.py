@@ -15,10 +15,15 @@ def uuid7() -> UUID:
     return UUID(int=millisecond << 80 | 7 << 76 | (tail >> 62) << 64 | 1 << 63 | tail & (1 << 62) - 1)
 
 
-def least(moment: datetime) -> UUID:
-    """The least id that may have been given at a moment: ids of what was made before are less.
+def first_id(moment: datetime) -> UUID:
+    """The least UUID of version 7 that can be made at a moment; what was made before is smaller.
 
-    >>> least(datetime.fromisoformat("2026-11-28T12:00:00Z"))
-    UUID('01a22206-ca00-0000-0000-000000000000')
+    >>> from datetime import UTC
+    >>> first_id(datetime(2026, 11, 28, 12, tzinfo=UTC)) < uuid7()
+    True
     """
-    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+    try:
+        milliseconds = max(0, int(moment.timestamp() * 1000))
+    except (OverflowError, ValueError):  # the first day of all, in another time zone
+        milliseconds = 0
+    return UUID(int=milliseconds << 80)

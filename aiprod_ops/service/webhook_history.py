@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.domain.webhooks import WhyDisabled
-from aiprod_ops.service.ids import least
+from aiprod_ops.service.ids import first_id
 from aiprod_ops.units import Seconds
 
 MOST_SWEPT = 1_000  #: events, and deliveries of deleted endpoints, by one call
@@ -47,7 +47,7 @@ async def sweep(transaction: AsyncConnection, kept: Seconds) -> int:
 
     1,000 events with three deliveries each take 50 ms (measured): every five seconds that is 17 million a day.
     """
-    before = least(datetime.now(UTC) - timedelta(seconds=kept))
+    before = first_id(datetime.now(UTC) - timedelta(seconds=kept))
     old = await transaction.execute(_OLD, {"before": str(before), "most": MOST_SWEPT})
     of_deleted = await transaction.execute(_DELETED, {"most": MOST_SWEPT})
     await transaction.execute(_EMPTY)

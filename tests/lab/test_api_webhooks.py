@@ -179,6 +179,7 @@ def test_what_was_sent_and_answered_can_be_read(api: Api, client: httpx.Client) 
         params={"limit": 2, "event": "job.created", "cursor": part["next_cursor"]},
     ).json()
     assert [each["id"] for each in part["items"] + rest["items"]] == [each["id"] for each in items]
+    assert deliveries(client, hook, event_id=items[1]["event_id"]) == [items[1]]
     other = made(client)
     params = {"event": "job.created", "cursor": part["next_cursor"]}
     problem(client.get(f"/webhooks/{other['id']}/deliveries", params=params), "INVALID_CURSOR")

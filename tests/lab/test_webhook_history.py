@@ -11,12 +11,12 @@ from served_api import JOB, Api
 from sqlalchemy import text
 
 from aiprod_ops.service import database, webhook_history, webhooks
-from aiprod_ops.service.ids import least
+from aiprod_ops.service.ids import first_id
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.units import Seconds
 
 pytestmark = pytest.mark.lab
-KEPT = Seconds(90 * 86_400)
+KEPT = Seconds(30 * 86_400)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def endpoint(api: Api) -> Iterator[str]:
 
 def event(api: Api, endpoint: str, days: float, state: str) -> str:
     """An event so old, with its delivery and one attempt."""
-    made = str(least(datetime.now(UTC) - timedelta(days=days)))[:14] + str(uuid4())[14:]
+    made = str(first_id(datetime.now(UTC) - timedelta(days=days)))[:14] + str(uuid4())[14:]
     api.sql(
         "WITH event AS (INSERT INTO webhook_events (id, user_id, type, payload) "
         "  SELECT %(id)s, user_id, 'job.created', '' FROM webhook_endpoints WHERE id = %(endpoint)s RETURNING id),"
@@ -70,8 +70,8 @@ def swept(api: Api) -> int:
 
 def test_what_is_too_old_goes_with_all_that_belongs_to_it(api: Api, endpoint: str) -> None:
     for state in ("delivered", "failed", "cancelled"):
-        event(api, endpoint, 91, state)
-    young = event(api, endpoint, 89, "delivered")
+        event(api, endpoint, 31, state)
+    young = event(api, endpoint, 29, "delivered")
     waiting = event(api, endpoint, 400, "pending")
     assert swept(api) == 3
     assert left(api, endpoint) == {young, waiting}
@@ -81,7 +81,7 @@ def test_what_is_too_old_goes_with_all_that_belongs_to_it(api: Api, endpoint: st
 
 
 def test_what_is_being_replayed_stays(api: Api, endpoint: str) -> None:
-    old = event(api, endpoint, 91, "failed")
+    old = event(api, endpoint, 31, "failed")
 
     async def sweep_meanwhile() -> int:
         engine = database.engine(Settings(dsn=api.dsn))
@@ -97,7 +97,7 @@ def test_what_is_being_replayed_stays(api: Api, endpoint: str) -> None:
 
 
 def test_a_thousand_at_a_time(api: Api, endpoint: str) -> None:
-    event(api, endpoint, 91, "failed")
+    event(api, endpoint, 31, "failed")
     api.sql(
         "INSERT INTO webhook_events (id, user_id, type, payload) "
         "SELECT overlay(gen_random_uuid()::text placing left(id::text, 14) from 1)::uuid, user_id, type, payload "

@@ -16,7 +16,7 @@ from aiprod_ops.service.http.fields import Id
 from aiprod_ops.service.http.pagination import Listing, PageRequest
 from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.http.requests import OwnedRoute, TheService, Transaction, WebhooksCaller
-from aiprod_ops.service.ids import uuid7
+from aiprod_ops.service.ids import first_id, uuid7
 from aiprod_ops.service.operations.views import Page
 from aiprod_ops.service.operations.webhook_views import (
     AnsweredAttemptView,
@@ -80,6 +80,7 @@ class DeliveriesPage(PageRequest):
 
     state: DeliveryState | None = Field(None, description="Only deliveries in this state.")
     event: EventName | None = Field(None, description="Only deliveries of this type of event.")
+    event_id: Id | None = Field(None, description="Only the delivery of this event: its `webhook-id`.")
 
 
 @router.get("/deliveries")
@@ -97,7 +98,9 @@ async def list_deliveries(
         query = query.where(webhook_deliveries.c.state == page.state)
     if page.event is not None:
         query = query.where(webhook_events.c.type == page.event)
-    filters = {"webhook": webhook_id, "state": page.state, "event": page.event}
+    if page.event_id is not None:
+        query = query.where(webhook_deliveries.c.event_id == page.event_id)
+    filters = {"webhook": webhook_id, "state": page.state, "event": page.event, "event_id": page.event_id}
     listing = Listing(await service.cursor_secret(transaction), caller.user_id, "deliveries", filters)
     rows, cursor = await listing.part(transaction, query, webhook_deliveries.c.id, page)
     return Page(items=await _with_attempts(transaction, rows), next_cursor=cursor)
@@ -134,7 +137,12 @@ async def replay_failed(
 ) -> ReplayedView:
     """Send again what has failed since a time, oldest event first: 10,000 at the most."""
     require_enabled(await owned(transaction, caller, webhook_id))
-    values = {"endpoint_id": webhook_id, "oldest": which.first_id, "type": which.event, "most": MOST_REPLAYED}
+    values = {
+        "endpoint_id": webhook_id,
+        "oldest": str(first_id(which.since)),
+        "type": which.event,
+        "most": MOST_REPLAYED,
+    }
     count = (await transaction.execute(_REPLAY_FAILED, values)).one().replayed
     return ReplayedView(replayed=count, more=count == MOST_REPLAYED)
 
