@@ -180,6 +180,10 @@ def test_what_was_sent_and_answered_can_be_read(api: Api, client: httpx.Client) 
     ).json()
     assert [each["id"] for each in part["items"] + rest["items"]] == [each["id"] for each in items]
     assert deliveries(client, hook, event_id=items[1]["event_id"]) == [items[1]]
+    assert deliveries(client, hook, since="2999-01-01T00:00:00Z") == []
+    assert len(deliveries(client, hook, since="2020-01-01T00:00:00+02:00")) == 3
+    earlier = client.get(f"/webhooks/{hook['id']}/deliveries", params={"since": "2026-11-28"})
+    assert problem(earlier, "VALIDATION_FAILED")["errors"][0]["field"] == "since"  # type: ignore[index]
     other = made(client)
     params = {"event": "job.created", "cursor": part["next_cursor"]}
     problem(client.get(f"/webhooks/{other['id']}/deliveries", params=params), "INVALID_CURSOR")

@@ -25,6 +25,7 @@ from aiprod_ops.service.operations.webhook_views import (
     DeliveryView,
     EventName,
     FailedSince,
+    Moment,
     ReplayedView,
     SentDeliveryView,
 )
@@ -81,6 +82,7 @@ class DeliveriesPage(PageRequest):
     state: DeliveryState | None = Field(None, description="Only deliveries in this state.")
     event: EventName | None = Field(None, description="Only deliveries of this type of event.")
     event_id: Id | None = Field(None, description="Only the delivery of this event: its `webhook-id`.")
+    since: Moment | None = Field(None, description="Only deliveries of events since then.")
 
 
 @router.get("/deliveries")
@@ -100,7 +102,11 @@ async def list_deliveries(
         query = query.where(webhook_events.c.type == page.event)
     if page.event_id is not None:
         query = query.where(webhook_deliveries.c.event_id == page.event_id)
-    filters = {"webhook": webhook_id, "state": page.state, "event": page.event, "event_id": page.event_id}
+    oldest = None if page.since is None else str(first_id(page.since))
+    if oldest is not None:
+        query = query.where(webhook_deliveries.c.id >= oldest)
+    filters = {"webhook": webhook_id, "state": page.state, "event": page.event, "event_id": page.event_id,
+               "oldest": oldest}  # fmt: skip
     listing = Listing(await service.cursor_secret(transaction), caller.user_id, "deliveries", filters)
     rows, cursor = await listing.part(transaction, query, webhook_deliveries.c.id, page)
     return Page(items=await _with_attempts(transaction, rows), next_cursor=cursor)
