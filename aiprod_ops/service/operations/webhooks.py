@@ -163,7 +163,10 @@ async def owned(transaction: AsyncConnection, caller: Caller, webhook_id: str, *
     """The row of an endpoint of the caller's; raises Problem NOT_FOUND."""
     query = select(webhook_endpoints)
     query = query.where(webhook_endpoints.c.id == webhook_id, webhook_endpoints.c.user_id == caller.user_id)
-    row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
+    # Not FOR UPDATE: that would wait for every change whose event this endpoint is told.
+    row = (
+        (await transaction.execute(query.with_for_update(key_share=True) if locks else query)).mappings().one_or_none()
+    )
     if row is None:
         raise Problem("NOT_FOUND", "You have no webhook with this id.")
     return row
