@@ -39,6 +39,6 @@ def test_private_webhooks_are_for_a_lab_that_asks_for_them() -> None:
     assert not from_environment({DSN: "postgresql:///x", PRIVATE_WEBHOOKS: "yes"}).private_webhooks
     lab = from_environment({DSN: "postgresql:///x", PRIVATE_WEBHOOKS: "1"})
     require_url(lab, "http://127.0.0.1:8000/")
-    for url, settings in (("http://127.0.0.1:8000/", Settings(dsn="")), ("ftp://127.0.0.1/", lab)):
+    for url, given in (("http://127.0.0.1:8000/", Settings(dsn="")), ("ftp://127.0.0.1/", lab)):
         with pytest.raises(Problem, match="VALIDATION_FAILED"):
-            require_url(settings, url)
+            require_url(given, url)
