@@ -7,12 +7,14 @@ from uuid import UUID
 
 
 def uuid7() -> UUID:
-    """A UUID of version 7 that no other caller gets: milliseconds since 1970, then 74 random bits.
+    """A UUID of version 7 that no other caller gets: milliseconds since 1970, a fraction of one in 12 bits, 62 random
+    bits. Those that one process makes one after the other, with a statement between, are in this order.
 
-    Source: RFC 9562, section 5.7.
+    Source: RFC 9562, sections 5.7 and 6.2, method 3.
     """
-    millisecond, tail = time.time_ns() // 1_000_000, secrets.randbits(74)
-    return UUID(int=millisecond << 80 | 7 << 76 | (tail >> 62) << 64 | 1 << 63 | tail & (1 << 62) - 1)
+    millisecond, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    return UUID(int=millisecond << 80 | 7 << 76 | fraction << 64 | 1 << 63 | secrets.randbits(62))
 
 
 def first_id(moment: datetime) -> UUID:

@@ -22,7 +22,8 @@ CHANNEL = "aiprod_webhooks"  #: of NOTIFY: there are deliveries to be sent
 Transaction = AsyncConnection | AsyncSession
 
 # The endpoints are locked as their foreign keys will be: one that is being removed is waited for, and then left out,
-# where it would otherwise break the change that the event tells. A delivery's id begins with the event's time.
+# where it would otherwise break the change that the event tells. A delivery's id begins with the event's time:
+# in the order of their ids, deliveries are in that of their events.
 _EMIT = text("""
 with wanting as (
   select id, state = 'enabled' or id = cast(:to as uuid) as is_sent, id = cast(:to as uuid) as is_named
@@ -40,7 +41,7 @@ with wanting as (
   returning id
 ), deliveries as (
   insert into webhook_deliveries (id, event_id, endpoint_id, state, due_at, ended_at)
-  select overlay(gen_random_uuid()::text placing left(event.id::text, 15) from 1)::uuid, event.id, wanting.id,
+  select overlay(gen_random_uuid()::text placing left(event.id::text, 18) from 1)::uuid, event.id, wanting.id,
          case when is_sent then 'pending' else 'failed' end,
          now() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
          case when not is_sent then now() end

@@ -162,7 +162,9 @@ async def disable_webhook(webhook_id: Id, caller: WebhooksCaller, transaction: T
 async def owned(transaction: AsyncConnection, caller: Caller, webhook_id: str, *, locks: bool = False) -> RowMapping:
     """The row of an endpoint of the caller's; raises Problem NOT_FOUND."""
     query = select(webhook_endpoints).where(webhook_endpoints.c.id == webhook_id, _is_of(caller))
-    row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
+    # Not FOR UPDATE: that would wait for every change whose event this endpoint is told.
+    query = query.with_for_update(key_share=True) if locks else query
+    row = (await transaction.execute(query)).mappings().one_or_none()
     if row is None:
         raise Problem("NOT_FOUND", "You have no webhook with this id.")
     return row
