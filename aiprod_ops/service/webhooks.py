@@ -6,7 +6,7 @@ holds nobody up, and can be replayed afterwards.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,10 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from aiprod_ops.domain.webhooks import DISABLED, EVENTS, LARGEST_PAYLOAD, TEST, WhyDisabled, probe_after
-from aiprod_ops.service.ids import first_id, uuid7
+from aiprod_ops.service.ids import uuid7
 from aiprod_ops.units import Seconds
 
-KEPT = Seconds(30 * 86_400)  #: so long what was sent can be read, and sent again
 CHANNEL = "aiprod_webhooks"  #: of NOTIFY: there are deliveries to be sent
 Transaction = AsyncConnection | AsyncSession
 
@@ -63,7 +62,7 @@ _ENABLE = text("""
 with enabled as (
   update webhook_endpoints
   set state = 'enabled', why_disabled = null, disabled_at = null, failures_in_a_row = 0, updated_at = now()
-  where id = cast(:endpoint_id as uuid) and state = 'disabled'
+  where id = cast(:endpoint_id as uuid) and state = 'disabled' and why_disabled <> :deleted
   returning id
 ), probes as (
   update webhook_deliveries d set state = 'cancelled', ended_at = now(), lease_until = null, leased_by = null
@@ -71,15 +70,16 @@ with enabled as (
   where d.endpoint_id in (select id from enabled) and d.state = 'pending' and v.id = d.event_id and v.type = :probe
 )
 select pg_notify(:channel, '') from enabled /* aiprod-ops: an endpoint is enabled */
-""").bindparams(channel=CHANNEL, probe=DISABLED)
-_REMOVE = text("""
-delete from webhook_events where id in (
-  select v.id from webhook_events v
-  where v.id < cast(:before as uuid)
-    and not exists (select from webhook_deliveries d where d.event_id = v.id and d.state = 'pending')
-  order by v.id limit :most for update skip locked
-) /* aiprod-ops: old events of webhooks */
-""")
+""").bindparams(channel=CHANNEL, probe=DISABLED, deleted=WhyDisabled.DELETED.value)
+_DELETE = text("""
+with deleted as (
+  update webhook_endpoints
+  set state = 'disabled', why_disabled = :deleted, disabled_at = now(), updated_at = now()
+  where id = cast(:endpoint_id as uuid)
+  returning id
+)
+delete from webhook_secrets using deleted where endpoint_id = deleted.id /* aiprod-ops: an endpoint is deleted */
+""").bindparams(deleted=WhyDisabled.DELETED.value)
 
 
 async def emit_webhook_event(
@@ -113,6 +113,12 @@ async def disable(transaction: Transaction, endpoint_id: str, why: WhyDisabled) 
     return True
 
 
+async def delete(transaction: Transaction, endpoint_id: str) -> None:
+    """Send an endpoint nothing any more, and forget its secrets. Its history may be too long for one transaction:
+    `webhook_history` deletes it, then the endpoint."""
+    await transaction.execute(_DELETE, {"endpoint_id": endpoint_id})
+
+
 async def enable(transaction: Transaction, endpoint_id: str) -> bool:
     """Send an endpoint what waits for it, and what comes. False where it is enabled."""
     return (await transaction.execute(_ENABLE, {"endpoint_id": endpoint_id})).one_or_none() is not None
@@ -127,14 +133,6 @@ def payload(event: str, data: BaseModel | Mapping[str, Any], at: datetime) -> by
     if len(made) > LARGEST_PAYLOAD:
         raise ValueError(f"the event {event} has {len(made)} bytes, expected {LARGEST_PAYLOAD} at the most: tell less")
     return made
-
-
-async def remove_old_events(transaction: Transaction, now: datetime, *, kept: Seconds = KEPT, most: int = 1_000) -> int:
-    """Remove the oldest events with their deliveries and attempts, where none of these waits any more. How many there
-    were: where it is `most`, there are others."""
-    before = first_id(now - timedelta(seconds=kept))
-    removed = await transaction.execute(_REMOVE, {"before": str(before), "most": most})
-    return int(removed.rowcount)  # type: ignore[attr-defined]
 
 
 async def _emit(

@@ -366,27 +366,6 @@ def test_an_endpoint_that_is_removed_meanwhile_breaks_no_change(api: Api, client
     assert asyncio.run(race()) is None
 
 
-def test_what_is_old_and_has_ended_is_removed(api: Api, client: httpx.Client) -> None:
-    hook = made(client)
-    for _ in range(3):
-        client.post("/jobs", json=JOB)
-    newest, middle, oldest = deliveries(client, hook)
-    for each in (newest, oldest):
-        fail(api, each["id"])
-
-    async def remove(later: timedelta) -> int:
-        engine = database.engine(Settings(dsn=api.dsn))
-        async with engine.begin() as connection:
-            count = await webhooks.remove_old_events(connection, datetime.now(UTC) + later)
-        await engine.dispose()
-        return count
-
-    assert asyncio.run(remove(timedelta(days=29))) == 0
-    assert asyncio.run(remove(timedelta(days=31))) >= 2
-    assert [each["id"] for each in deliveries(client, hook)] == [middle["id"]]  # it waits
-    assert api.sql("SELECT FROM webhook_attempts WHERE delivery_id = %(id)s", {"id": oldest["id"]}) == []
-
-
 def test_there_are_so_many_endpoints_at_the_most(api: Api, client: httpx.Client) -> None:
     hook = made(client)
     api.sql(

@@ -43,11 +43,13 @@ select last.* from unnest(cast(:ids as uuid[])) as d(id), lateral (
   from webhook_attempts where delivery_id = d.id order by number desc limit :most) as last
 order by last.delivery_id, last.number /* aiprod-ops: the last attempts of deliveries */
 """)
+# Both lock the events, so that they are not deleted as too old meanwhile (`webhook_history`).
 _REPLAY = text("""
 with replayed as (
   insert into webhook_deliveries as d (id, event_id, endpoint_id)
   select cast(:id as uuid), v.id, cast(:endpoint_id as uuid)
   from webhook_events v where v.id = cast(:event_id as uuid) and v.user_id = cast(:user_id as uuid)
+  for key share
   on conflict (event_id, endpoint_id) do update
   set state = 'pending', attempts = case when d.state = 'pending' then d.attempts else 0 end,
       due_at = now(), ended_at = null, lease_until = null, leased_by = null
@@ -61,7 +63,7 @@ with chosen as (
   select d.id from webhook_deliveries d join webhook_events v on v.id = d.event_id
   where d.endpoint_id = cast(:endpoint_id as uuid) and d.id >= cast(:oldest as uuid) and d.state = 'failed'
     and (cast(:type as text) is null or v.type = cast(:type as text))
-  order by d.id limit :most for update of d skip locked
+  order by d.id limit :most for update of d skip locked for key share of v skip locked
 ), replayed as (
   update webhook_deliveries d
   set state = 'pending', attempts = 0, due_at = now(), ended_at = null, lease_until = null, leased_by = null
