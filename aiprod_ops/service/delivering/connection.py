@@ -16,11 +16,9 @@ log = logging.getLogger(__name__)
 #: A connection that broke, a server that ends or has become a standby, two that waited for each other.
 BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
 _FIRST_PAUSE, _LONGEST_PAUSE = Seconds(0.1), Seconds(2)
-#: Every statement looks up rows by an index, and the figures of a table that grows from nothing to a backlog within
-#: seconds are never right: a plan that reads all of it would be chosen again and again. A worker that is stopped in the
-#: midst must not keep rows locked.
+#: Every statement looks up rows by an index: see `leases`. A worker that is stopped in the midst must not keep rows locked.
 _OPTIONS = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    "-c enable_seqscan=off -c jit=off"
     " -c statement_timeout=10s -c idle_in_transaction_session_timeout=5s"
 )
 
