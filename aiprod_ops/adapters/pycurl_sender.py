@@ -107,6 +107,7 @@ class PycurlSender:
         self._watched: set[int] = set()
         self._spare: list[Any] = []
         self._running: dict[Any, _Running] = {}
+        self._opened: list[socket.socket] = []  # pycurl works on a copy, when its callback has returned
 
     async def send(self, request: Outgoing) -> Exchange:
         if urls.uncallable(request.url, private=self._private):
@@ -175,7 +176,9 @@ class PycurlSender:
         if running.is_private or urls.leading("the URL", [_text(place[0])], private=self._private):
             running.is_private = True
             return int(pycurl.SOCKET_BAD)
-        return socket.socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        self._opened.append(made)
+        return made
 
     def _watch(self, what: int, number: int, *_: object) -> None:
         if number in self._watched:
@@ -201,6 +204,8 @@ class PycurlSender:
 
     def _act(self, number: int, what: int) -> None:
         self._multi.socket_action(number, what)
+        while self._opened:
+            self._opened.pop().close()
         while True:
             waiting, good, bad = self._multi.info_read()
             for handle in good:

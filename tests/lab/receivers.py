@@ -48,7 +48,7 @@ class Receiver:
         return Counter(each.id for each in list(self.taken) if path is None or each.path == path)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError, ValueError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 first, *lines = head.decode("latin-1").strip().split("\r\n")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
