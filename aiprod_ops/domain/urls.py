@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 LONGEST = 2_048  #: characters
 #: A name with a top-level domain of letters, so that no form of an IP address fits: 127.1, 0x7f.1, 2130706433, [::1].
-PATTERN = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}(:443)?(/[!-\[\]-~]*)?$"
+_NAMED = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}(:443)?"
+PATTERN = _NAMED + r"(/[!-\[\]-~]*)?$"
+#: The same where we send something to: without a fragment, and with no character that has to be encoded (RFC 3986).
+ENDPOINT_PATTERN = _NAMED + r"(/([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$"
 _PATTERN = re.compile(PATTERN)
 #: Names that lead into a network of ours whatever they resolve to. Source: RFC 6761, RFC 6762, RFC 8375, RFC 9476;
 #: cloud providers' metadata servers.

@@ -16,12 +16,25 @@ from aiprod_ops.service.document import browser, documentation, openapi
 from aiprod_ops.service.http import problems
 from aiprod_ops.service.http.request_ids import RequestIds
 from aiprod_ops.service.http.requests import Service
-from aiprod_ops.service.operations import cached_values, jobs, keys, pipelines, results, usage, users
+from aiprod_ops.service.operations import (
+    cached_values,
+    deliveries,
+    jobs,
+    keys,
+    pipelines,
+    results,
+    usage,
+    users,
+    webhooks,
+)
 from aiprod_ops.service.settings import Settings
 
 PREFIX = "/api/v1"
 #: What is served, in the order of the documents. Each owner's routes are walked by the tests with two users.
-ROUTERS = tuple(each.router for each in (jobs, results, pipelines, users, keys, usage, cached_values, documentation))
+ROUTERS = tuple(
+    each.router
+    for each in (jobs, results, pipelines, users, keys, usage, webhooks, deliveries, cached_values, documentation)
+)
 
 
 def create_app(given: Settings | None = None) -> FastAPI:

@@ -11,6 +11,7 @@ from aiprod_ops.units import Bytes, Seconds
 
 DSN = "AIPROD_OPS_APP_DSN"  #: the environment variable of the API's own identity
 REPLICAS = "AIPROD_OPS_APP_REPLICAS"  #: DSNs of its replicas, one a line
+PRIVATE_WEBHOOKS = "AIPROD_OPS_PRIVATE_WEBHOOKS"  #: "1": endpoints may be http:// and private, as in a lab
 SERVICE = "AIPROD_OPS_SERVICE"  #: a `service.toml` of one's own
 EVIDENCE = "AIPROD_OPS_EVIDENCE"  #: the folder of sealed evidence
 PROCESSES = (
@@ -30,6 +31,7 @@ class Settings:
     patience: Seconds = Seconds(5)  #: so long a request waits for a connection
     statement: Seconds = Seconds(10)  #: so long a statement may take
     largest_body: Bytes = Bytes(256 * 1024)
+    private_webhooks: bool = False  #: in a lab: endpoints at http:// and at private addresses
     replicas: tuple[str, ...] = field(default=(), repr=False)
     service: Path | None = None
     evidence: Path | None = None
@@ -53,6 +55,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         service=Path(environ[SERVICE]) if environ.get(SERVICE) else None,
         evidence=Path(environ[EVIDENCE]) if environ.get(EVIDENCE) else None,
         processes=int(processes),
+        private_webhooks=environ.get(PRIVATE_WEBHOOKS) == "1",
     )
 
 

@@ -23,15 +23,15 @@ Transaction = AsyncConnection | AsyncSession
 
 # The endpoints are locked as their foreign keys will be: one that is being removed is waited for, and then left out,
 # where it would otherwise break the change that the event tells. A delivery's id begins with the event's time.
-_EMIT = text(f"""
+_EMIT = text("""
 with wanting as (
   select id, state = 'enabled' or id = cast(:to as uuid) as is_sent, id = cast(:to as uuid) as is_named
   from webhook_endpoints
   where user_id = cast(:user_id as uuid)
     and (id = cast(:to as uuid)
          or not :alone
-            and (state = 'enabled' or why_disabled = '{WhyDisabled.FAILING}')
-            and (events = '{{}}' or cast(:type as text) = any (events)))
+            and (state = 'enabled' or why_disabled = :failing)
+            and (events = '{}' or cast(:type as text) = any (events)))
   for key share
 ), event as (
   insert into webhook_events (id, user_id, type, payload)
@@ -48,16 +48,16 @@ with wanting as (
   returning state
 )
 select event.id::text as id,
-       (select pg_notify('{CHANNEL}', '') where exists (select from deliveries where state = 'pending')) as told
+       (select pg_notify(:channel, '') where exists (select from deliveries where state = 'pending')) as told
 from event /* aiprod-ops: an event of webhooks */
-""")
+""").bindparams(channel=CHANNEL, failing=WhyDisabled.FAILING.value)
 _DISABLE = text("""
 update webhook_endpoints
 set state = 'disabled', why_disabled = :why, disabled_at = now(), updated_at = now()
 where id = cast(:endpoint_id as uuid) and state = 'enabled'
 returning user_id::text as user_id, url, failures_in_a_row, disabled_at /* aiprod-ops: an endpoint is disabled */
 """)
-_ENABLE = text(f"""
+_ENABLE = text("""
 with enabled as (
   update webhook_endpoints
   set state = 'enabled', why_disabled = null, disabled_at = null, failures_in_a_row = 0, updated_at = now()
@@ -66,24 +66,25 @@ with enabled as (
 ), probes as (
   update webhook_deliveries d set state = 'cancelled', ended_at = now(), lease_until = null, leased_by = null
   from webhook_events v
-  where d.endpoint_id in (select id from enabled) and d.state = 'pending' and v.id = d.event_id and v.type = '{DISABLED}'
+  where d.endpoint_id in (select id from enabled) and d.state = 'pending' and v.id = d.event_id and v.type = :probe
 )
-select pg_notify('{CHANNEL}', '') from enabled /* aiprod-ops: an endpoint is enabled */
-""")
+select pg_notify(:channel, '') from enabled /* aiprod-ops: an endpoint is enabled */
+""").bindparams(channel=CHANNEL, probe=DISABLED)
 
 
 async def emit_webhook_event(
     transaction: Transaction, user_id: str, event: str, data: BaseModel | Mapping[str, Any]
 ) -> str | None:
-    """Tell a user's endpoints what happened, when this transaction is committed. Returns the event's id, which receivers
-    get as `webhook-id`; None where no endpoint asks for it. Raises ValueError for an event that is not in EVENTS, and
-    for more than LARGEST_PAYLOAD.
+    """Tell a user's endpoints what happened, when this transaction is committed. Returns the event's id, which
+    receivers get as `webhook-id`; None where no endpoint asks for it. Raises ValueError for an event that is not in
+    EVENTS, and for more than LARGEST_PAYLOAD.
     """
     return await _emit(transaction, user_id, event, data)
 
 
 async def emit_test(transaction: Transaction, user_id: str, endpoint_id: str) -> str | None:
-    """Send one endpoint an event that tells nothing; None where the user has no such endpoint."""
+    """Send one endpoint an event that tells nothing, whatever its state: whoever sends lets it through. None where the
+    user has no such endpoint."""
     return await _emit(transaction, user_id, TEST, {"endpoint_id": endpoint_id}, to=endpoint_id, alone=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis_servers import Server
 from served_api import JOB, Api, served
 
-OPERATIONS = "Tested: 37"  #: all of the document
+OPERATIONS = "Tested: 51"  #: all of the document
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 
 from aiprod_ops.domain.presets import BY_NAME, LANGUAGES
 from aiprod_ops.domain.problems import BY_CODE, OF_REQUESTS
+from aiprod_ops.domain.webhooks import EVENTS
 from aiprod_ops.service.app import create_app
 from aiprod_ops.service.document import openapi, sections
-from aiprod_ops.service.document.webhook_events import EVENTS
 from aiprod_ops.service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,9 @@ def test_what_the_seeds_promise_is_there(document: dict[str, Any]) -> None:
     assert len(sections.SECTIONS) == 5
     assert [f"## {title}" in document["info"]["description"] for title, _ in sections.SECTIONS.values()] == [True] * 5
     assert set(document["webhooks"]) == set(EVENTS)
-    assert len(EVENTS) == 7
+    assert list(EVENTS)[:7] == [
+        "job.created", "job.started", "job.progress", "job.completed", "job.failed", "batch.created", "batch.completed",
+    ]  # fmt: skip
     schema = document["components"]["schemas"]["QuickSocialSubmission"]["properties"]
     assert schema["language"]["enum"] == list(LANGUAGES)
     assert schema["priority"]["enum"] == ["low", "medium", "high", "urgent"]

@@ -21,6 +21,7 @@ TAGS = {
     "pipelines": "The stages of a job's work.",
     "users": "Yourself; all users for an administrator.",
     "usage": "What jobs cost, by month.",
+    "webhooks": "Events are sent to your endpoints; what was sent, and what was answered; send it again.",
     "cache": "Values of the cache, for an administrator.",
     "keys": "API keys: scopes, rotation with overlap, revocation.",
     "docs": "These pages, for programs.",
@@ -118,11 +119,11 @@ _OF_COMPLETED_JOBS = ("get_job_result", "download_job")
 
 def _headers(method: str, status: str) -> dict[str, Any]:
     names = ["X-Request-ID"]
-    if method in ("get", "patch") and status in ("200", "304"):
+    if method in ("get", "patch", "put") and status in ("200", "304"):
         names.append("ETag")
     if status == "201":
         names.append("Location")
-    if method == "post" and status in ("200", "201"):
+    if method == "post" and status in ("200", "201", "202"):
         names.append("Idempotent-Replayed")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
@@ -175,6 +176,10 @@ _LINKS = (
     ("/api/v1/jobs/{job_id}/result", "get", "200", _links("result_id", ("get_result",))),
     ("/api/v1/keys", "post", "201", _links("key_id", ("get_key", "rotate_key", "revoke_key"))),
     ("/api/v1/users", "post", "201", _links("user_id", ("get_user",))),
+    ("/api/v1/webhooks", "post", "201", _links("webhook_id", (
+        "get_webhook", "replace_webhook", "change_webhook", "rotate_webhook_secret", "test_webhook", "list_deliveries",
+        "replay_failed", "disable_webhook", "enable_webhook", "delete_webhook",
+    ))),
 )  # fmt: skip
 
 _VIOLATION = {

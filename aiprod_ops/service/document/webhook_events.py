@@ -1,26 +1,18 @@
 """The events that webhooks tell, for the document: their names and their content.
 
-Source: Standard Webhooks, "Payload".
+Source: Standard Webhooks, "Payload structure".
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import create_model
 
+from aiprod_ops.domain.webhooks import EVENTS
 from aiprod_ops.service.http.fields import Id
 from aiprod_ops.service.operations.views import JobView, View
-
-EVENTS = {
-    "job.created": "A job was submitted.",
-    "job.started": "A worker has taken a job.",
-    "job.progress": "A job's progress has changed.",
-    "job.completed": "A job is completed: its result can be downloaded.",
-    "job.failed": "A job has failed: `data.failure` tells why.",
-    "batch.created": "A batch was submitted.",
-    "batch.completed": "Every job of a batch has ended.",
-}
+from aiprod_ops.service.operations.webhook_views import WhyName
 
 
 class BatchView(View):
@@ -33,9 +25,41 @@ class BatchView(View):
     cancelled: int
 
 
+class QuotaView(View):
+    """A share of a month's cost units that is used up; `month` is its first day (UTC)."""
+
+    month: date
+    percent: int
+    cost_units: int
+    monthly_cost_units: int
+
+
+class DisabledView(View):
+    """An endpoint that is sent nothing any more: `failing` (it is probed, and enabled when it takes something), or
+    `gone` (it answered 410)."""
+
+    endpoint_id: Id
+    url: str
+    why: WhyName
+    failures_in_a_row: int
+    disabled_at: datetime
+
+
+class TestView(View):
+    """The endpoint that the test was asked for."""
+
+    endpoint_id: Id
+
+
+_DATA = {
+    "job": JobView, "batch": BatchView, "quota.warning": QuotaView, "endpoint.disabled": DisabledView,
+    "endpoint.test": TestView,
+}  # fmt: skip
+
+
 def _model(name: str) -> type[View]:
     kind, _, what = name.partition(".")
-    data: Any = JobView if kind == "job" else BatchView
+    data: Any = _DATA.get(name) or _DATA[kind]
     fields: dict[str, Any] = {"type": (Literal[name], ...), "timestamp": (datetime, ...), "data": (data, ...)}
     made: type[View] = create_model(f"{kind.title()}{what.title()}Event", __base__=View, __doc__=EVENTS[name], **fields)
     return made

@@ -5,11 +5,14 @@ Source: RFC 9110, sections 8.8.3 (ETag), 13.1.1 (If-Match), 13.1.2 (If-None-Matc
 
 import hashlib
 import re
+from typing import Annotated
 
+from fastapi import Header
 from pydantic import BaseModel
 
 from aiprod_ops.service.http.problems import Problem
 
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the version that you have seen.")]
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 

@@ -131,12 +131,12 @@ def limited(request: Request, most: int) -> Receive:
 def with_etag(request: Request, response: Response) -> Response:
     """A representation with its version; 304 without content where the client has it already."""
     body = getattr(response, "body", None)  # of a stream there is none yet
-    if request.method not in ("GET", "PATCH") or response.status_code != 200 or body is None:
+    if request.method not in ("GET", "PATCH", "PUT") or response.status_code != 200 or body is None:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
     tag = etags.of(bytes(body))
     response.headers["ETag"] = tag
-    if request.method == "PATCH":  # what was made of it, for the next change
+    if request.method != "GET":  # what was made of it, for the next change
         response.headers.setdefault("Cache-Control", "no-store")
         return response
     response.headers.setdefault("Cache-Control", "private, no-cache")
@@ -168,9 +168,10 @@ async def _service(request: Request) -> Service:
     return service
 
 
-#: Whoever has a key; with the scope `jobs`; with the scope `admin`.
+#: Whoever has a key; with the scope `jobs`; `webhooks`; `admin`.
 AnyCaller = Annotated[Caller, Security(_caller)]
 JobsCaller = Annotated[Caller, Security(_caller, scopes=["jobs"])]
+WebhooksCaller = Annotated[Caller, Security(_caller, scopes=["webhooks"])]
 AdminCaller = Annotated[Caller, Security(_caller, scopes=["admin"])]
 Transaction = Annotated[AsyncConnection, Depends(_connection)]
 TheService = Annotated[Service, Depends(_service)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 from aiprod_ops.domain.jobs import ENDED, Job, Status, advance
 from aiprod_ops.service.http import etags
 from aiprod_ops.service.http.credentials import Caller
+from aiprod_ops.service.http.etags import IfMatch
 from aiprod_ops.service.http.fields import Id
 from aiprod_ops.service.http.pagination import Listing, PageRequest
 from aiprod_ops.service.http.problems import Problem
@@ -30,9 +31,9 @@ from aiprod_ops.service.operations.views import (
     StatusName,
 )
 from aiprod_ops.service.tables import jobs, pipeline_jobs, results
+from aiprod_ops.service.webhooks import emit_webhook_event
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=OwnedRoute)
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag of the version that you have seen.")]
 
 
 class JobsPage(PageRequest):
@@ -59,7 +60,9 @@ async def submit_job(
     new = insert(jobs).values(id=str(uuid7()), user_id=caller.user_id, status=Status.QUEUED.value, **given)
     row = (await transaction.execute(new.returning(jobs))).mappings().one()
     response.headers["Location"] = f"/api/v1/jobs/{row['id']}"
-    return JobView.of(row)
+    view = JobView.of(row)
+    await emit_webhook_event(transaction, caller.user_id, "job.created", view)
+    return view
 
 
 @router.get("")

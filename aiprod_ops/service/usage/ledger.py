@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.domain.tiers import Prices, Tier, crossed, month_of
+from aiprod_ops.service.webhooks import emit_webhook_event
 
 _ENTRY = text("""
 insert into usage (user_id, job_id, preset, seconds, cost_units, moment)
@@ -54,7 +55,7 @@ class QuotaWarning:
 async def record(connection: AsyncConnection, usage: Usage, tier: Tier, prices: Prices) -> tuple[QuotaWarning, ...]:
     """Enter what a job used, once: a job that is entered already adds nothing. Returns the warnings that are new.
 
-    They stand in `usage_warnings` when the transaction is committed; queue their events in the same one.
+    They stand in `usage_warnings` when the transaction is committed, and `quota.warning` is told to webhooks.
     """
     cost_units, month = prices.cost_units(usage.preset, usage.seconds), month_of(usage.moment)
     of_month = {"user_id": usage.user_id, "month": month}
@@ -71,6 +72,8 @@ async def record(connection: AsyncConnection, usage: Usage, tier: Tier, prices: 
         row = {**of_month, "percent": percent, "cost_units": after, "monthly_cost_units": tier.monthly_cost_units}
         if (await connection.execute(_WARNING, row)).first() is not None:
             found.append(warning)
+            told = {"month": month, **{name: row[name] for name in ("percent", "cost_units", "monthly_cost_units")}}
+            await emit_webhook_event(connection, usage.user_id, "quota.warning", told)
     return tuple(found)
 
 
