@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 from psycopg.rows import class_row
 
-from aiprod_ops.domain.webhooks import DISABLED, WhyDisabled
+from aiprod_ops.domain.webhooks import DISABLED, TEST, WhyDisabled
 from aiprod_ops.units import Seconds
 
 Connection = psycopg.AsyncConnection[Any]
@@ -56,7 +56,7 @@ _LEASED = """
 select l.id::text, l.event_id::text, l.endpoint_id::text, v.type, v.payload, l.attempts, e.url,
        coalesce((select array_agg(s.secret order by s.created_at desc) from webhook_secrets s
                  where s.endpoint_id = e.id and (s.expires_at is null or s.expires_at > now())), '{}') as keys,
-       e.long_tail, e.ordered, e.in_flight, e.per_second, e.state = 'disabled' as is_probe,
+       e.long_tail, e.ordered, e.in_flight, e.per_second, e.state = 'disabled' and v.type = %(probe)s as is_probe,
        extract(epoch from clock_timestamp() - l.due_at)::float8 as late
 from leased l cross join lateral (select * from webhook_events where id = l.event_id offset 0) v
 cross join lateral (select * from webhook_endpoints where id = l.endpoint_id offset 0) e
@@ -97,11 +97,11 @@ _PROBES = f"""
 with locked as (
   select d.id from webhook_endpoints e join webhook_deliveries d on d.endpoint_id = e.id
   join webhook_events v on v.id = d.event_id
-  where e.state = 'disabled' and e.why_disabled = '{WhyDisabled.FAILING}' and v.type = '{DISABLED}'
-    and d.due_at <= now() and {_FREE}
+  where e.state = 'disabled' and d.due_at <= now() and {_FREE}
+    and (v.type = %(probe)s and e.why_disabled = '{WhyDisabled.FAILING}' or v.type = '{TEST}')
   limit %(room)s for update of d skip locked
 )
-{_LEASED} /* aiprod-ops: probes of disabled endpoints */
+{_LEASED} /* aiprod-ops: webhooks for disabled endpoints */
 """
 # Whoever has a lane's endpoint locked looks, with a new snapshot, at what is there: see `of_lanes`.
 _LANES = """
@@ -145,7 +145,7 @@ class Leases:
 
     def __init__(self, connection: Connection, name: str, lease: Seconds, lane: int) -> None:
         self._connection, self._lane = connection, lane
-        self._who = {"name": name, "lease": float(lease)}
+        self._who = {"name": name, "lease": float(lease), "probe": DISABLED}
         self._after = _FIRST
 
     async def take(self, room: int, most: Mapping[str, int]) -> tuple[list[Due], list[str]]:
@@ -174,7 +174,7 @@ class Leases:
             return await self._rows(_TAKE, {**self._who, "ids": wanted}) if wanted else []
 
     async def probes(self, room: int) -> list[Due]:
-        """Deliveries that try whether a disabled endpoint is back."""
+        """What is sent to endpoints that are disabled: whether they are back, and what their owner asked for."""
         return await self._rows(_PROBES, {**self._who, "room": room})
 
     async def next_in(self) -> Seconds | None:
