@@ -90,7 +90,8 @@ def test_a_job_is_rendered_paid_and_told(api: Api, client: httpx.Client, hook: s
 def test_bad_days_of_jobs(api: Api, client: httpx.Client) -> None:
     refused, flaky = submit(client, "[fails CONTENT_REFUSED]"), submit(client, "[fails RENDERING_ERROR]")
     hung, slow = submit(client, "[hangs]"), submit(client, "[takes 60]")
-    with workers(api, 2, "--longest", "5", "--drain", "0"):
+    api.sql("UPDATE jobs SET attempts = 1 WHERE id = %(id)s", {"id": flaky})
+    with workers(api, 2, "--longest", "3", "--drain", "0"):
         until(lambda: client.get(f"/jobs/{slow}").json()["progress"] > 0, "no progress is told")
         assert client.post(f"/jobs/{slow}/cancel").json()["status"] == "cancelled"
         until(lambda: status(client, refused) == "failed", "it is not refused")
@@ -124,8 +125,8 @@ def test_a_worker_that_dies_is_taken_over_from(api: Api, client: httpx.Client) -
 
 
 def test_sigterm_gives_back_what_does_not_end(api: Api, client: httpx.Client) -> None:
-    short, long = submit(client, "[takes 1.5]"), submit(client, "[takes 60]")
-    with workers(api, 1, "--drain", "3") as [worker]:
+    short, long = submit(client, "[takes 1]"), submit(client, "[takes 60]")
+    with workers(api, 1, "--drain", "2") as [worker]:
         until(lambda: status(client, short) == status(client, long) == "processing", "they are not taken")
         assert api.dsn not in worker.seen()
         said = worker.stop()

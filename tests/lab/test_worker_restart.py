@@ -12,7 +12,7 @@ def test_a_restart_of_the_database() -> None:
         # The tests' servers do not wait for their log: what they lose when they are stopped is no worker's fault.
         api.sql("ALTER SYSTEM SET synchronous_commit = on")
         api.sql("SELECT pg_reload_conf()")
-        jobs = [{**JOB, "prompt": f"[takes {seconds}]"} for seconds in (0.5, 1, 2, 3, 4, 5, 0, 0, 0, 0)]
+        jobs = [{**JOB, "prompt": f"[takes {seconds}]"} for seconds in (0.5, 1, 2, 2, 2, 2, 0, 0, 0, 0)]
         batch = client.post("/batches", json=jobs).json()["id"]
         with workers(api, 2, "--concurrency", "3", "--sender", "none") as made:
             until(lambda: client.get(f"/batches/{batch}").json()["completed"], "nothing is rendered")
