@@ -48,10 +48,11 @@ select exists (select from webhook_deliveries d where d.id = any(%(ids)s::uuid[]
 _WAITS = """
 d.state = 'pending' and d.leased_by = %(run)s and (d.lease_until is null or d.lease_until <= now()) and not <sent>
 """.replace("<sent>", _SENT)
+#: The round has no attempts, and stays so: whoever has one in hand and sends it can write what came of it.
 _TAKE_BACK = """
 update webhook_deliveries d
 set state = case when l.status between 200 and 299 then 'delivered' else 'failed' end,
-    attempts = coalesce(l.number, 0), lease_until = null, leased_by = null,
+    lease_until = null, leased_by = null,
     ended_at = least(l.began_at + l.milliseconds * interval '1 millisecond', %(moment)s)
 from unnest(%(ids)s::uuid[]) o(id)
 left join lateral (
@@ -168,7 +169,7 @@ def _take_back(ctx: Context, unsent: Unsent) -> None:
 
 @take_back.is_done
 def _is_taken_back(ctx: Context, unsent: Unsent) -> bool:
-    """Nothing of it waits to be sent; what is being sent now is sent."""
+    """Nothing of it waits to be sent; what somebody has in hand is sent."""
     return not ctx.db.query(_IS_WAITING, _unsent(ctx, unsent))[0]["is_waiting"]
 
 

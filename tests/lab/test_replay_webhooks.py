@@ -18,7 +18,9 @@ from aiprod_ops.lab.promises import Promise, Verdict, hold
 
 pytestmark = pytest.mark.lab
 BOOK = "replay-webhooks"
-QUICK = ("--rate", "1000")
+FAST = ("--rate", "1000")
+QUICK = ("probe-writes-nothing", "apply-once", "imports")  #: the others kill and repeat, which takes its time
+PROMISED = [pytest.param(p, id=p.id, marks=() if p.id in QUICK else pytest.mark.soak) for p in PROMISES]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def hooks(fleet: Fleet) -> Iterator[Hooks]:
 
 
 def planned(hooks: Hooks, *options: str) -> str:
-    made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *QUICK, *options)
+    made = called(hooks.bench.config, "plan", BOOK, "-o", "json", *FAST, *options)
     assert made.exit == 0, made.said
     return str(made.json()["digest"])
 
@@ -59,7 +61,7 @@ def test_each_is_sent_once_in_waves_and_what_was_delivered_is_not(hooks: Hooks) 
     assert seen.exit == 2, seen.said
     assert "HTTP 503: 25, HTTP 500: 3" in seen.out
     digest = planned(hooks)
-    dry = called(hooks.bench.config, "run", BOOK, *QUICK, "--dry-run")
+    dry = called(hooks.bench.config, "run", BOOK, *FAST, "--dry-run")
     assert "make 2 deliveries due again" in dry.out, dry.said
     assert "make 24 deliveries due again, 1000 a second, oldest first: 22 to one.example, 2 to two.example" in dry.out
     assert "UTC to one.example, HTTP 503" in dry.out
@@ -111,8 +113,8 @@ def test_where_nobody_sends_all_is_as_it_was(hooks: Hooks) -> None:
     done = applied(hooks, digest)
     assert done.exit == 20, done.said
     assert "nobody sends: 1 deliveries of wave 1" in done.said
-    assert [row[:3] for row in hooks.rows(failed)] == [row[:3] for row in before]
-    assert planned(hooks, "--patience", "1s")
+    assert [(row[1], row[4], row[5]) for row in hooks.rows(failed)] == [("failed", None, None)] * 12
+    assert hooks.rows(failed[1:]) == before[1:]
     assert hooks.states(failed) == {"failed": 12}
 
 
@@ -180,8 +182,7 @@ def test_what_makes_no_sense_is_refused(hooks: Hooks, options: tuple[str, ...], 
     assert (done.exit, said in done.err) == (code, True), done.said
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.id)
+@pytest.mark.parametrize("promise", PROMISED)
 def test_promise(fleet: Fleet, promise: Promise) -> None:
     with on_bench(fleet, (BOOK,), NOWHERE) as bench:
         result = hold(bench, promise)
