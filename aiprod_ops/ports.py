@@ -15,6 +15,7 @@ from aiprod_ops.domain.catalogue.indexes import Catalogue
 from aiprod_ops.domain.catalogue.inspections import Inspection
 from aiprod_ops.domain.catalogue.usage import NodeUsage
 from aiprod_ops.domain.counters import StatementsSnapshot
+from aiprod_ops.domain.exchanges import Exchange, Outgoing
 from aiprod_ops.domain.instances import Setups
 from aiprod_ops.domain.schema import Name, Schema, TableSize
 from aiprod_ops.domain.statements import Logged, Workload
@@ -464,3 +465,14 @@ class Clock(Protocol):
 
     def sleep(self, duration: Seconds) -> None:
         """Wait."""
+
+
+class Sender(Protocol):
+    """Sends requests to strangers' URLs, many at a time. It connects to public addresses only, follows no redirect, uses
+    no proxy, and ends each request within its time limits."""
+
+    async def send(self, request: Outgoing) -> Exchange:
+        """One attempt. Raises nothing that the other side, the network or the URL could cause."""
+
+    async def close(self) -> None:
+        """End the connections that are kept."""

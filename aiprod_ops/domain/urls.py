@@ -1,12 +1,13 @@
 """URLs that strangers give us to call: what they may look like, and which addresses they may lead to. Pure.
 
 Looking at the name alone is not enough: it may lead to a private address, or to another one a second later (DNS
-rebinding). Whoever calls it resolves it right then, lets `forbidden` judge every address, and connects to one of those
-(`aiprod_ops.service.destinations`). Source: OWASP, "Server-Side Request Forgery Prevention Cheat Sheet".
+rebinding). Whoever calls it resolves it right then, lets `leading` judge every address, and connects to one of those: the
+senders below `adapters` do. Source: OWASP, "Server-Side Request Forgery Prevention Cheat Sheet".
 """
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 LONGEST = 2_048  #: characters
@@ -48,6 +49,37 @@ def wrong(url: str) -> tuple[str, str] | None:
     if any(host == name or host.endswith(f".{name}") for name in OURS):
         return "private_name", f"the name {host} is reserved for private networks"
     return None
+
+
+def uncallable(url: str, *, private: bool = False) -> str:
+    """Why no request of ours is made for a URL; "" where one is. `private` is a lab's: http, and any host and port.
+
+    >>> uncallable("https://example.org/"), uncallable("http://127.0.0.1:80/"), uncallable("http://127.0.0.1:80/", private=True)
+    ('', 'it does not begin with https://', '')
+    """
+    if not private:
+        found = wrong(url)
+        return found[1] if found else ""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    return "" if is_url else "it is no URL of http or https"
+
+
+def leading(host: str, addresses: Iterable[str], *, private: bool = False) -> str:
+    """Why no request goes to a name that leads to these addresses; "" where one may. Any of them, not all: whoever controls
+    the name would have us try again until we take the wrong one.
+
+    >>> leading("example.org", ["93.184.215.14", "10.0.0.1"])
+    'example.org leads to 10.0.0.1: it is private'
+    """
+    if not private:
+        for address in addresses:
+            if reason := forbidden(address):
+                return f"{host} leads to {address}: {reason}"
+    return ""
 
 
 def forbidden(address: str) -> str:

@@ -1,7 +1,5 @@
-"""Where a stranger's URL really leads, at the moment it is called: the second half of the defence against SSRF.
-
-Resolve, judge every address, and connect to one of those that were judged, with the name only in TLS and in Host: a
-name that leads elsewhere a moment later changes nothing. Redirects are other URLs: each goes through here again.
+"""Where a stranger's URL leads now, so that its owner is told at once. It protects nobody from a name that leads elsewhere a
+moment later: whoever sends judges again what it connects to, by the same rules (`aiprod_ops.domain.urls`).
 """
 
 import asyncio
@@ -39,17 +37,13 @@ async def resolve(host: str) -> list[str]:
 
 
 async def destination(url: str, resolver: Resolver = resolve) -> Destination:
-    """Where a URL leads; raises Refused where any of its addresses is none that a request of ours may go to.
-
-    Any, not all: whoever controls the name would have us try again until we take the wrong one.
-    """
+    """Where a URL leads; raises Refused where any of its addresses is none that a request of ours may go to."""
     if (broken := urls.wrong(url)) is not None:
         raise Refused(f"the URL is not called: {broken[1]}", hint="use an https:// URL with a public name")
     host = (urlsplit(url).hostname or "").rstrip(".")
     addresses = await resolver(host)
-    for address in addresses:
-        if reason := urls.forbidden(address):
-            raise Refused(f"{host} leads to {address}: {reason}", hint="use a name with public addresses only")
+    if reason := urls.leading(host, addresses):
+        raise Refused(reason, hint="use a name with public addresses only")
     if not addresses:
         raise Unreachable(f"the name {host} has no address", hint="look at its DNS records")
     return Destination(url, host, tuple(addresses))

@@ -1,0 +1,1 @@
+"""Sending webhooks: deliveries that are due are leased, signed, sent and answered for, by any number of workers."""

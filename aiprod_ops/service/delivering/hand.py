@@ -1,0 +1,73 @@
+"""What a worker has in hand: leased, and what came of it not written yet."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from aiprod_ops.service.delivering.leases import Due
+from aiprod_ops.units import Seconds
+
+_MOST_FAILING = 10_000  #: endpoints that are remembered
+
+
+class Hand:
+    """One worker's. An endpoint whose last answer was none, or a bad one, gets one delivery at a time until it takes one:
+    a hundred that hang do not fill all slots."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._since: dict[str, float] = {}
+        self._lost: set[str] = set()
+        self._failing: set[str] = set()
+        self.returning: list[str] = []  #: for others, as soon as the database is told
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    @property
+    def room(self) -> int:
+        return self._slots - len(self._since)
+
+    @property
+    def most(self) -> dict[str, int]:
+        """Of which endpoints less than usual is taken."""
+        return dict.fromkeys(self._failing, 1)
+
+    def take(self, dues: Iterable[Due]) -> list[Due]:
+        """Those that are new: what was answered while the database was away may have been leased again."""
+        now, new = time.monotonic(), []
+        for due in dues:
+            if due.id not in self._since:
+                self._since[due.id] = now
+                new.append(due)
+        return new
+
+    def holds(self, due: Due) -> bool:
+        """Whether it is still to be sent by this worker."""
+        return due.id in self._since and due.id not in self._lost
+
+    def long_held(self, age: Seconds) -> list[str]:
+        """Whose lease is to be renewed."""
+        before = time.monotonic() - age
+        return [each for each, since in self._since.items() if since < before and each not in self._lost]
+
+    def keep(self, asked: Sequence[str], renewed: set[str]) -> int:
+        """What was asked for and not renewed is another's. Answers how many."""
+        lost = {each for each in asked if each in self._since and each not in renewed}
+        self._lost |= lost
+        return len(lost)
+
+    def answered(self, endpoint_id: str, is_delivered: bool) -> None:
+        if is_delivered:
+            self._failing.discard(endpoint_id)
+        elif len(self._failing) < _MOST_FAILING:
+            self._failing.add(endpoint_id)
+
+    def release(self, ids: Iterable[str]) -> None:
+        for each in ids:
+            self._since.pop(each, None)
+            self._lost.discard(each)
+
+    def give_back(self, dues: Iterable[Due]) -> None:
+        ids = [due.id for due in dues if self.holds(due)]
+        self.returning += ids
+        self.release(ids)

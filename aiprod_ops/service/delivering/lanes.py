@@ -1,0 +1,62 @@
+"""Endpoints that want their deliveries one after another, or only so many a second: one worker has such a lane at a time.
+
+What is leased of a lane waits here for its turn. In an ordered one nothing is sent after one that will be sent again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiprod_ops.domain.webhooks import State
+from aiprod_ops.service.delivering.leases import Due
+from aiprod_ops.service.delivering.outcomes import Outcome
+
+Send = Callable[[Due], Awaitable[Outcome | None]]
+
+
+class Lanes:
+    """Those of one worker. `send` answers None for a delivery that is not this worker's any more."""
+
+    def __init__(self, send: Send, give_back: Callable[[list[Due]], None]) -> None:
+        self._send, self._give_back = send, give_back
+        self._free_at: dict[str, float] = {}
+        self.held: set[str] = set()  #: endpoints
+
+    async def run(self, endpoint_id: str, dues: Sequence[Due]) -> None:
+        """Send the first deliveries of a lane."""
+        self.held.add(endpoint_id)
+        left = list(dues)
+        try:
+            if left[0].ordered:
+                while left:
+                    await self._turn(left[0])
+                    outcome = await self._send(left.pop(0))
+                    if outcome is None or outcome.state is State.PENDING:
+                        break
+            else:
+                room = asyncio.Semaphore(left[0].in_flight)
+                async with asyncio.TaskGroup() as group:
+                    while left:
+                        await room.acquire()
+                        await self._turn(left[0])
+                        group.create_task(self._one(left.pop(0), room))
+        finally:
+            self.held.discard(endpoint_id)
+            if left:
+                self._give_back(left)
+
+    async def _one(self, due: Due, room: asyncio.Semaphore) -> None:
+        try:
+            await self._send(due)
+        finally:
+            room.release()
+
+    async def _turn(self, due: Due) -> None:
+        """Wait until the endpoint's rate lets another one through: evenly, without a burst."""
+        if due.per_second is None:
+            return
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._free_at.get(due.endpoint_id, 0.0))
+        self._free_at[due.endpoint_id] = at + 1 / due.per_second
+        if len(self._free_at) > 10_000:
+            self._free_at = {name: free for name, free in self._free_at.items() if free > now}
+        await asyncio.sleep(at - now)
