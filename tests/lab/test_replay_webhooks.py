@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from called import called
 from command_line import Bench, Done, short_folder, until
+from pumped import pumped
 from sent_webhooks import PATH, PAYLOAD, SECRET, Hooks
 
 from aiprod_ops.cli.conform import on_bench
@@ -129,6 +130,22 @@ def test_killed_in_a_wave_and_resumed_nothing_is_sent_twice(hooks: Hooks) -> Non
         done = called(hooks.bench.config, "resume", run)
     assert done.exit == 0, done.said
     assert hooks.attempts(failed) == [1] * 60
+
+
+def test_a_worker_sends_what_was_made_due(hooks: Hooks) -> None:
+    """Over HTTP, with the ids that receivers know; who still fails gets no more than one, and its retries."""
+    with pumped(hooks.bench.fleet) as receivers:
+        receivers.answers["bad"] = 503
+        good = hooks.endpoint("", url=receivers.url("good"))
+        bad = hooks.endpoint("", url=receivers.url("bad"))
+        taken, left = hooks.ended(good, 40), hooks.ended(bad, 15)
+        done = applied(hooks, planned(hooks, "--patience", "2s"))
+    assert done.exit == 0, done.said
+    events = dict(hooks.bench.sql("SELECT id::text, event_id::text FROM webhook_deliveries"))
+    assert sorted(receivers.got["good"]) == sorted(events[each] for each in taken)
+    assert set(receivers.got["bad"]) == {events[left[0]]}
+    assert hooks.states(taken) == {"delivered": 40}
+    assert hooks.states(left[1:]) == {"failed": 14}
 
 
 def test_what_somebody_else_replays_meanwhile_is_not_touched(hooks: Hooks) -> None:
