@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from aiprod_ops.actions.row_rights import require_rights
 from aiprod_ops.domain.replays import Replayed, Wave
 from aiprod_ops.engine.runbook import Amount, Context, Kind
-from aiprod_ops.errors import Failed
+from aiprod_ops.errors import Failed, Unreachable
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds, show
 
+_RIGHTS = {"webhook_deliveries": "SELECT, UPDATE"}
 CHANNEL = "aiprod_webhooks"  #: what wakes those who send: as `aiprod_ops.service.webhooks` has it
 _WAKE = "select pg_notify(%(channel)s, '')"
-_LOOK = "select pg_sleep(0.5)"  #: between two looks; in the server, because there a cancel reaches it
+_LOOK = "select pg_sleep(0.25)"  #: between two looks; in the server, because there a cancel reaches it
 
 #: Whether one was sent since the plan was made.
 _SENT = """
@@ -113,18 +115,30 @@ def _show(wave: Wave) -> str:
     )
 
 
+@replay_wave.needs
+def _may_replay(ctx: Context, _wave: Wave) -> None:
+    require_rights(ctx.db, _RIGHTS)
+
+
 @replay_wave.does
 def _replay(ctx: Context, wave: Wave) -> None:
     """Make them due, and wait until all were sent and have ended, or were tried and `patience` has passed.
 
-    Raises Failed where nobody sends them.
+    Raises Failed where nobody sends them. A server that is away for less than that is waited for: it has been told all.
     """
     ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
     ctx.db.query(_WAKE, {"channel": CHANNEL})
     clock, known = ctx.clock, (-1, -1)
     moved = clock.monotonic()
     while True:
-        became = _became(ctx.db, wave.deliveries, wave.moment)
+        try:
+            ctx.db.query(_LOOK)
+            became = _became(ctx.db, wave.deliveries, wave.moment)
+        except Unreachable:
+            if clock.monotonic() - moved >= wave.patience:
+                raise
+            clock.sleep(Seconds(0.5))
+            continue
         unsent, waiting = sum(each.unsent for each in became), sum(each.sent - each.ended for each in became)
         if not unsent and not waiting:
             return
@@ -140,7 +154,6 @@ def _replay(ctx: Context, wave: Wave) -> None:
                     f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
                     hint="does a worker run? aiprod-ops worker; then plan again",
                 )
-        ctx.db.query(_LOOK)
 
 
 @replay_wave.is_done
@@ -160,6 +173,11 @@ def _amount(ctx: Context, wave: Wave) -> Amount:
 @take_back.shows
 def _show_taking(unsent: Unsent) -> str:
     return f"of wave {unsent.number}, put back as it had ended what was not sent"
+
+
+@take_back.needs
+def _may_take_back(ctx: Context, _unsent: Unsent) -> None:
+    require_rights(ctx.db, _RIGHTS)
 
 
 @take_back.does

@@ -184,6 +184,30 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
 
 
+def test_who_may_not_write_is_told_what_to_grant(hooks: Hooks) -> None:
+    failed = hooks.ended(hooks.endpoint("one.example"), 3)
+    digest, reader = planned(hooks), hooks.bench.fleet.dsn("aiprod_probe")
+    done = called(hooks.bench.config, "run", BOOK, "--apply", digest, "--actor-dsn", reader)
+    assert done.exit == 77, done.said
+    assert "GRANT SELECT, UPDATE ON webhook_deliveries TO aiprod_probe;" in done.said
+    assert hooks.states(failed) == {"failed": 3}
+
+
+@pytest.mark.soak
+def test_the_server_is_restarted_in_the_midst(hooks: Hooks) -> None:
+    """Nothing is lost; what was on its way then may come twice."""
+    with pumped(hooks.bench.fleet) as receivers:
+        failed = hooks.ended(hooks.endpoint("", url=receivers.url("good")), 300)
+        going = hooks.bench.start("run", BOOK, "--apply", planned(hooks, "--rate", "50"))
+        until(lambda: len(receivers.got.get("good", ())) > 60, "the last wave is on its way")
+        hooks.bench.fleet.primary.stop()
+        hooks.bench.fleet.primary.start()
+        done = going.done()
+    assert done.exit == 0, done.said
+    assert hooks.states(failed) == {"delivered": 300}
+    assert len(set(receivers.got["good"])) == 300
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
