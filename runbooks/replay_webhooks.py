@@ -14,6 +14,8 @@ A wave is one action that holds the ids of its deliveries. A selection by time a
 it selects changes while others replay, end and remove deliveries; with the ids the plan stays what its digest says. An
 id takes 39 bytes, twice for the undo, so one plan has `--most` of them; the next run takes the rest.
 
+No other runbook acts on the instance meanwhile. Ctrl-C stops it, and what was not sent is put back.
+
 Each statement touches a delivery only as it was planned: one that somebody else replayed meanwhile, or that was sent
 before this was killed, is left alone. Nothing is sent twice because a run was resumed. To an endpoint that is disabled
 nothing is sent: enable it first.
@@ -23,6 +25,7 @@ Of a URL only the host is read and shown, and of an event its type: neither payl
 Source: Standard Webhooks, "Delivery"; Google, "Site Reliability Workbook", "Canarying Releases".
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ from datetime import datetime, timedelta
 from aiprod_ops import api
 from aiprod_ops.api import Backlog, Context, Ended, Estimate, Finding, Lab, Moving, Plan, Ratio, Seconds
 
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CRITICAL_BACKLOG, _CRITICAL_FAILED = 5, 10  #: times what is promised
 _TOLD = 10  #: endpoints that stand in a table
 #: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
@@ -52,6 +56,12 @@ class Params:
     patience: Seconds = api.limited(Seconds(60), least=1)  #: so long due and not sent: nobody sends
     backlog: Seconds = api.promise("webhooks.backlog")  #: so long a delivery that is due may wait
     failed: Ratio = api.promise("webhooks.failed")  #: share of deliveries that may fail
+
+    def __post_init__(self) -> None:
+        if self.event and self.event not in api.WEBHOOK_EVENTS and not _ID.fullmatch(self.event):
+            raise ValueError(
+                f"--event is {self.event}: expected the id of an event, or {', '.join(api.WEBHOOK_EVENTS)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Failed deliveries are sent again: each once, in waves, to whoever takes them; what is not sent stays as it was."""
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -148,6 +149,22 @@ def test_a_worker_sends_what_was_made_due(hooks: Hooks) -> None:
     assert hooks.states(left[1:]) == {"failed": 14}
 
 
+def test_stopped_by_hand_what_was_not_sent_is_put_back(hooks: Hooks) -> None:
+    failed = hooks.ended(hooks.endpoint("busy.example"), 60)
+    before = hooks.rows(failed)
+    going, at_work = hooks.bench.start("run", BOOK, "--apply", planned(hooks)), threading.Event()
+    with hooks.pump(most=1, after=lambda _: at_work.set() if len(hooks.sent) > 10 else None):
+        until(at_work.is_set, "the last wave is on its way")
+        going.process.send_signal(signal.SIGINT)
+        done = going.done()
+    assert done.exit == 21, done.said
+    sent = set(hooks.sent)
+    assert 10 < len(sent) < 60
+    assert hooks.states(failed) == {"delivered": len(sent), "failed": 60 - len(sent)}
+    kept = [(row[0], row[1], row[4], row[5]) for row in hooks.rows(failed) if row[0] not in sent]
+    assert kept == [(row[0], row[1], row[4], row[5]) for row in before if row[0] not in sent]
+
+
 def test_what_somebody_else_replays_meanwhile_is_not_touched(hooks: Hooks) -> None:
     """Before the first wave the plan is stale; between two waves that one is left alone."""
     failed = hooks.ended(hooks.endpoint("shared.example"), 30)
@@ -212,6 +229,7 @@ def test_the_server_is_restarted_in_the_midst(hooks: Hooks) -> None:
     ("options", "code", "said"),
     [
         (("--endpoint", "nobody.example"), 64, "there is no endpoint nobody.example"),
+        (("--event", "job.lost"), 64, "expected the id of an event, or job.created, "),
         (("--rate", "0"), 64, "--rate"),
         (("--success", "1.5"), 64, "--success"),
         (("--since", "yesterday"), 64, "--since"),
