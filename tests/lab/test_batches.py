@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import uuid
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -46,12 +47,19 @@ def look(client: httpx.Client, batch: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rendered(api: Api, client: httpx.Client) -> dict[str, Any]:
     """A batch of 300 that two workers have rendered, all but the one that was refused."""
+    told = {"id": str(uuid.uuid4())}
+    api.sql(
+        "INSERT INTO webhook_endpoints (id, user_id, url, events) "
+        "SELECT %(id)s, id, 'https://hooks.example.org/', '{}' FROM users WHERE email = 'batches@example.org'",
+        told,
+    )
     jobs = items(300)
     jobs[7]["prompt"] += " [fails CONTENT_REFUSED]"
     batch = made(client.post("/batches", content=lines(jobs), headers=LINES))
     assert (batch["status"], batch["jobs"], batch["queued"], batch["progress"]) == ("processing", 300, 300, 0)
-    with workers(api, 2):
+    with workers(api, 2, "--sender", "none"):
         until(lambda: look(client, batch)["status"] != "processing", "the batch does not end")
+    api.sql("DELETE FROM webhook_endpoints WHERE id = %(id)s", told)
     return look(client, batch)
 
 
@@ -119,11 +127,20 @@ def test_the_same_key_makes_one_batch(client: httpx.Client) -> None:
     client.post(f"/batches/{first.json()['id']}/cancel")
 
 
-def test_what_ended_is_told(client: httpx.Client, rendered: dict[str, Any]) -> None:
+def test_what_ended_is_told(api: Api, client: httpx.Client, rendered: dict[str, Any]) -> None:
     assert (rendered["status"], rendered["completed"], rendered["failed"], rendered["progress"]) == (
         "completed", 299, 1, 100,
     )  # fmt: skip
     problem(client.post(f"/batches/{rendered['id']}/cancel"), "BATCH_STATE_CONFLICT")
+    attempts = "SELECT sum(attempts), max(attempts) FROM jobs WHERE batch_id = %(id)s"
+    assert api.sql(attempts, {"id": rendered["id"]}) == [(300, 1)]
+    events = """
+        SELECT v.type, count(*) FROM webhook_events v JOIN users u ON u.id = v.user_id
+        WHERE u.email = 'batches@example.org' AND convert_from(v.payload, 'UTF8') LIKE %(id)s GROUP BY 1 ORDER BY 1
+    """
+    assert api.sql(events, {"id": f"%{rendered['id']}%"}) == [
+        ("batch.completed", 1), ("batch.created", 1), ("job.completed", 299), ("job.failed", 1), ("job.started", 300),
+    ]  # fmt: skip
 
 
 def test_failed_ones_are_tried_again(client: httpx.Client, rendered: dict[str, Any]) -> None:

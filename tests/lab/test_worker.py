@@ -53,3 +53,36 @@ def test_bad_days_of_jobs(api: Api, client: httpx.Client) -> None:
         until(lambda: client.get(f"/jobs/{hung}").json()["attempts"] == 2, "a hung attempt does not end")
         client.post(f"/jobs/{hung}/cancel")
     assert status(client, slow) == "cancelled"
+
+
+def test_a_worker_that_dies_is_taken_over_from(api: Api, client: httpx.Client) -> None:
+    """A job kills its worker. What else it had goes on elsewhere within 10 s, others' jobs are not disturbed, and
+    after its last attempt the killer has failed."""
+    kept = [submit(client, "[takes 4]") for _ in range(2)]
+    with workers(api, 1, "--concurrency", "2"):
+        until(lambda: all(status(client, job) == "processing" for job in kept), "they are not taken")
+        poison, lost = submit(client, "[poison]", priority="low"), submit(client, "[takes 60]")
+        api.sql("UPDATE jobs SET attempts = 2 WHERE id = %(id)s", {"id": poison})
+        with workers(api, 1) as [dies]:
+            until(lambda: dies.process.poll() is not None, "it does not die")
+            taken = "SELECT 1 FROM jobs WHERE id = %(id)s AND status = 'processing' AND attempts = 2"
+            assert until(lambda: api.sql(taken, {"id": lost}), "nobody takes over", 30) < 10
+        client.post(f"/jobs/{lost}/cancel")
+        until(lambda: all(status(client, job) == "completed" for job in kept), "they do not end")
+    assert {client.get(f"/jobs/{job}").json()["attempts"] for job in kept} == {1}
+    job = client.get(f"/jobs/{poison}").json()
+    assert (job["status"], job["attempts"], job["failure"]["code"]) == ("failed", 3, "RENDERING_ERROR")
+    assert "was lost in attempt 3" in job["failure"]["message"]
+
+
+def test_sigterm_gives_back_what_does_not_end(api: Api, client: httpx.Client) -> None:
+    short, long = submit(client, "[takes 1.5]"), submit(client, "[takes 60]")
+    with workers(api, 1, "--drain", "3") as [worker]:
+        until(lambda: status(client, short) == status(client, long) == "processing", "they are not taken")
+        assert api.dsn not in worker.seen()
+        said = worker.stop()
+    assert "2 jobs may go on" in said
+    assert status(client, short) == "completed"
+    job = client.get(f"/jobs/{long}").json()
+    assert (job["status"], job["attempts"]) == ("queued", 0)
+    client.post(f"/jobs/{long}/cancel")

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from served_api import Api
@@ -34,6 +35,10 @@ class WorkerProcess:
         self._log.seek(0)
         return bytes(self._log.read()).decode()
 
+    def seen(self) -> str:
+        """Its line in the process list."""
+        return Path(f"/proc/{self.process.pid}/cmdline").read_text().replace("\0", " ")
+
     def kill(self) -> None:
         """`kill -9`."""
         self.process.kill()
@@ -41,6 +46,8 @@ class WorkerProcess:
 
     def stop(self) -> str:
         """SIGTERM; answers what it has logged."""
+        if self._log.closed:
+            return ""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(60)

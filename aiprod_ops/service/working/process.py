@@ -2,12 +2,18 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aiprod_ops.ports import Sender
 from aiprod_ops.service import around, database
 from aiprod_ops.service.cache import RedisCache
+from aiprod_ops.service.delivering.metrics import DeliveryMetrics
+from aiprod_ops.service.delivering.pump import Pump
 from aiprod_ops.service.limiting.promised import prices, tiers
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.service.working import wakeup
@@ -20,36 +26,69 @@ from aiprod_ops.service.working.worker import Worker
 from aiprod_ops.units import Seconds
 
 SETTLING = Work("settle batches", Seconds(5), settle_all)
-#: A worker's transactions take milliseconds; one that is stopped in the midst must not keep others from picking.
-STATEMENT = Seconds(1)
+CONNECTIONS = 4
 
 
-async def run(settings: Settings, work: WorkSettings, renderer: Renderer, *, metrics_port: int | None = None) -> None:
-    """Work until SIGTERM or SIGINT, then drain."""
+async def run(
+    settings: Settings,
+    work: WorkSettings,
+    renderer: Renderer,
+    send: Callable[[], Sender] | None,
+    *,
+    metrics_port: int | None = None,
+) -> None:
+    """Work until SIGTERM or SIGINT, then drain. `send` makes what webhooks are sent with; without it none are."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     promises = around.promises_of(settings.service)
     terms = Terms(tiers(promises), prices(promises), work.most_attempts)
-    engine = database.engine(replace(settings, connections=4), application_name="aiprod-ops worker")
-    worker = Worker(engine, renderer, terms, work, works=(SETTLING,))
-    server = _metrics(worker, metrics_port) if metrics_port is not None else None
-    waking = asyncio.create_task(wakeup.listen(settings.dsn, worker.wake))
-    try:
-        await worker.run(stop)
-    finally:
-        waking.cancel()
-        await asyncio.gather(waking, return_exceptions=True)
-        if server is not None:
-            server[0].shutdown()
-        await RedisCache().close()
-        await engine.dispose()
-
-
-def _metrics(worker: Worker, port: int):  # type: ignore[no-untyped-def]
     registry = CollectorRegistry()
-    in_work = Gauge("aiprod_worker_jobs", "Jobs in work here.", registry=registry)
-    in_work.set_function(lambda: worker.in_work)
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(_engine(settings))
+        stack.push_async_callback(RedisCache().close)
+        beside = []
+        if send is not None:
+            sender = send()
+            stack.push_async_callback(sender.close)
+            beside.append(Pump(settings.dsn, engine, sender, metrics=DeliveryMetrics(registry)))
+        worker = Worker(engine, renderer, terms, work, works=(SETTLING,), beside=beside)
+        stack.enter_context(_metrics(worker, registry, metrics_port))
+        await stack.enter_async_context(_woken(settings.dsn, worker.wake))
+        await worker.run(stop)
+
+
+@asynccontextmanager
+async def _engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    made = database.engine(replace(settings, connections=CONNECTIONS), application_name="aiprod-ops worker")
+    try:
+        yield made
+    finally:
+        await made.dispose()
+
+
+@asynccontextmanager
+async def _woken(dsn: str, wake: asyncio.Event) -> AsyncIterator[None]:
+    task = asyncio.create_task(wakeup.listen(dsn, wake))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextmanager
+def _metrics(worker: Worker, registry: CollectorRegistry, port: int | None) -> Iterator[None]:
+    Gauge("aiprod_worker_jobs", "Jobs in work here.", registry=registry).set_function(lambda: worker.in_work)
     steady = Gauge("aiprod_worker_steady", "1 where it has beaten for a whole lease.", registry=registry)
     steady.set_function(lambda: worker.is_steady)
-    return start_http_server(port, "127.0.0.1", registry)
+    if port is None:
+        yield
+        return
+    server, thread = start_http_server(port, "127.0.0.1", registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

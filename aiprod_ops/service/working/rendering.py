@@ -69,3 +69,10 @@ def load(name: str) -> Renderer:
         raise ConfigurationError(f"what is at {name!r} has no `render`", hint=hint)
     renderer: Renderer = made
     return renderer
+
+
+class Nothing:
+    """Renders nothing: of a worker that takes no jobs."""
+
+    async def render(self, order: Order, report: Callable[[int], None]) -> Rendered:  # noqa: ARG002
+        raise RenderingFailed("PROCESSING_ERROR", f"a worker without a renderer has job {order.job_id}")
