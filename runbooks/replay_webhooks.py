@@ -192,7 +192,7 @@ def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 
 @book.verify
 def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
-    """What became of them, and a row for each endpoint."""
+    """What became of them, in all and of each endpoint."""
     became = api.replayed(ctx.db, _waves(plan))
     planned = sum(len(wave.deliveries) for wave in _waves(plan))
     sent, delivered = sum(each.sent for each in became), sum(each.delivered for each in became)
@@ -207,14 +207,8 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     note = f"failing again: {', '.join(each.host for each in held)}" if held else ""
     yield Finding("planned deliveries that were not sent", float(left), "", warn=1, note=note, id="left")
     for each in became:
-        cells = {
-            "endpoint": each.host,
-            "planned": f"{each.planned:,}",
-            "sent": f"{each.sent:,}",
-            "delivered": f"{each.delivered:,}",
-            "failed again": f"{each.failed:,}",
-        }
-        yield Finding("sent again", float(each.sent), "", columns=cells, id=f"endpoint:{each.endpoint}")
+        told = f"{each.host}: {each.planned:,} planned, {api.replayed_words([each])}"
+        yield Finding("sent again", float(each.sent), "", note=told, id=f"endpoint:{each.endpoint}")
 
 
 @book.inject
