@@ -108,7 +108,7 @@ def facts(ctx: Context, params: Params) -> Facts:
         ended=seen,
         moment=api.moment_of(ctx.db),
         backlog=api.webhook_backlog(ctx.db, since) if ctx.wants_moving else nothing,
-        disabled=api.disabled_endpoints(ctx.db) if ctx.wants_moving else (),
+        disabled=api.disabled_endpoints(ctx.db, since) if ctx.wants_moving else (),
     )
 
 
@@ -131,7 +131,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         id="failed",
     )  # fmt: skip
     note = "; ".join(map(str, facts.disabled[:_TOLD]))
-    yield Finding("endpoints that are disabled", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
+    yield Finding("endpoints disabled lately", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
     counts = Counter(each.endpoint for each in failed)
     for endpoint, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TOLD]:
         its = [each for each in failed if each.endpoint == endpoint]

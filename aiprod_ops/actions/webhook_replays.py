@@ -124,10 +124,10 @@ def _may_replay(ctx: Context, _wave: Wave) -> None:
 def _replay(ctx: Context, wave: Wave) -> None:
     """Make them due, and wait until all were sent and have ended, or were tried and `patience` has passed.
 
-    Raises Failed where nobody sends them. A server that is away for less than that is waited for: it has been told all.
+    Where an endpoint that was left out takes what it was sent before after all, its part of the wave follows. Raises
+    Failed where nobody sends. A server that is away for less than `patience` is waited for: it has been told all.
     """
-    ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
-    ctx.db.query(_WAKE, {"channel": CHANNEL})
+    _make_due(ctx, wave)
     clock, known = ctx.clock, (-1, -1)
     moved = clock.monotonic()
     while True:
@@ -140,28 +140,37 @@ def _replay(ctx: Context, wave: Wave) -> None:
             clock.sleep(Seconds(0.5))
             continue
         unsent, waiting = sum(each.unsent for each in became), sum(each.sent - each.ended for each in became)
-        if not unsent and not waiting:
-            return
         if (unsent, waiting) != known:
             known, moved = (unsent, waiting), clock.monotonic()
-        if clock.monotonic() - moved >= wave.patience:
-            if not unsent:
-                return  # tried, and on their way to be tried again: the next wave looks at how that went
-            overdue = max(each.overdue for each in became)
-            if overdue >= wave.patience:
-                raise Failed(
-                    f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
-                    f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
-                    hint="does a worker run? aiprod-ops worker; then plan again",
-                )
+        has_waited = clock.monotonic() - moved >= wave.patience
+        if not unsent and (has_waited or not waiting):  # what is to be tried again the next wave looks at
+            if not _is_ready(ctx, wave):
+                return
+            _make_due(ctx, wave)
+        overdue = max((each.overdue for each in became), default=Seconds(0))
+        if unsent and has_waited and overdue >= wave.patience:
+            raise Failed(
+                f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
+                f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
+                hint="does a worker run? aiprod-ops worker; then plan again",
+            )
+
+
+def _make_due(ctx: Context, wave: Wave) -> None:
+    ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
+    ctx.db.query(_WAKE, {"channel": CHANNEL})
+
+
+def _is_ready(ctx: Context, wave: Wave) -> bool:
+    """Whether one of them can be made due."""
+    return bool(ctx.db.query(_IS_READY, _values(ctx, wave))[0]["is_ready"])
 
 
 @replay_wave.is_done
 def _is_replayed(ctx: Context, wave: Wave) -> bool:
     """All were sent, but those that moved, or whose endpoint takes nothing."""
-    if any(each.unsent for each in _became(ctx.db, wave.deliveries, wave.moment)):
-        return False
-    return not ctx.db.query(_IS_READY, _values(ctx, wave))[0]["is_ready"]
+    is_unsent = any(each.unsent for each in _became(ctx.db, wave.deliveries, wave.moment))
+    return not is_unsent and not _is_ready(ctx, wave)
 
 
 @replay_wave.progress

@@ -55,7 +55,7 @@ class Hooks:
     def endpoint(self, host: str, state: str = "enabled", url: str = "") -> str:
         made = str(uuid7())
         url = url or f"https://{host}/{PATH}"
-        why = "410 Gone" if state == "disabled" else None
+        why = "failing" if state == "disabled" else None
         self.bench.sql(_ENDPOINT, {"id": made, "url": url, "state": state, "why": why})
         self.bench.sql(_SECRET, {"id": str(uuid7()), "endpoint": made, "secret": SECRET.encode()})
         return made

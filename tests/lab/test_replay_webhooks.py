@@ -107,6 +107,24 @@ def test_where_one_endpoint_fails_again_the_others_go_on(hooks: Hooks) -> None:
     assert (told["left"]["value"], told["left"]["note"]) == (9, "failing again: bad.example")
 
 
+def test_an_endpoint_that_comes_back_meanwhile_gets_its_part(hooks: Hooks) -> None:
+    good, late = hooks.endpoint("good.example"), hooks.endpoint("late.example")
+    sent, held = hooks.ended(good, 30), hooks.ended(late, 10)
+    answers = {late: 500}
+    taken = "UPDATE webhook_deliveries SET state = 'delivered' WHERE id = %(id)s"
+
+    def come_back(_: str) -> None:
+        if len(hooks.sent) == 12:  # in the last wave: what it was sent first is delivered when it is tried again
+            answers[late] = 200
+            hooks.bench.sql(taken, {"id": held[0]})
+
+    with hooks.pump(answers, after=come_back):
+        done = applied(hooks, planned(hooks))
+    assert done.exit == 0, done.said
+    assert hooks.attempts(sent + held) == [1] * 40
+    assert hooks.states(held) == {"delivered": 10}
+
+
 def test_where_nobody_sends_all_is_as_it_was(hooks: Hooks) -> None:
     failed = hooks.ended(hooks.endpoint("quiet.example"), 12)
     before = hooks.rows(failed)
@@ -197,6 +215,7 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     assert counted("--since", "0s") == 0
     told = called(hooks.bench.config, "plan", BOOK, "--most", "3").out
     assert "left out  2 more deliveries: one run takes 3 (--most)" in told
+    assert f"endpoints disabled lately: 1 (off.example ({off}) since " in called(hooks.bench.config, "check", BOOK).out
     assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
 
 
