@@ -14,6 +14,8 @@ A wave is one action that holds the ids of its deliveries. A selection by time a
 it selects changes while others replay, end and remove deliveries; with the ids the plan stays what its digest says. An
 id takes 39 bytes, twice for the undo, so one plan has `--most` of them; the next run takes the rest.
 
+No other runbook acts on the instance meanwhile. Ctrl-C stops it, and what was not sent is put back.
+
 Each statement touches a delivery only as it was planned: one that somebody else replayed meanwhile, or that was sent
 before this was killed, is left alone. Nothing is sent twice because a run was resumed. To an endpoint that is disabled
 nothing is sent: enable it first.
@@ -23,6 +25,7 @@ Of a URL only the host is read and shown, and of an event its type: neither payl
 Source: Standard Webhooks, "Delivery"; Google, "Site Reliability Workbook", "Canarying Releases".
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ from datetime import datetime, timedelta
 from aiprod_ops import api
 from aiprod_ops.api import Backlog, Context, Ended, Estimate, Finding, Lab, Moving, Plan, Ratio, Seconds
 
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CRITICAL_BACKLOG, _CRITICAL_FAILED = 5, 10  #: times what is promised
 _TOLD = 10  #: endpoints that stand in a table
 #: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
@@ -52,6 +56,12 @@ class Params:
     patience: Seconds = api.limited(Seconds(60), least=1)  #: so long due and not sent: nobody sends
     backlog: Seconds = api.promise("webhooks.backlog")  #: so long a delivery that is due may wait
     failed: Ratio = api.promise("webhooks.failed")  #: share of deliveries that may fail
+
+    def __post_init__(self) -> None:
+        if self.event and self.event not in api.WEBHOOK_EVENTS and not _ID.fullmatch(self.event):
+            raise ValueError(
+                f"--event is {self.event}: expected the id of an event, or {', '.join(api.WEBHOOK_EVENTS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ def facts(ctx: Context, params: Params) -> Facts:
         ended=seen,
         moment=api.moment_of(ctx.db),
         backlog=api.webhook_backlog(ctx.db, since) if ctx.wants_moving else nothing,
-        disabled=api.disabled_endpoints(ctx.db) if ctx.wants_moving else (),
+        disabled=api.disabled_endpoints(ctx.db, since) if ctx.wants_moving else (),
     )
 
 
@@ -121,7 +131,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         id="failed",
     )  # fmt: skip
     note = "; ".join(map(str, facts.disabled[:_TOLD]))
-    yield Finding("endpoints that are disabled", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
+    yield Finding("endpoints disabled lately", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
     counts = Counter(each.endpoint for each in failed)
     for endpoint, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TOLD]:
         its = [each for each in failed if each.endpoint == endpoint]
@@ -182,7 +192,7 @@ def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 
 @book.verify
 def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
-    """What became of them, and a row for each endpoint."""
+    """What became of them, in all and of each endpoint."""
     became = api.replayed(ctx.db, _waves(plan))
     planned = sum(len(wave.deliveries) for wave in _waves(plan))
     sent, delivered = sum(each.sent for each in became), sum(each.delivered for each in became)
@@ -197,14 +207,8 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     note = f"failing again: {', '.join(each.host for each in held)}" if held else ""
     yield Finding("planned deliveries that were not sent", float(left), "", warn=1, note=note, id="left")
     for each in became:
-        cells = {
-            "endpoint": each.host,
-            "planned": f"{each.planned:,}",
-            "sent": f"{each.sent:,}",
-            "delivered": f"{each.delivered:,}",
-            "failed again": f"{each.failed:,}",
-        }
-        yield Finding("sent again", float(each.sent), "", columns=cells, id=f"endpoint:{each.endpoint}")
+        told = f"{each.host}: {each.planned:,} planned, {api.replayed_words([each])}"
+        yield Finding("sent again", float(each.sent), "", note=told, id=f"endpoint:{each.endpoint}")
 
 
 @book.inject

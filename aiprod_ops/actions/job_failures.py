@@ -12,6 +12,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects import postgresql
 
 from aiprod_ops.actions.job_requeues import AS_PLANNED, PLANNED, listed, planned_values, still
+from aiprod_ops.actions.row_rights import require_rights
 from aiprod_ops.domain.stuck_jobs import CODE, StuckJobs, reason
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.errors import ConfigurationError
@@ -36,8 +37,10 @@ def _show(stuck: StuckJobs) -> str:
 
 
 @fail_jobs.needs
-def _can_tell(_ctx: Context, _stuck: StuckJobs) -> None:
+def _can_tell(ctx: Context, _stuck: StuckJobs) -> None:
     """An event is made by the service's own code, so that it is what a worker would have told."""
+    rows = dict.fromkeys(("webhook_events", "webhook_deliveries"), "SELECT, INSERT")
+    require_rights(ctx.db, {"jobs": "SELECT, UPDATE", "webhook_endpoints": "SELECT, UPDATE", **rows})
     try:
         import aiprod_ops.service.working.telling  # noqa: F401
     except ImportError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from aiprod_ops.actions.row_rights import require_rights
 from aiprod_ops.domain.stuck_jobs import OpenJob, Queue, StuckJobs
 from aiprod_ops.engine.runbook import Context, Kind
 from aiprod_ops.ports import Database
@@ -87,6 +88,12 @@ return_jobs = Kind("return-jobs", StuckJobs)
 @requeue_jobs.shows
 def _show(stuck: StuckJobs) -> str:
     return listed("queue again, if it is still as it was seen", stuck.jobs)
+
+
+@requeue_jobs.needs
+@return_jobs.needs
+def _may_change(ctx: Context, _stuck: StuckJobs) -> None:
+    require_rights(ctx.db, {"jobs": "SELECT, UPDATE"})
 
 
 @requeue_jobs.does

@@ -31,7 +31,9 @@ where d.state = 'pending'
 """.replace("<host>", _HOST)
 _DISABLED = """
 select e.id::text as id, <host> as host, coalesce(e.why_disabled, '') as why, e.disabled_at as since
-from webhook_endpoints e where e.state = 'disabled' order by e.disabled_at desc nulls last, e.id limit 1000
+from webhook_endpoints e
+where e.state = 'disabled' and e.why_disabled not in ('owner', 'gone') and e.disabled_at >= %(since)s
+order by e.disabled_at desc, e.id limit 1000
 /* aiprod-ops: endpoints that are sent nothing */
 """.replace("<host>", _HOST)
 _COUNTS = """
@@ -85,9 +87,10 @@ def knows(database: Database, endpoint: str) -> bool:
     return bool(database.query(_KNOWN, {"endpoint": endpoint}))
 
 
-def disabled(database: Database) -> tuple[Disabled, ...]:
-    """Endpoints that nothing is sent to, the latest first; no more than a thousand."""
-    return tuple(Disabled(**row) for row in database.query(_DISABLED))
+def disabled(database: Database, since: datetime) -> tuple[Disabled, ...]:
+    """Endpoints that were disabled since then because they failed, the latest first; no more than a thousand. Where the
+    owner wants it so, or the receiver said that it is gone, there is nothing to be done."""
+    return tuple(Disabled(**row) for row in database.query(_DISABLED, {"since": since}))
 
 
 def ended(

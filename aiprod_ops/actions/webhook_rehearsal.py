@@ -9,7 +9,7 @@ from aiprod_ops.ports import Database
 from aiprod_ops.service.ids import uuid7
 
 ENDPOINTS, EACH = 2, 6  #: two endpoints with so many failed deliveries each
-_TICK_S = 0.05
+_TICK_S, _PATIENCE_S = 0.05, 30.0
 
 _ENDPOINT = """
 insert into webhook_endpoints (id, user_id, url, events)
@@ -53,8 +53,8 @@ def failed_deliveries(lab: Lab, endpoints: int = ENDPOINTS, each: int = EACH) ->
     it is removed at the end."""
     ids = [str(uuid7()) for _ in range(endpoints)]
     events = [str(uuid7()) for _ in range(endpoints * each)]
-    over = Event()
-    sender = Thread(target=_send, args=(lab, ids, over), name="sender", daemon=True)
+    ready, over = Event(), Event()
+    sender = Thread(target=_send, args=(lab, ids, ready, over), name="sender", daemon=True)
     with lab.connect("aiprod_app") as application:
         sender.start()
         try:
@@ -63,17 +63,19 @@ def failed_deliveries(lab: Lab, endpoints: int = ENDPOINTS, each: int = EACH) ->
                 for event in events[number * each : (number + 1) * each]:
                     application.execute(_FAILED, {"event": event, "delivery": str(uuid7()), "endpoint": endpoint})
             application.query(_FLUSH)
+            ready.wait(_PATIENCE_S)  # whoever compares the sessions of others sees its session from the beginning
             yield
         finally:
             over.set()
-            sender.join(timeout=30)
+            sender.join(_PATIENCE_S)
             application.execute(_REMOVE, {"endpoints": ids, "events": events})
 
 
-def _send(lab: Lab, endpoints: list[str], over: Event) -> None:
+def _send(lab: Lab, endpoints: list[str], ready: Event, over: Event) -> None:
     with lab.connect("aiprod_app") as session:
         while not over.wait(_TICK_S):
             _tick(session, endpoints)
+            ready.set()
 
 
 def _tick(session: Database, endpoints: list[str]) -> None:

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from aiprod_ops.actions.row_rights import require_rights
 from aiprod_ops.domain.replays import Replayed, Wave
 from aiprod_ops.engine.runbook import Amount, Context, Kind
-from aiprod_ops.errors import Failed
+from aiprod_ops.errors import Failed, Unreachable
 from aiprod_ops.ports import Database
 from aiprod_ops.units import Seconds, show
 
+_RIGHTS = {"webhook_deliveries": "SELECT, UPDATE"}
 CHANNEL = "aiprod_webhooks"  #: what wakes those who send: as `aiprod_ops.service.webhooks` has it
 _WAKE = "select pg_notify(%(channel)s, '')"
-_LOOK = "select pg_sleep(0.5)"  #: between two looks; in the server, because there a cancel reaches it
+_LOOK = "select pg_sleep(0.25)"  #: between two looks; in the server, because there a cancel reaches it
 
 #: Whether one was sent since the plan was made.
 _SENT = """
@@ -48,10 +50,11 @@ select exists (select from webhook_deliveries d where d.id = any(%(ids)s::uuid[]
 _WAITS = """
 d.state = 'pending' and d.leased_by = %(run)s and (d.lease_until is null or d.lease_until <= now()) and not <sent>
 """.replace("<sent>", _SENT)
+#: The round has no attempts, and stays so: whoever has one in hand and sends it can write what came of it.
 _TAKE_BACK = """
 update webhook_deliveries d
 set state = case when l.status between 200 and 299 then 'delivered' else 'failed' end,
-    attempts = coalesce(l.number, 0), lease_until = null, leased_by = null,
+    lease_until = null, leased_by = null,
     ended_at = least(l.began_at + l.milliseconds * interval '1 millisecond', %(moment)s)
 from unnest(%(ids)s::uuid[]) o(id)
 left join lateral (
@@ -112,42 +115,62 @@ def _show(wave: Wave) -> str:
     )
 
 
+@replay_wave.needs
+def _may_replay(ctx: Context, _wave: Wave) -> None:
+    require_rights(ctx.db, _RIGHTS)
+
+
 @replay_wave.does
 def _replay(ctx: Context, wave: Wave) -> None:
     """Make them due, and wait until all were sent and have ended, or were tried and `patience` has passed.
 
-    Raises Failed where nobody sends them.
+    Where an endpoint that was left out takes what it was sent before after all, its part of the wave follows. Raises
+    Failed where nobody sends. A server that is away for less than `patience` is waited for: it has been told all.
     """
-    ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
-    ctx.db.query(_WAKE, {"channel": CHANNEL})
+    _make_due(ctx, wave)
     clock, known = ctx.clock, (-1, -1)
     moved = clock.monotonic()
     while True:
-        became = _became(ctx.db, wave.deliveries, wave.moment)
+        try:
+            ctx.db.query(_LOOK)
+            became = _became(ctx.db, wave.deliveries, wave.moment)
+        except Unreachable:
+            if clock.monotonic() - moved >= wave.patience:
+                raise
+            clock.sleep(Seconds(0.5))
+            continue
         unsent, waiting = sum(each.unsent for each in became), sum(each.sent - each.ended for each in became)
-        if not unsent and not waiting:
-            return
         if (unsent, waiting) != known:
             known, moved = (unsent, waiting), clock.monotonic()
-        if clock.monotonic() - moved >= wave.patience:
-            if not unsent:
-                return  # tried, and on their way to be tried again: the next wave looks at how that went
-            overdue = max(each.overdue for each in became)
-            if overdue >= wave.patience:
-                raise Failed(
-                    f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
-                    f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
-                    hint="does a worker run? aiprod-ops worker; then plan again",
-                )
-        ctx.db.query(_LOOK)
+        has_waited = clock.monotonic() - moved >= wave.patience
+        if not unsent and (has_waited or not waiting):  # what is to be tried again the next wave looks at
+            if not _is_ready(ctx, wave):
+                return
+            _make_due(ctx, wave)
+        overdue = max((each.overdue for each in became), default=Seconds(0))
+        if unsent and has_waited and overdue >= wave.patience:
+            raise Failed(
+                f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
+                f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
+                hint="does a worker run? aiprod-ops worker; then plan again",
+            )
+
+
+def _make_due(ctx: Context, wave: Wave) -> None:
+    ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
+    ctx.db.query(_WAKE, {"channel": CHANNEL})
+
+
+def _is_ready(ctx: Context, wave: Wave) -> bool:
+    """Whether one of them can be made due."""
+    return bool(ctx.db.query(_IS_READY, _values(ctx, wave))[0]["is_ready"])
 
 
 @replay_wave.is_done
 def _is_replayed(ctx: Context, wave: Wave) -> bool:
     """All were sent, but those that moved, or whose endpoint takes nothing."""
-    if any(each.unsent for each in _became(ctx.db, wave.deliveries, wave.moment)):
-        return False
-    return not ctx.db.query(_IS_READY, _values(ctx, wave))[0]["is_ready"]
+    is_unsent = any(each.unsent for each in _became(ctx.db, wave.deliveries, wave.moment))
+    return not is_unsent and not _is_ready(ctx, wave)
 
 
 @replay_wave.progress
@@ -161,6 +184,11 @@ def _show_taking(unsent: Unsent) -> str:
     return f"of wave {unsent.number}, put back as it had ended what was not sent"
 
 
+@take_back.needs
+def _may_take_back(ctx: Context, _unsent: Unsent) -> None:
+    require_rights(ctx.db, _RIGHTS)
+
+
 @take_back.does
 def _take_back(ctx: Context, unsent: Unsent) -> None:
     ctx.db.execute(_TAKE_BACK, _unsent(ctx, unsent), timeout=Seconds(600))
@@ -168,7 +196,7 @@ def _take_back(ctx: Context, unsent: Unsent) -> None:
 
 @take_back.is_done
 def _is_taken_back(ctx: Context, unsent: Unsent) -> bool:
-    """Nothing of it waits to be sent; what is being sent now is sent."""
+    """Nothing of it waits to be sent; what somebody has in hand is sent."""
     return not ctx.db.query(_IS_WAITING, _unsent(ctx, unsent))[0]["is_waiting"]
 
 

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiprod_ops.actions import webhook_replays
 from aiprod_ops.domain.replays import Backlog, Ended, by_age, by_why, chosen, in_waves, planned
+from aiprod_ops.service import webhooks
 from aiprod_ops.units import Ratio, Seconds
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -20,6 +22,10 @@ def ended(number: int, endpoint: str = "a", **more: object) -> Ended:
 
 def ids(*waves: tuple[Ended, ...]) -> list[list[str]]:
     return [[each.id for each in wave] for wave in waves]
+
+
+def test_senders_are_woken_where_they_listen() -> None:
+    assert webhooks.CHANNEL == webhook_replays.CHANNEL
 
 
 def test_of_one_endpoint_one_then_a_tenth_then_the_rest() -> None:

@@ -52,10 +52,10 @@ class Hooks:
     bench: Bench
     sent: list[str] = field(default_factory=list)
 
-    def endpoint(self, host: str, state: str = "enabled") -> str:
+    def endpoint(self, host: str, state: str = "enabled", url: str = "") -> str:
         made = str(uuid7())
-        url = f"https://{host}/{PATH}"
-        why = "410 Gone" if state == "disabled" else None
+        url = url or f"https://{host}/{PATH}"
+        why = "failing" if state == "disabled" else None
         self.bench.sql(_ENDPOINT, {"id": made, "url": url, "state": state, "why": why})
         self.bench.sql(_SECRET, {"id": str(uuid7()), "endpoint": made, "secret": SECRET.encode()})
         return made

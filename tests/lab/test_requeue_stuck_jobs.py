@@ -24,6 +24,8 @@ from aiprod_ops.service.ids import uuid7
 
 pytestmark = pytest.mark.lab
 BOOK = "requeue-stuck-jobs"
+QUICK = ("probe-writes-nothing", "apply-once", "undo", "imports")  #: the others kill and repeat, which takes its time
+PROMISED = [pytest.param(p, id=p.id, marks=() if p.id in QUICK else pytest.mark.soak) for p in PROMISES]
 
 _JOB = """
 INSERT INTO jobs (id, user_id, status, priority, preset, language, prompt, attempts, worker, started_at, heartbeat_at,
@@ -110,6 +112,22 @@ def test_the_lost_wait_again_the_slow_are_left_and_poison_fails(jobs: Jobs) -> N
     assert called(jobs.bench.config, "check", BOOK).out.count("jobs that nobody works on: 0") == 1
 
 
+def test_the_owner_of_a_job_that_is_given_up_is_told(jobs: Jobs) -> None:
+    """With the job as it is then, in the transaction that ends it."""
+    poison = jobs.made(attempts=3)
+    endpoint = "SELECT gen_random_uuid(), user_id, 'https://one.example/', '{job.failed}' FROM jobs WHERE id = %(id)s"
+    jobs.bench.sql(f"INSERT INTO webhook_endpoints (id, user_id, url, events) {endpoint}", {"id": poison})
+    done = jobs.applied(jobs.planned()["digest"])
+    assert done.exit == 0, done.said
+    told = "SELECT v.type, convert_from(payload, 'UTF8')::jsonb -> 'data', d.state"
+    [(event, data, state)] = jobs.bench.sql(
+        f"{told} FROM webhook_events v JOIN webhook_deliveries d ON d.event_id = v.id"
+    )
+    jobs.bench.sql("DELETE FROM webhook_events; DELETE FROM webhook_endpoints")
+    assert (event, state, data["id"], data["status"]) == ("job.failed", "pending", poison, "failed")
+    assert data["failure"]["code"] == "PROCESSING_ERROR"
+
+
 def test_rolled_back_they_are_as_they_were_but_for_those_that_were_taken(jobs: Jobs) -> None:
     lost, taken = jobs.made(), jobs.made()
     before = jobs.row(lost)
@@ -186,8 +204,7 @@ def test_what_makes_no_sense_is_refused(jobs: Jobs, options: tuple[str, ...], sa
     assert (done.exit, said in done.err) == (64, True), done.said
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.id)
+@pytest.mark.parametrize("promise", PROMISED)
 def test_promise(fleet: Fleet, promise: Promise) -> None:
     with on_bench(fleet, (BOOK,), NOWHERE) as bench:
         result = hold(bench, promise)
