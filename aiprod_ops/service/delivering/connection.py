@@ -17,10 +17,7 @@ log = logging.getLogger(__name__)
 BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
 _FIRST_PAUSE, _LONGEST_PAUSE = Seconds(0.1), Seconds(2)
 #: Every statement looks up rows by an index: see `leases`. A worker that is stopped in the midst must not keep rows locked.
-_OPTIONS = (
-    "-c enable_seqscan=off -c jit=off"
-    " -c statement_timeout=10s -c idle_in_transaction_session_timeout=5s"
-)
+_OPTIONS = "-c enable_seqscan=off -c jit=off -c statement_timeout=10s -c idle_in_transaction_session_timeout=5s"
 
 
 async def connect(dsn: str, purpose: str, *, durable: bool = True) -> Connection:
