@@ -32,7 +32,7 @@ where d.state = 'pending'
 _DISABLED = """
 select e.id::text as id, <host> as host, coalesce(e.why_disabled, '') as why, e.disabled_at as since
 from webhook_endpoints e
-where e.state = 'disabled' and e.why_disabled not in ('owner', 'gone') and e.disabled_at >= %(since)s
+where e.state = 'disabled' and e.why_disabled not in ('owner', 'gone', 'deleted') and e.disabled_at >= %(since)s
 order by e.disabled_at desc, e.id limit 1000
 /* aiprod-ops: endpoints that are sent nothing */
 """.replace("<host>", _HOST)

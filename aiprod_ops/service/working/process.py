@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiprod_ops.ports import Sender
-from aiprod_ops.service import around, database
+from aiprod_ops.service import around, database, webhook_history
 from aiprod_ops.service.cache import RedisCache
 from aiprod_ops.service.delivering.metrics import DeliveryMetrics
 from aiprod_ops.service.delivering.pump import Pump
@@ -23,7 +23,7 @@ from aiprod_ops.service.working.periodic import Work
 from aiprod_ops.service.working.rendering import Renderer
 from aiprod_ops.service.working.settings import WorkSettings
 from aiprod_ops.service.working.worker import Worker
-from aiprod_ops.units import Seconds
+from aiprod_ops.units import Seconds, seconds
 
 SETTLING = Work("settle batches", Seconds(5), settle_all)
 CONNECTIONS = 4
@@ -52,10 +52,18 @@ async def run(
             sender = send()
             stack.push_async_callback(sender.close)
             beside.append(Pump(settings.dsn, engine, sender, metrics=DeliveryMetrics(registry)))
-        worker = Worker(engine, renderer, terms, work, works=(SETTLING,), beside=beside)
+        works = (SETTLING, _sweeping(seconds(promises.get("webhooks.history"))))
+        worker = Worker(engine, renderer, terms, work, works=works, beside=beside)
         stack.enter_context(_metrics(worker, registry, metrics_port))
         await stack.enter_async_context(_woken(settings.dsn, worker.wake))
         await worker.run(stop)
+
+
+def _sweeping(kept: Seconds) -> Work:
+    async def sweep(transaction: AsyncConnection) -> None:
+        await webhook_history.sweep(transaction, kept)
+
+    return Work("sweep webhooks", Seconds(5), sweep)
 
 
 @asynccontextmanager
