@@ -2,8 +2,11 @@
 
 import os
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("ours", deadline=None)  # how long an example takes is the machine's matter
+hypothesis.settings.load_profile("ours")
 os.environ.pop("COLUMNS", None)  # tables are as wide as a document's, whoever looks
 
 
