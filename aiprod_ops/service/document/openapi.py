@@ -180,6 +180,10 @@ _LINKS = (
         "get_webhook", "replace_webhook", "change_webhook", "rotate_webhook_secret", "test_webhook", "list_deliveries",
         "replay_failed", "disable_webhook", "enable_webhook", "delete_webhook",
     ))),
+    ("/api/v1/webhooks/{webhook_id}/test", "post", "202", {
+        name: {"operationId": name, "parameters": {"webhook_id": "$request.path.webhook_id", its: f"$response.body#/{of}"}}
+        for name, its, of in (("get_delivery", "delivery_id", "id"), ("replay_event", "event_id", "event_id"))
+    }),
 )  # fmt: skip
 
 _VIOLATION = {
