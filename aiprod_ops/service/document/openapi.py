@@ -168,6 +168,7 @@ def _links(parameter: str, names: tuple[str, ...], field: str = "id") -> dict[st
     }  # fmt: skip
 
 
+_SAME_WEBHOOK = "$request.path.webhook_id"
 #: Where an answer leads: path, method, status, links.
 _LINKS = (
     ("/api/v1/jobs", "post", "201", _links("job_id", (
@@ -181,8 +182,8 @@ _LINKS = (
         "replay_failed", "disable_webhook", "enable_webhook", "delete_webhook",
     ))),
     ("/api/v1/webhooks/{webhook_id}/test", "post", "202", {
-        name: {"operationId": name, "parameters": {"webhook_id": "$request.path.webhook_id", its: f"$response.body#/{of}"}}
-        for name, its, of in (("get_delivery", "delivery_id", "id"), ("replay_event", "event_id", "event_id"))
+        name: {"operationId": name, "parameters": {"webhook_id": _SAME_WEBHOOK, its: f"$response.body#{at}"}}
+        for name, its, at in (("get_delivery", "delivery_id", "/id"), ("replay_event", "event_id", "/event_id"))
     }),
 )  # fmt: skip
 
