@@ -177,6 +177,7 @@ def _links(parameter: str, names: tuple[str, ...], field: str = "id") -> dict[st
     }  # fmt: skip
 
 
+_SAME_WEBHOOK = "$request.path.webhook_id"
 #: Where an answer leads: path, method, status, links.
 _LINKS = (
     ("/api/v1/jobs", "post", "201", _links("job_id", (
@@ -192,6 +193,10 @@ _LINKS = (
         "get_webhook", "replace_webhook", "change_webhook", "rotate_webhook_secret", "test_webhook", "list_deliveries",
         "replay_failed", "disable_webhook", "enable_webhook", "delete_webhook",
     ))),
+    ("/api/v1/webhooks/{webhook_id}/test", "post", "202", {
+        name: {"operationId": name, "parameters": {"webhook_id": _SAME_WEBHOOK, its: f"$response.body#{at}"}}
+        for name, its, at in (("get_delivery", "delivery_id", "/id"), ("replay_event", "event_id", "/event_id"))
+    }),
 )  # fmt: skip
 
 _VIOLATION = {
