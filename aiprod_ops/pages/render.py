@@ -102,6 +102,8 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Scheduled work": "schedule.md"},
         {"Terraform": "terraform.md"},
         {"The API": "api.md"},
+        {"Batches": "batches.md"},
+        {"The worker": "worker.md"},
         {"Webhooks": "webhooks.md"},
         {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
