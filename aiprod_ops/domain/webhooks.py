@@ -29,7 +29,7 @@ EVENTS = {
     "endpoint.disabled": "An endpoint of yours is sent nothing any more: `data.why` tells why.",
     "endpoint.test": "You asked for it.",
 }
-#: Sent to one endpoint, whatever it asks for: not to be subscribed to.
+#: Sent to one endpoint, whatever it asks for and whatever its state: not to be subscribed to.
 TEST = "endpoint.test"
 #: To the owner's other endpoints; and, as the probe, to the endpoint itself: see `probe_after`.
 DISABLED = "endpoint.disabled"
@@ -72,6 +72,7 @@ class WhyDisabled(StrEnum):
     FAILING = "failing"  #: too many deliveries failed in a row; it is probed, and enabled when it takes something
     GONE = "gone"  #: it answered 410
     OWNER = "owner"  #: its owner wants it
+    DELETED = "deleted"  #: its owner sees it no more; its history goes piece by piece
 
 
 @dataclass(frozen=True, slots=True)

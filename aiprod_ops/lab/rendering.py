@@ -54,7 +54,7 @@ async def _misbehave(what: str, value: str, report: Callable[[int], None]) -> No
 def content(name: str, begin: int, end: int) -> Iterator[bytes]:
     """The bytes from `begin` up to `end` of a video: a block for each 64 KB, made from its name and its number."""
     for number in range(begin // _CHUNK, -(-end // _CHUNK)):
-        block = hashlib.shake_128(f"{name} {number}".encode()).digest(_CHUNK)
+        block = hashlib.sha256(f"{name} {number}".encode()).digest() * (_CHUNK // 32)
         yield block[max(0, begin - number * _CHUNK) : end - number * _CHUNK]
 
 

@@ -102,6 +102,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Scheduled work": "schedule.md"},
         {"Terraform": "terraform.md"},
         {"The API": "api.md"},
+        {"Webhooks": "webhooks.md"},
         {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
         {"Limits and costs": "limits.md"},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aiprod_ops.service.caching.routes import stored_routes as stored_routes
     from aiprod_ops.service.caching.stored import Caller as Caller
     from aiprod_ops.service.caching.stored import StoredResponses as StoredResponses
+    from aiprod_ops.service.webhooks import emit_webhook_event as emit_webhook_event
 
 #: name → module. Source of the mechanism: PEP 562.
 _NAMES = {
@@ -46,6 +47,7 @@ _NAMES = {
     "cached_endpoint": "cache",
     "invalidate_job_cache": "cache",
     "invalidate_user_cache": "cache",
+    "emit_webhook_event": "webhooks",
     "stored_routes": "caching.routes",
     "create_app": "app",
     "init_phase2_features": "app",

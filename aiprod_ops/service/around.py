@@ -147,6 +147,7 @@ def checks(
     limits = Thresholds(
         lag=seconds(promises.get("replication.lag")),
         queue_age=seconds(promises.get("health.queue_age")),
+        webhook_age=seconds(promises.get("webhooks.backlog")),
         disk=float(promises.get("health.disk")),
         verified=seconds(promises.get("backups.verified")),
     )
@@ -162,6 +163,7 @@ def checks(
         *parts.replicas(primary, others, limits),
         parts.cache(Answering()),
         parts.queue(primary, limits),
+        parts.webhooks(primary, limits),
         parts.disk(Path.cwd(), limits),
         parts.backups(lambda: parts.verified_backup(evidence), limits),
     )

@@ -34,6 +34,17 @@ _QUEUE = text("""
 select count(*)::int as depth, coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as age
 from jobs where status = 'queued' /* aiprod-ops: health */
 """)
+# It reads what is pending, whatever has been delivered: the indexes of what is due are partial.
+_WEBHOOKS = text("""
+select count(*)::int as pending, count(*) filter (where is_due)::int as due,
+       coalesce(extract(epoch from clock_timestamp() - min(due_at) filter (where is_due)), 0)::float8 as age,
+       (select count(*) from webhook_endpoints where why_disabled in ('failing', 'gone'))::int as disabled
+from (
+  select due_at, due_at <= now() and coalesce(lease_until <= now(), true) as is_due
+  from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+  where d.state = 'pending' and e.state = 'enabled'
+) as waiting /* aiprod-ops: health */
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class Thresholds:
     lag: Seconds
     queue_age: Seconds
     disk: float  #: share of the disk that is used
+    webhook_age: Seconds  #: since a delivery was due
     verified: Seconds  #: since a backup was last restored, and its rows looked at
     connections: float = 0.9  #: share of max_connections; three of them are kept for superusers
 
@@ -111,6 +123,21 @@ def queue(engine: AsyncEngine, limits: Thresholds) -> Check:
         ]
 
     return Check("queue", look, Seconds(1))
+
+
+def webhooks(engine: AsyncEngine, limits: Thresholds) -> Check:
+    """Deliveries that wait, and since when the oldest one is due; endpoints that failed and are sent nothing."""
+
+    async def look() -> list[Finding]:
+        async with engine.connect() as connection:
+            row = (await connection.execute(_WEBHOOKS)).one()
+        return [
+            Finding("deliveries that wait", float(row.pending), note=f"{row.due:,} of them are due"),
+            Finding("the oldest is due since", row.age, "s", limits.webhook_age, 5 * limits.webhook_age),
+            Finding("disabled endpoints", float(row.disabled)),
+        ]
+
+    return Check("webhooks", look, Seconds(1))
 
 
 def disk(folder: Path, limits: Thresholds) -> Check:

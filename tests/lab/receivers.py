@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiprod_ops.lab import ports
 
@@ -22,6 +23,7 @@ class Taken:
     path: str
     headers: dict[str, str]
     body: bytes
+    is_left: Callable[[], bool]  #: the other side has gone
 
     @property
     def id(self) -> str:
@@ -48,12 +50,12 @@ class Receiver:
         return Counter(each.id for each in list(self.taken) if path is None or each.path == path)
 
     async def serve(self, reader: Reader, writer: Writer) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError, ValueError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 first, *lines = head.decode("latin-1").strip().split("\r\n")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                request = Taken(first.split()[1], headers, body)
+                request = Taken(first.split()[1], headers, body, reader.at_eof)
                 self.taken.append(request)
                 self.at_once[request.path] += 1
                 self.most_at_once[request.path] = max(self.most_at_once[request.path], self.at_once[request.path])
@@ -77,7 +79,7 @@ async def _plain(receiver: Receiver, request: Taken, writer: Writer) -> None:
 
 
 async def _hang(receiver: Receiver, request: Taken, writer: Writer) -> None:
-    while not receiver.open.is_set():
+    while not receiver.open.is_set() and not request.is_left():
         await asyncio.sleep(0.05)
     writer.write(head(200))
 
@@ -143,8 +145,6 @@ ANSWERS: dict[str, Answer] = {
 @contextmanager
 def receiving(port: int = 0) -> Iterator[Receiver]:
     """A receiver on a port of its own."""
-    from pathlib import Path
-
     made, is_ready, loop = Receiver(port or ports.free(Path.cwd())[0]), threading.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
@@ -152,10 +152,14 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
             is_ready.set()
             await asyncio.Event().wait()
 
+    def end() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
     def work() -> None:
-        with contextlib.suppress(asyncio.CancelledError, RuntimeError):
-            asyncio.set_event_loop(loop)
+        with contextlib.suppress(asyncio.CancelledError):
             loop.run_until_complete(serve())
+        loop.run_until_complete(asyncio.sleep(0.05))  # connections are closed a turn later
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -164,7 +168,6 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         yield made
     finally:
         made.open.set()
-        for task in asyncio.all_tasks(loop):
-            loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(end)
         thread.join(10)
         loop.close()

@@ -102,10 +102,31 @@ def test_health_tells_each_part(stored: Api) -> None:
     assert health(stored, "live").json() == {"status": "alive"}
     assert health(stored, "ready").status_code == 200
     found = health(stored, "detailed").json()["checks"]
-    assert {"database", "cache", "queue", "disk", "backups"} <= set(found)
+    assert {"database", "cache", "queue", "webhooks", "disk", "backups"} <= set(found)
     assert found["database"]["status"] == "OK"
     assert found["cache"]["status"] == "OK"
     assert found["backups"]["status"] == "UNKNOWN", "none was ever verified here"
+
+
+def test_health_tells_what_webhooks_wait(stored: Api) -> None:
+    def webhooks() -> tuple[str, list[float]]:
+        time.sleep(1.1)  # what was found counts for a second
+        found = health(stored, "detailed").json()["checks"]["webhooks"]
+        return found["status"], [each["value"] for each in found["findings"]]
+
+    with stored.client(stored.key("backlog@example.org", "webhooks")) as client:
+        hook, other = (client.post("/webhooks", json={"url": "https://e.example.org/"}).json()["id"] for _ in range(2))
+        client.post(f"/webhooks/{hook}/test")
+        assert webhooks()[0] == "OK"
+        stored.sql("UPDATE webhook_deliveries SET due_at = now() - interval '10 min'")
+        status, (waiting, age, disabled) = webhooks()
+        assert (status, waiting, disabled) == ("CRITICAL", 1, 0)
+        assert 600 <= age < 700
+        stored.sql(
+            "UPDATE webhook_endpoints SET state = 'disabled', why_disabled = 'gone' WHERE id = %(id)s", {"id": hook}
+        )
+        client.post(f"/webhooks/{other}/disable")
+        assert webhooks() == ("OK", [0, 0, 1])
 
 
 def test_metrics_have_every_route_from_the_start(stored: Api) -> None:

@@ -33,6 +33,8 @@ MONTH = date(2026, 11, 1)
 #: What the application may do in the lab.
 APP = "ALTER DEFAULT PRIVILEGES FOR ROLE aiprod_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aiprod_app"
 USER = "INSERT INTO users (id, email, name, tier) VALUES (%(id)s, 'a@b.c', 'A', 'pro')"
+ENDPOINT = "INSERT INTO webhook_endpoints (id, user_id, url, events) VALUES (%(id)s, %(id)s, 'https://e.x/', '{}')"
+EVENTS = "SELECT payload FROM webhook_events WHERE user_id = %(id)s ORDER BY created_at, id"
 JOB = """
     INSERT INTO jobs (id, user_id, status, priority, preset, language, prompt)
     VALUES (:id, :user_id, :status, 'normal', 'quick_social', 'en', '')
@@ -139,7 +141,12 @@ def test_each_warning_comes_once_however_many_jobs_end_at_once(server: PostgresS
         raised = await enter(engine, Usage(user, await job(engine, user), "quick_social", 99, NOVEMBER), higher)
         assert (more, raised) == ((), ())  # a warning of this month was sent
 
+    dsn, values = server.dsn("postgres", "ledger"), {"id": user}
+    postgres.rows(dsn, ENDPOINT, values)
     with_engine(server, work)
+    told = [json.loads(bytes(payload)) for (payload,) in postgres.rows(dsn, EVENTS, values)]
+    assert [(each["type"], each["data"]["percent"]) for each in told] == [("quota.warning", 80), ("quota.warning", 100)]
+    assert told[0]["data"] == {"month": "2026-11-01", "percent": 80, "cost_units": 800, "monthly_cost_units": 1_000}
     assert sums(server, user) == ([(MONTH, 1_300)], [(MONTH, 1_300)])
 
 

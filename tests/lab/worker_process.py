@@ -24,7 +24,7 @@ class WorkerProcess:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("AIPROD", "REDIS", "PG"))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "aiprod_ops", "worker", "--renderer", RENDERER, *words],
-            env={**env, "AIPROD_OPS_APP_DSN": api.dsn, **api.environment},
+            env={**env, "AIPROD_OPS_APP_DSN": api.dsn, "AIPROD_OPS_PRIVATE_WEBHOOKS": "1", **api.environment},
             stdout=self._log,
             stderr=self._log,
             cwd="/",

@@ -14,7 +14,7 @@ from aiprod_ops.service.health import Check, HealthReport
 from aiprod_ops.service.parts import Thresholds
 from aiprod_ops.units import Seconds
 
-LIMITS = Thresholds(Seconds(5), Seconds(300), 0.85, Seconds(93600))
+LIMITS = Thresholds(Seconds(5), Seconds(300), 0.85, Seconds(60), Seconds(93600))
 Look = Callable[[], Awaitable[list[Finding]]]
 
 

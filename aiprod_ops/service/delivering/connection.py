@@ -16,26 +16,30 @@ log = logging.getLogger(__name__)
 #: A connection that broke, a server that ends or has become a standby, two that waited for each other.
 BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
 _FIRST_PAUSE, _LONGEST_PAUSE = Seconds(0.1), Seconds(2)
-#: Every statement looks up rows by an index, and the figures of a table that grows from nothing to a backlog within
-#: seconds are never right: a plan that reads all of it would be chosen again and again. A worker that is stopped in the
-#: midst must not keep rows locked.
+#: Every statement looks up rows by an index: see `leases`. A worker that is stopped in the midst must not keep rows locked.
 _OPTIONS = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    "-c enable_seqscan=off -c jit=off"
     " -c statement_timeout=10s -c idle_in_transaction_session_timeout=5s"
 )
 
 
-async def connect(dsn: str, purpose: str) -> Connection:
-    """A session that may write. Statements are not prepared: a generic plan is the wrong one for a list of ids."""
+async def connect(dsn: str, purpose: str, *, durable: bool = True) -> Connection:
+    """A session that may write. Statements are not prepared: a generic plan is the wrong one for a list of ids. What is
+    written without being `durable` may be gone after a crash of the server: of a lease that costs a delivery sent twice."""
     made: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
         dsn, autocommit=True, connect_timeout=3, prepare_threshold=None, application_name=f"aiprod-ops webhooks: {purpose}",
-        options=_OPTIONS, keepalives_idle=5, keepalives_interval=2, keepalives_count=2, tcp_user_timeout=8000,
+        options=_OPTIONS + ("" if durable else " -c synchronous_commit=off"), keepalives_idle=5, keepalives_interval=2, keepalives_count=2, tcp_user_timeout=8000,
     )  # fmt: skip
     return made
 
 
 async def kept(
-    dsn: str, purpose: str, use: Callable[[Connection], Awaitable[None]], broke: Callable[[], None] = lambda: None
+    dsn: str,
+    purpose: str,
+    use: Callable[[Connection], Awaitable[None]],
+    broke: Callable[[], None] = lambda: None,
+    *,
+    durable: bool = True,
 ) -> None:
     """Use a connection until `use` returns; with a new one, after a pause that grows, whenever it breaks."""
     pause = _FIRST_PAUSE
@@ -43,7 +47,7 @@ async def kept(
     while True:
         began = clock()
         try:
-            async with await connect(dsn, purpose) as connection:
+            async with await connect(dsn, purpose, durable=durable) as connection:
                 await use(connection)
                 return
         except BROKEN as error:

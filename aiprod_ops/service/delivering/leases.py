@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 from psycopg.rows import class_row
 
-from aiprod_ops.domain.webhooks import DISABLED, WhyDisabled
+from aiprod_ops.domain.webhooks import DISABLED, TEST, WhyDisabled
 from aiprod_ops.units import Seconds
 
 Connection = psycopg.AsyncConnection[Any]
@@ -44,21 +44,22 @@ class Due:
     late: float
 
 
+# Rows are looked up one by one (`lateral`, `offset 0`), and never joined: the figures of a table that grows from nothing to
+# a backlog within seconds are wrong, and a plan that reads all of it would look cheap.
 _LEASED = """
 , leased as (
   update webhook_deliveries d
   set lease_until = clock_timestamp() + %(lease)s * interval '1 second', leased_by = %(name)s
-  from locked where d.id = locked.id
+  where d.id = any (array (select id from locked))
   returning d.id, d.event_id, d.endpoint_id, d.attempts, d.due_at
-), keys as (
-  select endpoint_id, array_agg(secret order by created_at desc) as keys from webhook_secrets
-  where endpoint_id in (select endpoint_id from leased) and (expires_at is null or expires_at > now()) group by 1
 )
 select l.id::text, l.event_id::text, l.endpoint_id::text, v.type, v.payload, l.attempts, e.url,
-       coalesce(k.keys, '{}') as keys, e.long_tail, e.ordered, e.in_flight, e.per_second, e.state = 'disabled' as is_probe,
+       coalesce((select array_agg(s.secret order by s.created_at desc) from webhook_secrets s
+                 where s.endpoint_id = e.id and (s.expires_at is null or s.expires_at > now())), '{}') as keys,
+       e.long_tail, e.ordered, e.in_flight, e.per_second, e.state = 'disabled' and v.type = %(probe)s as is_probe,
        extract(epoch from clock_timestamp() - l.due_at)::float8 as late
-from leased l join webhook_events v on v.id = l.event_id join webhook_endpoints e on e.id = l.endpoint_id
-left join keys k on k.endpoint_id = l.endpoint_id
+from leased l cross join lateral (select * from webhook_events where id = l.event_id offset 0) v
+cross join lateral (select * from webhook_endpoints where id = l.endpoint_id offset 0) e
 """
 _FREE = "d.state = 'pending' and (d.lease_until is null or d.lease_until <= now())"
 # A lane is told as a row without a delivery.
@@ -72,7 +73,8 @@ with recursive walk as (
   from walk where walk.endpoint_id is not null
 ), picked as materialized (
   select first.id, e.id as endpoint_id, lane.is_lane
-  from walk join webhook_endpoints e on e.id = walk.endpoint_id and e.state = 'enabled'
+  from walk
+  cross join lateral (select * from webhook_endpoints where id = walk.endpoint_id and state = 'enabled' offset 0) e
   cross join lateral (select e.ordered or e.per_second is not null as is_lane) lane
   cross join lateral (
     select d.id, d.lease_until from webhook_deliveries d
@@ -82,8 +84,9 @@ with recursive walk as (
   where first.lease_until is null or first.lease_until <= now()
   limit %(room)s
 ), locked as (
-  select d.id from picked join webhook_deliveries d on d.id = picked.id
-  where not picked.is_lane and {_FREE} for update of d skip locked
+  select d.id from picked
+  cross join lateral (select d.id from webhook_deliveries d where d.id = picked.id and {_FREE} for update skip locked) d
+  where not picked.is_lane
 )
 {_LEASED}
 union all
@@ -94,11 +97,11 @@ _PROBES = f"""
 with locked as (
   select d.id from webhook_endpoints e join webhook_deliveries d on d.endpoint_id = e.id
   join webhook_events v on v.id = d.event_id
-  where e.state = 'disabled' and e.why_disabled = '{WhyDisabled.FAILING}' and v.type = '{DISABLED}'
-    and d.due_at <= now() and {_FREE}
+  where e.state = 'disabled' and d.due_at <= now() and {_FREE}
+    and (v.type = %(probe)s and e.why_disabled = '{WhyDisabled.FAILING}' or v.type = '{TEST}')
   limit %(room)s for update of d skip locked
 )
-{_LEASED} /* aiprod-ops: probes of disabled endpoints */
+{_LEASED} /* aiprod-ops: webhooks for disabled endpoints */
 """
 # Whoever has a lane's endpoint locked looks, with a new snapshot, at what is there: see `of_lanes`.
 _LANES = """
@@ -118,8 +121,7 @@ from unnest(%(ids)s::uuid[], %(orders)s::bool[], %(most)s::int[]) lane (id, is_o
 """
 _TAKE = f"""
 with locked as (
-  select d.id from unnest(%(ids)s::uuid[]) taken (id) join webhook_deliveries d on d.id = taken.id
-  where {_FREE} for update of d skip locked
+  select d.id from webhook_deliveries d where d.id = any (%(ids)s::uuid[]) and {_FREE} for update skip locked
 )
 {_LEASED} order by l.endpoint_id, array_position(%(ids)s::uuid[], l.id) /* aiprod-ops: lanes are taken */
 """
@@ -143,7 +145,7 @@ class Leases:
 
     def __init__(self, connection: Connection, name: str, lease: Seconds, lane: int) -> None:
         self._connection, self._lane = connection, lane
-        self._who = {"name": name, "lease": float(lease)}
+        self._who = {"name": name, "lease": float(lease), "probe": DISABLED}
         self._after = _FIRST
 
     async def take(self, room: int, most: Mapping[str, int]) -> tuple[list[Due], list[str]]:
@@ -172,7 +174,7 @@ class Leases:
             return await self._rows(_TAKE, {**self._who, "ids": wanted}) if wanted else []
 
     async def probes(self, room: int) -> list[Due]:
-        """Deliveries that try whether a disabled endpoint is back."""
+        """What is sent to endpoints that are disabled: whether they are back, and what their owner asked for."""
         return await self._rows(_PROBES, {**self._who, "room": room})
 
     async def next_in(self) -> Seconds | None:

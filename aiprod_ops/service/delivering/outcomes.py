@@ -55,7 +55,7 @@ with told as (
   select told.id, 1 + coalesce((select max(number) from webhook_attempts a where a.delivery_id = told.id), 0),
          clock_timestamp() - (told.age + told.milliseconds / 1000.0) * interval '1 second', told.milliseconds,
          told.status, told.error, told.body
-  from told join webhook_deliveries d on d.id = told.id
+  from told where exists (select from webhook_deliveries d where d.id = told.id)
 )
 select id::text from changed /* aiprod-ops: what came of webhooks */
 """

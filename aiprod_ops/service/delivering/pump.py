@@ -56,11 +56,11 @@ class Pump:
         """Deliver until `stop`; then end what is under way, and let others have the rest."""
         stopping = asyncio.create_task(stop.wait())
         taking = [
-            asyncio.create_task(self._kept("leases", self._lease)),
+            asyncio.create_task(self._kept("leases", self._lease, durable=False)),
             asyncio.create_task(wake_at_notices(self._dsn, self.wake)),
         ]
         holding = [
-            asyncio.create_task(self._kept("renewals", self._renew)),
+            asyncio.create_task(self._kept("renewals", self._renew, durable=False)),
             asyncio.create_task(self._kept("outcomes", self._writing.write)),
         ]
         try:
@@ -80,14 +80,14 @@ class Pump:
         await asyncio.wait(holding, timeout=self._settings.drain)
         await _cancelled(holding)
 
-    def _kept(self, purpose: str, use: Any) -> Coroutine[Any, Any, None]:
-        return kept(self._dsn, purpose, use, self.metrics.broken.inc)
+    def _kept(self, purpose: str, use: Any, *, durable: bool = True) -> Coroutine[Any, Any, None]:
+        return kept(self._dsn, purpose, use, self.metrics.broken.inc, durable=durable)
 
     async def _lease(self, connection: Connection) -> None:
         settings, clock = self._settings, time.monotonic
         leases = Leases(connection, settings.name, settings.lease, settings.lane)
         probe_at = clock()
-        while True:
+        while not self._is_ending:
             self.wake.clear()
             began, wait = clock(), settings.look
             if self.hand.room > 0:
@@ -100,10 +100,7 @@ class Pump:
                 if began >= probe_at:
                     self._start(await leases.probes(max(1, self.hand.room)))
                     probe_at = began + settings.probing
-            try:
-                await asyncio.wait_for(self.wake.wait(), max(0.001, wait - (clock() - began)))
-            except TimeoutError:
-                continue
+            await _until(self.wake, Seconds(max(0.001, wait - (clock() - began))))
 
     def _start(self, dues: Iterable[Due]) -> None:
         for due in self.hand.take(dues):
@@ -169,7 +166,8 @@ class Pump:
 
 async def _until(event: asyncio.Event, seconds: Seconds) -> None:
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # `wait_for` of Python 3.11 may swallow a cancellation
+            await event.wait()
     except TimeoutError:
         return
 

@@ -110,6 +110,44 @@ def batch(status: str) -> dict[str, Any]:
     }
 
 
+def webhook() -> dict[str, Any]:
+    """An endpoint, as it is answered."""
+    return {
+        "id": "0197a1a0-0000-7000-8000-0c1d2e3f4a5b",
+        "url": "https://hooks.example.org/aiprod",
+        "events": ["job.completed", "job.failed"],
+        "description": "Our shop",
+        "state": "enabled",
+        "why_disabled": None,
+        "disabled_at": None,
+        "failures_in_a_row": 0,
+        "ordered": False,
+        "long_tail": True,
+        "in_flight": 10,
+        "per_second": None,
+        "created_at": "2026-11-28T11:00:00Z",
+        "updated_at": "2026-11-28T11:00:00Z",
+    }
+
+
+def delivery() -> dict[str, Any]:
+    """A delivery whose receiver was busy once, as it is answered."""
+    attempt = {"began_at": "2026-11-28T12:04:10.100Z", "milliseconds": 42, "error": None}
+    return {
+        "id": "0197a1b6-1111-7000-8000-0c1d2e3f4a5b",
+        "event_id": "0197a1b6-1111-7fff-8000-aaaaaaaaaaaa",
+        "event": "job.completed",
+        "state": "delivered",
+        "created_at": "2026-11-28T12:04:10Z",
+        "due_at": None,
+        "ended_at": "2026-11-28T12:04:11.400Z",
+        "attempts": [
+            {"number": 1, "status": 503, **attempt},
+            {"number": 2, "status": 204, **attempt, "began_at": "2026-11-28T12:04:11.300Z"},
+        ],
+    }
+
+
 def submissions() -> dict[str, Any]:
     """A submission of each preset."""
     return {name: {"summary": BY_NAME[name].title, "value": value} for name, value in EXAMPLES.items()}
@@ -123,7 +161,14 @@ def answers() -> dict[tuple[str, str, str], dict[str, Any]]:
         for status in ("processing", "completed")
     }
     submitted = {name: {"summary": BY_NAME[name].title, "value": job("queued", name)} for name in EXAMPLES}
+    secret = {**webhook(), "secret": "whsec_YSBrZXkgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz"}
+    deliveries = {"items": [delivery()], "next_cursor": None}
     return {
+        ("/api/v1/webhooks", "post", "201"): {"made": {"summary": "An endpoint with its secret", "value": secret}},
+        ("/api/v1/webhooks/{webhook_id}", "get", "200"): {"webhook": {"summary": "An endpoint", "value": webhook()}},
+        ("/api/v1/webhooks/{webhook_id}/deliveries", "get", "200"): {
+            "page": {"summary": "One that came through at the second attempt", "value": deliveries}
+        },
         ("/api/v1/jobs", "post", "201"): submitted,
         ("/api/v1/jobs/{job_id}", "get", "200"): states,
         ("/api/v1/jobs/{job_id}/result", "get", "200"): {"result": {"summary": "A result", "value": result()}},

@@ -22,6 +22,9 @@ Submit a job, look at its status, download the result:
 
 **Repetitions.** Every POST takes an `Idempotency-Key`: the same key with the same body does the work once in 24 hours.
 
+**Webhooks.** Instead of asking, be told: `POST /api/v1/webhooks` with a URL, and verify what comes with the secret in
+the answer (Standard Webhooks). `GET /api/v1/webhooks/{{webhook_id}}/deliveries` tells what was sent and answered.
+
 **Lists** come in parts, newest first: `next_cursor` leads to the next one, and stays right while jobs are added.
 
 **Problems** are `application/problem+json` with a stable `code`; `request_id` finds the request in our logs.

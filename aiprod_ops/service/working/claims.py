@@ -29,12 +29,20 @@ def _jobs(statement: str) -> TextualSelect:
 
 #: A statement of its own: the next one's snapshot is taken after it. The number that names this lock is ours.
 _TURN = text("select pg_advisory_xact_lock(7316113) /* aiprod-ops: one worker picks at a time */")
-#: `waiting` skips from user to user along the index, so that a batch of 100,000 costs no more than a job.
+#: `waiting` skips from user to user along idx_jobs_waiting, so that a batch of 100,000 costs no more than a job; it is
+#: ordered by all of that index's columns, so that no other is taken, one with all jobs that have ended.
 _CLAIM = _jobs("""
 with recursive waiting as (
-    (select user_id from jobs where status = 'queued' order by user_id limit 1)
+    (select j.user_id from jobs j where j.status = 'queued'
+     order by j.user_id, (case j.priority when 'urgent' then 0 when 'high' then 1 when 'normal' then 2 else 3 end),
+              j.batch_position, j.id
+     limit 1)
     union all
-    select (select j.user_id from jobs j where j.status = 'queued' and j.user_id > w.user_id order by j.user_id limit 1)
+    select (select j.user_id from jobs j where j.status = 'queued' and j.user_id > w.user_id
+            order by j.user_id,
+                     (case j.priority when 'urgent' then 0 when 'high' then 1 when 'normal' then 2 else 3 end),
+                     j.batch_position, j.id
+            limit 1)
     from waiting w where w.user_id is not null
 ), busy as (
     select user_id, count(*) as jobs from jobs where status = 'processing' group by user_id

@@ -39,10 +39,10 @@ async def complete(transaction: AsyncConnection, held: RowMapping, made: Rendere
         return None
     result = {name: getattr(made, name) for name in made.__dataclass_fields__}
     await transaction.execute(insert(results).values(id=str(uuid7()), job_id=row["id"], created_at=now, **result))
-    if (tier := terms.tiers.get(held["tier"])) is not None:
-        entry = Usage(str(row["user_id"]), str(row["id"]), row["preset"], made.duration_seconds, now)
-        await ledger.record(transaction, entry, tier, terms.prices)
     await tell_job(transaction, "job.completed", row)
+    if (tier := terms.tiers.get(held["tier"])) is not None:
+        entry = Usage(row["user_id"], row["id"], row["preset"], made.duration_seconds, now)
+        await ledger.record(transaction, entry, tier, terms.prices)  # last: it locks the sum of the user's month
     return row
 
 

@@ -160,7 +160,8 @@ class Worker:
                     await settle(transaction, str(row["batch_id"]))
 
     async def _beat(self) -> None:
-        attempts = {each.job_id: each for each in self._attempts.values() if not each.is_ending}
+        # With those that are ending: what was rendered waits for the database, and nobody is to render it again.
+        attempts = dict(self._attempts)
         async with self._engine.begin() as transaction:
             rows = await claims.beat(transaction, self._settings.name, [each.held for each in attempts.values()])
             moved = [row for row in rows if row["progress"] > attempts[str(row["id"])].told]
