@@ -30,9 +30,10 @@ _REPLICA = text("""
 select pg_is_in_recovery() as is_standby, coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::bigint as replayed,
        extract(epoch from pg_last_xact_replay_timestamp())::float8 as committed /* aiprod-ops: health */
 """)
+# Jobs of batches are meant to wait, however long; what is counted is in the index idx_jobs_under_way.
 _QUEUE = text("""
 select count(*)::int as depth, coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as age
-from jobs where status = 'queued' /* aiprod-ops: health */
+from jobs where status = 'queued' and batch_id is null /* aiprod-ops: health */
 """)
 # It reads what is pending, whatever has been delivered: the indexes of what is due are partial.
 _WEBHOOKS = text("""
@@ -112,7 +113,7 @@ def cache(client: Answers) -> Check:
 
 
 def queue(engine: AsyncEngine, limits: Thresholds) -> Check:
-    """Jobs that wait, and since when the oldest does."""
+    """Single jobs that wait, and since when the oldest does."""
 
     async def look() -> list[Finding]:
         async with engine.connect() as connection:

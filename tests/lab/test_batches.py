@@ -154,6 +154,19 @@ def test_failed_ones_are_tried_again(client: httpx.Client, rendered: dict[str, A
     assert look(client, rendered) == rendered
 
 
+def test_a_store_that_does_not_answer_is_told(rendered: dict[str, Any], api: Api) -> None:
+    """The videos' host does not exist, and this API reads over HTTP."""
+    other = Api(api.server, {**api.environment, "AIPROD_OPS_VIDEOS": ""})
+    other.start()
+    try:
+        with other.client(api.key("batches@example.org")) as client:
+            answer = client.get(f"/batches/{rendered['id']}/download")
+            problem(answer, "SERVICE_UNAVAILABLE")
+    finally:
+        other.stop()
+        other.log.close()
+
+
 def test_a_download_that_breaks_off_goes_on(client: httpx.Client, rendered: dict[str, Any]) -> None:
     path = rendered["links"]["download"].removeprefix("/api/v1")
     got = b""

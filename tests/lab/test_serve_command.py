@@ -31,12 +31,14 @@ def test_the_lab_serves(bench: Bench) -> None:
     scratch.mkdir()
     going = bench.start("serve", "--port", port, "--workers", "2", TMPDIR=str(scratch))
     url = f"http://127.0.0.1:{port}/api/v1"
+    working = bench.start("worker", "--renderer", "aiprod_ops.lab.rendering:Renderer")
     try:
         until(lambda: _status(f"{url}/docs") == 200, "it does not serve")
         with closing(httpx.Client(headers={"Authorization": f"Bearer {key}"})) as client:
             made = client.post(f"{url}/jobs", json={"preset": "premium_spot", "prompt": "A city at night."})
             name = made.headers["x-request-id"]
-            assert client.get(f"{url}/jobs/{made.json()['id']}").json() == made.json()
+            here = f"{url}/jobs/{made.json()['id']}"
+            until(lambda: client.get(here).json()["status"] == "completed", "the worker does nothing")
             users = client.get(f"{url}/users", params={"limit": 100}).json()
             assert len(users["items"]) == 41  # the lab's own, and Ana
         taken = bench.run("serve", "--port", port)
@@ -46,6 +48,9 @@ def test_the_lab_serves(bench: Bench) -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/docs/files/swagger-ui-bundle.js").status_code == 200
     finally:
         going.process.terminate()
+        working.process.terminate()
+    worked = working.done()
+    assert (worked.exit, "Traceback" in worked.said) == (0, False), worked.said
     done = going.done()
     assert done.exit == 0, done.said
     assert key not in done.said
@@ -71,6 +76,10 @@ def test_where_something_is_missing(bench: Bench) -> None:
     assert (done.exit, "may not read jobs, results" in done.err, "GRANT SELECT" in done.err) == (78, True, True), (
         done.err
     )
+    done = bench.run("worker")
+    assert (done.exit, "AIPROD_OPS_RENDERER is not set" in done.err) == (78, True)
+    done = bench.run("worker", "--renderer", "nowhere:Nothing")
+    assert (done.exit, "there is no renderer at 'nowhere:Nothing'" in done.err) == (78, True)
     done = bench.run("api-key", "nobody")
     assert (done.exit, "is not an e-mail address" in done.err) == (64, True)
     other = bench.config.with_name("without_app.toml")

@@ -13,8 +13,10 @@ def test_a_restart_of_the_database() -> None:
         api.sql("ALTER SYSTEM SET synchronous_commit = on")
         api.sql("SELECT pg_reload_conf()")
         jobs = [{**JOB, "prompt": f"[takes {seconds}]"} for seconds in (0.5, 1, 2, 2, 2, 2, 0, 0, 0, 0)]
-        batch = client.post("/batches", json=jobs).json()["id"]
+        listening = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'aiprod-ops worker: wake-up'"
         with workers(api, 2, "--concurrency", "3", "--sender", "none") as made:
+            until(lambda: len(api.sql(listening)) == 2, "they do not start")
+            batch = client.post("/batches", json=jobs).json()["id"]
             until(lambda: client.get(f"/batches/{batch}").json()["completed"], "nothing is rendered")
             api.server.stop("immediate")
             api.server.start()

@@ -4,8 +4,9 @@
 connection that is given back before anything is sent: a slow client holds none, and memory does not grow.
 """
 
+import logging
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -15,8 +16,12 @@ from aiprod_ops.domain import archives
 from aiprod_ops.domain.archives import File
 from aiprod_ops.domain.jobs import Status
 from aiprod_ops.service.batching.videos import Videos
+from aiprod_ops.service.http.problems import RETRY_SECONDS, Problem
 from aiprod_ops.service.tables import jobs, results
 
+log = logging.getLogger(__name__)
+
+_LOOKED_AT = 2  #: a header, and the first bytes of a video
 SUMS = "SHA256SUMS"
 _PART = 1_000
 
@@ -94,9 +99,32 @@ async def lay_out(engine: AsyncEngine, batch_id: str) -> Layout:
     return Layout(files, at, listed, directory + len(archives.central_header(listed, at)))
 
 
+async def begun(content: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """The same bytes, when the first of a video's are there: a store that does not answer is told as a problem, and not
+    by an answer that breaks off. Raises Problem SERVICE_UNAVAILABLE."""
+    first = []
+    try:
+        async for piece in content:
+            first.append(piece)
+            if len(first) == _LOOKED_AT:
+                break
+    except OSError as error:
+        log.warning("the store of videos does not answer: %s: %s", type(error).__name__, error)
+        detail = "The store of the videos does not answer."
+        raise Problem("SERVICE_UNAVAILABLE", detail, headers={"Retry-After": str(RETRY_SECONDS)}) from error
+
+    async def whole() -> AsyncIterator[bytes]:
+        for piece in first:
+            yield piece
+        async for piece in content:
+            yield piece
+
+    return whole()
+
+
 async def stream(
     engine: AsyncEngine, batch_id: str, layout: Layout, videos: Videos, begin: int, end: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The archive's bytes from `begin` up to `end`. What is not asked for is not read. Raises OSError, which cuts the
     answer off, where the store gives another number of bytes than the table says: the client goes on from there."""
     at = 0

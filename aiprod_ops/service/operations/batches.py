@@ -170,7 +170,7 @@ async def download_batch(
     if part is not None:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
     content = download.stream(service.engine, batch_id, layout, videos.load(service.settings.videos), begin, end)
-    return StreamingResponse(content, 206 if part else 200, headers, "application/zip")
+    return StreamingResponse(await download.begun(content), 206 if part else 200, headers, "application/zip")
 
 
 async def owned(transaction: AsyncConnection, caller: Caller, batch_id: str, *, locks: bool = False) -> RowMapping:
