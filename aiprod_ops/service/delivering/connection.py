@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from sqlalchemy import exc
 
 from aiprod_ops.service.delivering.leases import Connection
 from aiprod_ops.service.webhooks import CHANNEL
@@ -14,7 +15,10 @@ from aiprod_ops.units import Seconds
 
 log = logging.getLogger(__name__)
 #: A connection that broke, a server that ends or has become a standby, two that waited for each other.
-BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+BROKEN = (
+    psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction,
+    exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError,  # the same, of the engine
+)  # fmt: skip
 _FIRST_PAUSE, _LONGEST_PAUSE = Seconds(0.1), Seconds(2)
 #: Every statement looks up rows by an index: see `leases`. A worker that is stopped in the midst must not keep rows locked.
 _OPTIONS = (
