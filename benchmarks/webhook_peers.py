@@ -67,7 +67,7 @@ async def procrastinate_work(url: str, dsn: str, count: int) -> None:
         AsyncConnectionPool(dsn, min_size=5, max_size=5, kwargs={"autocommit": True}) as pool,
     ):
 
-        @app.task(name="deliver")
+        @app.task(name="deliver")  # type: ignore[untyped-decorator]
         async def deliver(number: int) -> None:
             async with session.post(url, data=BODY, headers=headers(number)) as response:
                 await response.read()
@@ -94,7 +94,7 @@ def dramatiq_work(url: str, dsn: str, redis: str, count: int) -> None:
     dramatiq.set_broker(broker)
     own, pool = threading.local(), urllib3.PoolManager(maxsize=16)
 
-    @dramatiq.actor(actor_name="deliver")
+    @dramatiq.actor(actor_name="deliver")  # type: ignore[untyped-decorator]
     def deliver(number: int) -> None:
         status = pool.request("POST", url, body=BODY, headers=headers(number)).status
         if not hasattr(own, "connection"):

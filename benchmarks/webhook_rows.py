@@ -24,8 +24,9 @@ PAYLOAD_BYTES = 1000
 NGINX = """
 worker_processes 1; daemon off; error_log {folder}/error.log; pid {folder}/pid;
 events {{ worker_connections 4096; }}
-http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
   server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 204; }} }} }}
 """
 _EVENTS = """
@@ -37,7 +38,8 @@ SELECT gen_random_uuid(), made.id, e.id FROM made, webhook_endpoints e WHERE e.d
 """
 _LATE = """
 SELECT extract(epoch FROM a.began_at - d.created_at)::float8 * 1000 + a.milliseconds
-FROM webhook_deliveries d JOIN webhook_attempts a ON a.delivery_id = d.id JOIN webhook_endpoints e ON e.id = d.endpoint_id
+FROM webhook_deliveries d JOIN webhook_attempts a ON a.delivery_id = d.id
+JOIN webhook_endpoints e ON e.id = d.endpoint_id
 WHERE e.description = %(group)s ORDER BY 1
 """
 
@@ -55,8 +57,9 @@ class Rows:
     def endpoints(self, group: str, count: int, url: str) -> None:
         """So many endpoints."""
         self.sql(
-            "WITH made AS (INSERT INTO webhook_endpoints (id, user_id, url, events, description) SELECT gen_random_uuid(), "
-            "(SELECT id FROM users LIMIT 1), %(url)s, '{}', %(group)s FROM generate_series(1, %(count)s) RETURNING id) "
+            "WITH made AS (INSERT INTO webhook_endpoints (id, user_id, url, events, description) "
+            "SELECT gen_random_uuid(), (SELECT id FROM users LIMIT 1), %(url)s, '{}', %(group)s "
+            "FROM generate_series(1, %(count)s) RETURNING id) "
             "INSERT INTO webhook_secrets (id, endpoint_id, secret) SELECT gen_random_uuid(), id, %(key)s FROM made",
             {"url": url, "group": group, "count": count, "key": b"k" * 32},
         )

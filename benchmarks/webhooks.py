@@ -1,6 +1,6 @@
-"""Webhooks delivered a second beside the engines that people use, in one run: the same signed POST of 1 KB to a local nginx,
-and a durable record of it. Ours has attempt rows, fairness and the guard against private addresses on. And how late an
-event comes, alone, and beside an endpoint that is slow.
+"""Webhooks delivered a second beside the engines that people use, in one run: the same signed POST of 1 KB to a local
+nginx, and a durable record of it. Ours has attempt rows, fairness and the guard against private addresses on. And how
+late an event comes, alone, and beside an endpoint that is slow.
 
 The peers are installed into an environment of their own below build/bench. Rounds alternate.
 """
@@ -23,7 +23,10 @@ from benchmarks.webhook_rows import Rows, nginx, rows
 
 PEERS = Path("build/bench/webhook-peers")
 SCRIPT = Path(__file__).with_name("webhook_peers.py")
-NEEDS = ("procrastinate==3.10.0", "dramatiq[redis]>=1.17", "aiohttp>=3.12", "psycopg[binary,pool]>=3.2", "urllib3>=2", "uvloop")
+NEEDS = (
+    "procrastinate==3.10.0", "dramatiq[redis]>=1.17", "aiohttp>=3.12", "psycopg[binary,pool]>=3.2", "urllib3>=2",
+    "uvloop",
+)  # fmt: skip
 ROUNDS = 3
 OURS, COUNTS = 10_000, {"bare": 15_000, "procrastinate": 1_500, "dramatiq": 4_000}
 LOW = 100  #: events, one after another
@@ -46,7 +49,8 @@ def _rates(database: Rows, python: Path, url: str, theirs: str, redis: str) -> d
     for _ in range(ROUNDS):
         for workers in (1, 2):
             for kind in ("aiohttp", "pycurl"):
-                found.setdefault(f"{kind} {workers}", []).append(_ours(database, url, kind, workers, 100, OURS // 100))
+                rate = _ours(database, url, kind, workers, 100, OURS // 100)
+                found.setdefault(f"{kind} {workers}", []).append(rate)
             for kind in ("procrastinate", "dramatiq"):
                 found.setdefault(f"{kind} {workers}", []).append(_peer(python, kind, url, workers, theirs, redis))
         found.setdefault("bare", []).append(_peer(python, "bare", url, 1, theirs, redis))
@@ -63,7 +67,7 @@ def _ours(database: Rows, url: str, kind: str, workers: int, endpoints: int, eve
 
 
 def _peer(python: Path, kind: str, url: str, workers: int, dsn: str, redis: str) -> float:
-    command = [python, SCRIPT, kind, url, str(COUNTS[kind]), str(workers), dsn, redis]
+    command = [str(python), str(SCRIPT), kind, url, str(COUNTS[kind]), str(workers), dsn, redis]
     return float(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 
 
@@ -72,9 +76,9 @@ def _speed_rows(found: dict[str, list[float]]) -> list[report.Row]:
     limits = {"procrastinate": 6.0, "dramatiq": 2.0, "bare": 1 / 3}
     return [
         report.Row(
-            f"webhooks delivered, {workers} worker{'s' if workers > 1 else ''}, {kind}", "1/s", middle[f"{kind} {workers}"],
-            middle[peer if peer == "bare" else f"{peer} {workers}"], "aiohttp alone, no record" if peer == "bare" else peer,
-            ROUNDS, report.spread(found[f"{kind} {workers}"]),
+            f"webhooks delivered, {workers} worker{'s' if workers > 1 else ''}, {kind}", "1/s",
+            middle[f"{kind} {workers}"], middle[peer if peer == "bare" else f"{peer} {workers}"],
+            "aiohttp alone, no record" if peer == "bare" else peer, ROUNDS, report.spread(found[f"{kind} {workers}"]),
             limit=limits[peer] if (kind, workers) == ("aiohttp", 1) else None, better="higher",
         )
         for workers in (1, 2) for kind in ("aiohttp", "pycurl") for peer in limits
@@ -107,8 +111,8 @@ def _lateness(database: Rows, url: str) -> tuple[report.Row, report.Row]:
     return (
         report.Row("from an event's transaction to the endpoint's answer, one at a time, median", "ms",
                    statistics.median(medians), 20.0, "what is promised", ROUNDS, report.spread(medians), limit=1.0),
-        report.Row(f"the same of {ENDPOINTS} endpoints, p99, beside one that takes {SLOW_SECONDS:g} s with {SLOW_EVENTS:,} due",
-                   "ms", statistics.median(mixed), statistics.median(alone), "without it", ROUNDS, report.spread(mixed),
+        report.Row(f"p99 of {ENDPOINTS} endpoints beside one that takes {SLOW_SECONDS:g} s, {SLOW_EVENTS:,} due", "ms",
+                   statistics.median(mixed), statistics.median(alone), "without it", ROUNDS, report.spread(mixed),
                    limit=1.2),
     )  # fmt: skip
 
