@@ -103,6 +103,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Terraform": "terraform.md"},
         {"The API": "api.md"},
         {"Webhooks": "webhooks.md"},
+        {"Delivering webhooks": "delivering.md"},
         {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
         {"Limits and costs": "limits.md"},
