@@ -71,6 +71,9 @@ def _line(line: bytes) -> Iterator[Any]:
         yield Unreadable("It is not UTF-8, is nested too deeply, or has a number that is too long.")
 
 
+_GOES_ON = ("", ".", "e", "E", "+", "-")
+
+
 class Array:
     """A JSON array. An item is decoded when all of it is there; until then it is looked at with each piece."""
 
@@ -129,8 +132,9 @@ class Array:
             return None  # not all of it may be there
         except (ValueError, RecursionError) as error:
             raise Problem("INVALID_JSON", "An item is nested too deeply, or has a number that is too long.") from error
-        if end == len(self._text) and not isinstance(value, (dict, list, str)):
-            return None  # a number may go on
+        if not isinstance(value, (dict, list, str)) and self._text[end : end + 1] in _GOES_ON:
+            self._why = "A number is not whole."
+            return None  # a number may go on: 1, 1.5, 1.5e3
         self._why = ""
         return value, end
 
