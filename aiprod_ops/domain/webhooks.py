@@ -72,6 +72,7 @@ class WhyDisabled(StrEnum):
     FAILING = "failing"  #: too many deliveries failed in a row; it is probed, and enabled when it takes something
     GONE = "gone"  #: it answered 410
     OWNER = "owner"  #: its owner wants it
+    DELETED = "deleted"  #: its owner sees it no more; its history goes piece by piece
 
 
 @dataclass(frozen=True, slots=True)

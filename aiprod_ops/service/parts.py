@@ -38,7 +38,7 @@ from jobs where status = 'queued' /* aiprod-ops: health */
 _WEBHOOKS = text("""
 select count(*)::int as pending, count(*) filter (where is_due)::int as due,
        coalesce(extract(epoch from clock_timestamp() - min(due_at) filter (where is_due)), 0)::float8 as age,
-       (select count(*) from webhook_endpoints where state = 'disabled' and why_disabled <> 'owner')::int as disabled
+       (select count(*) from webhook_endpoints where why_disabled in ('failing', 'gone'))::int as disabled
 from (
   select due_at, due_at <= now() and coalesce(lease_until <= now(), true) as is_due
   from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id

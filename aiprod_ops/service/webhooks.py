@@ -22,7 +22,8 @@ CHANNEL = "aiprod_webhooks"  #: of NOTIFY: there are deliveries to be sent
 Transaction = AsyncConnection | AsyncSession
 
 # The endpoints are locked as their foreign keys will be: one that is being removed is waited for, and then left out,
-# where it would otherwise break the change that the event tells. A delivery's id begins with the event's time.
+# where it would otherwise break the change that the event tells. A delivery's id begins with the event's time:
+# in the order of their ids, deliveries are in that of their events.
 _EMIT = text("""
 with wanting as (
   select id, state = 'enabled' or id = cast(:to as uuid) as is_sent, id = cast(:to as uuid) as is_named
@@ -40,7 +41,7 @@ with wanting as (
   returning id
 ), deliveries as (
   insert into webhook_deliveries (id, event_id, endpoint_id, state, due_at, ended_at)
-  select overlay(gen_random_uuid()::text placing left(event.id::text, 15) from 1)::uuid, event.id, wanting.id,
+  select overlay(gen_random_uuid()::text placing left(event.id::text, 18) from 1)::uuid, event.id, wanting.id,
          case when is_sent then 'pending' else 'failed' end,
          now() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
          case when not is_sent then now() end
@@ -61,7 +62,7 @@ _ENABLE = text("""
 with enabled as (
   update webhook_endpoints
   set state = 'enabled', why_disabled = null, disabled_at = null, failures_in_a_row = 0, updated_at = now()
-  where id = cast(:endpoint_id as uuid) and state = 'disabled'
+  where id = cast(:endpoint_id as uuid) and state = 'disabled' and why_disabled <> :deleted
   returning id
 ), probes as (
   update webhook_deliveries d set state = 'cancelled', ended_at = now(), lease_until = null, leased_by = null
@@ -69,7 +70,16 @@ with enabled as (
   where d.endpoint_id in (select id from enabled) and d.state = 'pending' and v.id = d.event_id and v.type = :probe
 )
 select pg_notify(:channel, '') from enabled /* aiprod-ops: an endpoint is enabled */
-""").bindparams(channel=CHANNEL, probe=DISABLED)
+""").bindparams(channel=CHANNEL, probe=DISABLED, deleted=WhyDisabled.DELETED.value)
+_DELETE = text("""
+with deleted as (
+  update webhook_endpoints
+  set state = 'disabled', why_disabled = :deleted, disabled_at = now(), updated_at = now()
+  where id = cast(:endpoint_id as uuid)
+  returning id
+)
+delete from webhook_secrets using deleted where endpoint_id = deleted.id /* aiprod-ops: an endpoint is deleted */
+""").bindparams(deleted=WhyDisabled.DELETED.value)
 
 
 async def emit_webhook_event(
@@ -101,6 +111,12 @@ async def disable(transaction: Transaction, endpoint_id: str, why: WhyDisabled) 
     elif why is WhyDisabled.GONE:
         await _emit(transaction, row["user_id"], DISABLED, data)
     return True
+
+
+async def delete(transaction: Transaction, endpoint_id: str) -> None:
+    """Send an endpoint nothing any more, and forget its secrets. Its history may be too long for one transaction:
+    `webhook_history` deletes it, then the endpoint."""
+    await transaction.execute(_DELETE, {"endpoint_id": endpoint_id})
 
 
 async def enable(transaction: Transaction, endpoint_id: str) -> bool:

@@ -145,7 +145,7 @@ def test_a_job_and_its_event_are_there_together(api: Api, client: httpx.Client) 
     told = json.loads(sent["payload"])
     assert (told["type"], told["data"]) == ("job.created", job)
     assert datetime.fromisoformat(told["timestamp"]) - datetime.now(UTC) < timedelta(minutes=1)
-    assert delivery["id"][:15] == delivery["event_id"][:15]  # grows with time
+    assert delivery["id"][:18] == delivery["event_id"][:18]  # grows with time
     [(stored,)] = api.sql("SELECT payload FROM webhook_events WHERE id = %(id)s", {"id": delivery["event_id"]})
     assert bytes(stored) == sent["payload"].encode()
 
@@ -179,6 +179,11 @@ def test_what_was_sent_and_answered_can_be_read(api: Api, client: httpx.Client) 
         params={"limit": 2, "event": "job.created", "cursor": part["next_cursor"]},
     ).json()
     assert [each["id"] for each in part["items"] + rest["items"]] == [each["id"] for each in items]
+    assert deliveries(client, hook, event_id=items[1]["event_id"]) == [items[1]]
+    assert deliveries(client, hook, since="2999-01-01T00:00:00Z") == []
+    assert len(deliveries(client, hook, since="2020-01-01T00:00:00+02:00")) == 3
+    earlier = client.get(f"/webhooks/{hook['id']}/deliveries", params={"since": "2026-11-28"})
+    assert problem(earlier, "VALIDATION_FAILED")["errors"][0]["field"] == "since"  # type: ignore[index]
     other = made(client)
     params = {"event": "job.created", "cursor": part["next_cursor"]}
     problem(client.get(f"/webhooks/{other['id']}/deliveries", params=params), "INVALID_CURSOR")
@@ -312,6 +317,38 @@ def test_what_is_rolled_back_told_nothing_and_what_is_committed_wakes_up(api: Ap
         assert len(list(listener.notifies(timeout=10, stop_after=1))) == 1
         assert list(listener.notifies(timeout=0.2)) == []
     assert [each["event_id"] for each in deliveries(client, hook, event="batch.created")] == [kept]
+
+
+def test_an_endpoint_can_be_changed_while_a_change_that_it_is_told_is_open(api: Api, client: httpx.Client) -> None:
+    hook = made(client)
+    [(user,)] = api.sql("SELECT user_id::text FROM webhook_endpoints WHERE id = %(id)s", {"id": hook["id"]})
+
+    async def change() -> int:
+        engine = database.engine(Settings(dsn=api.dsn))
+        async with engine.begin() as telling:
+            await webhooks.emit_webhook_event(telling, user, "job.created", {})
+            here = f"/webhooks/{hook['id']}"
+            answer = await asyncio.to_thread(client.patch, here, json={"in_flight": 3}, timeout=5)
+        await engine.dispose()
+        return answer.status_code
+
+    assert asyncio.run(change()) == 200
+
+
+def test_events_of_one_transaction_are_in_their_order(api: Api, client: httpx.Client) -> None:
+    hook = made(client)
+    [(user,)] = api.sql("SELECT user_id::text FROM webhook_endpoints WHERE id = %(id)s", {"id": hook["id"]})
+
+    async def tell() -> list[str | None]:
+        engine = database.engine(Settings(dsn=api.dsn))
+        async with engine.begin() as telling:
+            told = [await webhooks.emit_webhook_event(telling, user, "job.progress", {"n": n}) for n in range(50)]
+        await engine.dispose()
+        return told
+
+    told = asyncio.run(tell())
+    rows = api.sql("SELECT event_id::text FROM webhook_deliveries WHERE endpoint_id = %(id)s ORDER BY id", hook)
+    assert [event for (event,) in rows] == told
 
 
 def test_an_endpoint_that_is_removed_meanwhile_breaks_no_change(api: Api, client: httpx.Client) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from aiprod_ops.errors import ConfigurationError
 from aiprod_ops.service import settings
-from aiprod_ops.service.settings import from_environment, redis_variables
+from aiprod_ops.service.http.problems import Problem
+from aiprod_ops.service.operations.webhooks import require_url
+from aiprod_ops.service.settings import DSN, PRIVATE_WEBHOOKS, Settings, from_environment, redis_variables
 
 
 def test_the_environment() -> None:
@@ -31,3 +33,12 @@ def test_what_is_no_url_of_a_redis_is_not_repeated(url: str) -> None:
         redis_variables(url)
     assert "hush" not in caught.value.told
     assert caught.value.__cause__ is None
+
+
+def test_private_webhooks_are_for_a_lab_that_asks_for_them() -> None:
+    assert not from_environment({DSN: "postgresql:///x", PRIVATE_WEBHOOKS: "yes"}).private_webhooks
+    lab = from_environment({DSN: "postgresql:///x", PRIVATE_WEBHOOKS: "1"})
+    require_url(lab, "http://127.0.0.1:8000/")
+    for url, given in (("http://127.0.0.1:8000/", Settings(dsn="")), ("ftp://127.0.0.1/", lab)):
+        with pytest.raises(Problem, match="VALIDATION_FAILED"):
+            require_url(given, url)

@@ -16,7 +16,7 @@ from aiprod_ops.service.http.fields import Id
 from aiprod_ops.service.http.pagination import Listing, PageRequest
 from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.http.requests import OwnedRoute, TheService, Transaction, WebhooksCaller
-from aiprod_ops.service.ids import uuid7
+from aiprod_ops.service.ids import first_id, uuid7
 from aiprod_ops.service.operations.views import Page
 from aiprod_ops.service.operations.webhook_views import (
     AnsweredAttemptView,
@@ -25,6 +25,7 @@ from aiprod_ops.service.operations.webhook_views import (
     DeliveryView,
     EventName,
     FailedSince,
+    Moment,
     ReplayedView,
     SentDeliveryView,
 )
@@ -43,11 +44,13 @@ select last.* from unnest(cast(:ids as uuid[])) as d(id), lateral (
   from webhook_attempts where delivery_id = d.id order by number desc limit :most) as last
 order by last.delivery_id, last.number /* aiprod-ops: the last attempts of deliveries */
 """)
+# Both lock the events, so that they are not deleted as too old meanwhile (`webhook_history`).
 _REPLAY = text("""
 with replayed as (
   insert into webhook_deliveries as d (id, event_id, endpoint_id)
   select cast(:id as uuid), v.id, cast(:endpoint_id as uuid)
   from webhook_events v where v.id = cast(:event_id as uuid) and v.user_id = cast(:user_id as uuid)
+  for key share
   on conflict (event_id, endpoint_id) do update
   set state = 'pending', attempts = case when d.state = 'pending' then d.attempts else 0 end,
       due_at = now(), ended_at = null, lease_until = null, leased_by = null
@@ -61,7 +64,7 @@ with chosen as (
   select d.id from webhook_deliveries d join webhook_events v on v.id = d.event_id
   where d.endpoint_id = cast(:endpoint_id as uuid) and d.id >= cast(:oldest as uuid) and d.state = 'failed'
     and (cast(:type as text) is null or v.type = cast(:type as text))
-  order by d.id limit :most for update of d skip locked
+  order by d.id limit :most for update of d skip locked for key share of v skip locked
 ), replayed as (
   update webhook_deliveries d
   set state = 'pending', attempts = 0, due_at = now(), ended_at = null, lease_until = null, leased_by = null
@@ -78,6 +81,8 @@ class DeliveriesPage(PageRequest):
 
     state: DeliveryState | None = Field(None, description="Only deliveries in this state.")
     event: EventName | None = Field(None, description="Only deliveries of this type of event.")
+    event_id: Id | None = Field(None, description="Only the delivery of this event: its `webhook-id`.")
+    since: Moment | None = Field(None, description="Only deliveries of events since then.")
 
 
 @router.get("/deliveries")
@@ -95,7 +100,13 @@ async def list_deliveries(
         query = query.where(webhook_deliveries.c.state == page.state)
     if page.event is not None:
         query = query.where(webhook_events.c.type == page.event)
-    filters = {"webhook": webhook_id, "state": page.state, "event": page.event}
+    if page.event_id is not None:
+        query = query.where(webhook_deliveries.c.event_id == page.event_id)
+    oldest = None if page.since is None else str(first_id(page.since))
+    if oldest is not None:
+        query = query.where(webhook_deliveries.c.id >= oldest)
+    filters = {"webhook": webhook_id, "state": page.state, "event": page.event, "event_id": page.event_id,
+               "oldest": oldest}  # fmt: skip
     listing = Listing(await service.cursor_secret(transaction), caller.user_id, "deliveries", filters)
     rows, cursor = await listing.part(transaction, query, webhook_deliveries.c.id, page)
     return Page(items=await _with_attempts(transaction, rows), next_cursor=cursor)
@@ -132,7 +143,12 @@ async def replay_failed(
 ) -> ReplayedView:
     """Send again what has failed since a time, oldest event first: 10,000 at the most."""
     require_enabled(await owned(transaction, caller, webhook_id))
-    values = {"endpoint_id": webhook_id, "oldest": which.first_id, "type": which.event, "most": MOST_REPLAYED}
+    values = {
+        "endpoint_id": webhook_id,
+        "oldest": str(first_id(which.since)),
+        "type": which.event,
+        "most": MOST_REPLAYED,
+    }
     count = (await transaction.execute(_REPLAY_FAILED, values)).one().replayed
     return ReplayedView(replayed=count, more=count == MOST_REPLAYED)
 

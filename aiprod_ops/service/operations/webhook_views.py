@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
-from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -108,15 +107,6 @@ class FailedSince(Request):
 
     since: Moment
     event: EventName | None = None
-
-    @property
-    def first_id(self) -> str:
-        """The least id that a delivery of this time can have. Source: RFC 9562, section 5.7."""
-        try:
-            milliseconds = max(0, int(self.since.timestamp() * 1000))
-        except (OverflowError, ValueError):  # the first year, in another time zone
-            milliseconds = 0
-        return str(UUID(int=milliseconds << 80))
 
 
 class WebhookView(View):

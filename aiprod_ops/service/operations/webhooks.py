@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi import Request as HttpRequest
 from pydantic import Field
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiprod_ops.domain import urls
@@ -56,7 +56,7 @@ async def create_webhook(
 ) -> NewWebhookView:
     """Have events sent to a URL. The secret that signs them is told once, in this answer."""
     require_url(service.settings, new.url)
-    count = select(func.count()).select_from(webhook_endpoints).where(webhook_endpoints.c.user_id == caller.user_id)
+    count = select(func.count()).select_from(webhook_endpoints).where(_is_of(caller))
     if (await transaction.execute(count)).scalar_one() >= MOST_ENDPOINTS:
         raise Problem("TOO_MANY_WEBHOOKS", f"You have {MOST_ENDPOINTS} endpoints, the most that there may be.")
     values = {"id": str(uuid7()), "user_id": caller.user_id, **stored(new.model_dump(exclude={"secret"}))}
@@ -71,7 +71,7 @@ async def list_webhooks(
     page: Annotated[WebhooksPage, Query()], caller: WebhooksCaller, transaction: Transaction, service: TheService
 ) -> Page[WebhookView]:
     """Your endpoints, newest first."""
-    query = select(webhook_endpoints).where(webhook_endpoints.c.user_id == caller.user_id)
+    query = select(webhook_endpoints).where(_is_of(caller))
     if page.state is not None:
         query = query.where(webhook_endpoints.c.state == page.state)
     listing = Listing(await service.cursor_secret(transaction), caller.user_id, "webhooks", {"state": page.state})
@@ -122,7 +122,7 @@ async def delete_webhook(
 ) -> None:
     """Delete an endpoint, with the history of its deliveries."""
     etags.require(if_match, WebhookView(**await owned(transaction, caller, webhook_id, locks=True)))
-    await transaction.execute(delete(webhook_endpoints).where(webhook_endpoints.c.id == webhook_id))
+    await webhooks.delete(transaction, webhook_id)
 
 
 @router.post("/{webhook_id}/rotate", status_code=201)
@@ -161,9 +161,10 @@ async def disable_webhook(webhook_id: Id, caller: WebhooksCaller, transaction: T
 
 async def owned(transaction: AsyncConnection, caller: Caller, webhook_id: str, *, locks: bool = False) -> RowMapping:
     """The row of an endpoint of the caller's; raises Problem NOT_FOUND."""
-    query = select(webhook_endpoints)
-    query = query.where(webhook_endpoints.c.id == webhook_id, webhook_endpoints.c.user_id == caller.user_id)
-    row = (await transaction.execute(query.with_for_update() if locks else query)).mappings().one_or_none()
+    query = select(webhook_endpoints).where(webhook_endpoints.c.id == webhook_id, _is_of(caller))
+    # Not FOR UPDATE: that would wait for every change whose event this endpoint is told.
+    query = query.with_for_update(key_share=True) if locks else query
+    row = (await transaction.execute(query)).mappings().one_or_none()
     if row is None:
         raise Problem("NOT_FOUND", "You have no webhook with this id.")
     return row
@@ -182,6 +183,11 @@ def require_url(settings: Settings, text: str) -> None:
     expected = "a URL whose path and query are encoded, without a fragment"
     if found := violations_now(first(url("url"), pattern("url", urls.ENDPOINT_PATTERN, expected)), text):
         raise Problem("VALIDATION_FAILED", "These fields do not follow the rules: url.", errors=found)
+
+
+def _is_of(caller: Caller) -> ColumnElement[bool]:
+    columns = webhook_endpoints.c
+    return and_(columns.user_id == caller.user_id, columns.why_disabled.is_distinct_from(WhyDisabled.DELETED.value))
 
 
 async def _changed(
