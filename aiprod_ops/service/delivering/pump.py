@@ -79,7 +79,8 @@ class Pump:
         await _cancelled(self._tasks)
         self._writing.finish()
         self._returning.set()
-        await asyncio.wait(holding, timeout=self._settings.drain)
+        if len(self.hand) or self.hand.returning:  # else there is nothing to tell a database that may be away
+            await asyncio.wait(holding, timeout=self._settings.drain)
         await _cancelled(holding)
 
     def _kept(self, purpose: str, use: Any, *, durable: bool = True) -> Coroutine[Any, Any, None]:
