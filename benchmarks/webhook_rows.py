@@ -33,8 +33,9 @@ _EVENTS = """
 WITH made AS (INSERT INTO webhook_events (id, user_id, type, payload)
   SELECT gen_random_uuid(), (SELECT id FROM users LIMIT 1), 'job.completed', convert_to(repeat('x', %(bytes)s), 'UTF8')
   FROM generate_series(1, %(events)s) RETURNING id)
-INSERT INTO webhook_deliveries (id, event_id, endpoint_id)
-SELECT gen_random_uuid(), made.id, e.id FROM made, webhook_endpoints e WHERE e.description = %(group)s
+INSERT INTO webhook_deliveries (id, event_id, endpoint_id, due_at)
+SELECT gen_random_uuid(), made.id, e.id, clock_timestamp()
+FROM made, webhook_endpoints e WHERE e.description = %(group)s
 """
 _LATE = """
 SELECT extract(epoch FROM a.began_at - d.created_at)::float8 * 1000 + a.milliseconds

@@ -5,7 +5,8 @@ A walk goes from endpoint to endpoint along an index, and takes from each no mor
 one.
 
 What an endpoint may have in flight are its oldest deliveries that are due. Those of them that are leased stay where
-they are, so that a second worker finds no others; nothing has to be counted. An endpoint that is ordered, or has a
+they are, so that a second worker finds no others; nothing has to be counted. (By id where many are due at the same
+moment: a row that is leased may move in the index.) An endpoint that is ordered, or has a
 rate, is a lane: one worker alone has it (`lanes`).
 """
 
@@ -79,7 +80,7 @@ with recursive walk as (
   cross join lateral (select e.ordered or e.per_second is not null as is_lane) lane
   cross join lateral (
     select d.id, d.lease_until from webhook_deliveries d
-    where d.endpoint_id = e.id and d.state = 'pending' and d.due_at <= now() order by d.due_at
+    where d.endpoint_id = e.id and d.state = 'pending' and d.due_at <= now() order by d.due_at, d.id
     limit coalesce((%(most)s::jsonb ->> e.id::text)::int, case when lane.is_lane then 1 else e.in_flight end)
   ) first
   where first.lease_until is null or first.lease_until <= now()
@@ -117,7 +118,7 @@ from unnest(%(ids)s::uuid[], %(orders)s::bool[], %(most)s::int[]) lane (id, is_o
    order by created_at, id limit lane.most)
   union all
   (select * from webhook_deliveries where endpoint_id = lane.id and state = 'pending' and not lane.is_ordered
-   order by due_at limit lane.most)
+   order by due_at, id limit lane.most)
 ) d /* aiprod-ops: what is first in lanes */
 """
 _TAKE = """

@@ -79,7 +79,8 @@ class Pump:
         await _cancelled(self._tasks)
         self._writing.finish()
         self._returning.set()
-        await asyncio.wait(holding, timeout=self._settings.drain)
+        if len(self.hand) or self.hand.returning:  # else there is nothing to tell a database that may be away
+            await asyncio.wait(holding, timeout=self._settings.drain)
         await _cancelled(holding)
 
     def _kept(self, purpose: str, use: Any, *, durable: bool = True) -> Coroutine[Any, Any, None]:
@@ -88,22 +89,27 @@ class Pump:
     async def _lease(self, connection: Connection) -> None:
         settings, clock = self._settings, time.monotonic
         leases = Leases(connection, settings.name, settings.lease, settings.lane)
-        probe_at, is_idle = clock(), False
+        probe_at = clock()
         while not self._is_ending:
             self.wake.clear()
-            began, wait = clock(), settings.look
+            began, wait = clock(), _BUSY
             if self.hand.room > 0:
-                if is_idle:  # first: what becomes due while the rest is taken is then taken, or waited for
-                    wait = min(wait, await leases.next_in() or wait)
-                dues, lanes = await leases.take(self.hand.room, self.hand.most | dict.fromkeys(self._lanes.held, 0))
-                is_idle = not dues
+                dues, lanes = await self._taken(leases)
+                if not dues:
+                    wait = min(settings.look, await leases.next_in() or settings.look)
+                    dues, lanes = await self._taken(leases)  # what became due while nobody looked
                 if lanes:
                     self._start_lanes(await leases.of_lanes(lanes))
                 if began >= probe_at:
                     dues += await leases.probes(max(1, self.hand.room))
                     probe_at = began + settings.probing
                 self._task(self._start(self.hand.take(dues)))
-            await _until(self.wake, Seconds(max(0.001, (wait if is_idle else _BUSY) - (clock() - began))))
+            else:
+                wait = settings.look
+            await _until(self.wake, Seconds(max(0.001, wait - (clock() - began))))
+
+    async def _taken(self, leases: Leases) -> tuple[list[Due], list[str]]:
+        return await leases.take(self.hand.room, self.hand.most | dict.fromkeys(self._lanes.held, 0))
 
     async def _start(self, dues: list[Due]) -> None:
         """A few in each of the loop's turns: if all began together, they would end together, and nothing be sent while
