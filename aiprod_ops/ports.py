@@ -468,8 +468,8 @@ class Clock(Protocol):
 
 
 class Sender(Protocol):
-    """Sends requests to strangers' URLs, many at a time. It connects to public addresses only, follows no redirect, uses
-    no proxy, and ends each request within its time limits."""
+    """Sends requests to strangers' URLs, many at a time. It connects to public addresses only, follows no redirect,
+    uses no proxy, and ends each request within its time limits."""
 
     async def send(self, request: Outgoing) -> Exchange:
         """One attempt. Raises nothing that the other side, the network or the URL could cause."""

@@ -5,7 +5,7 @@ from importlib import import_module
 
 NAMES = (
     "api", "backup_test", "cache", "catalogue_size", "cli_start", "eight_indexes", "index_advice", "limits",
-    "log_digest", "main_job", "switchover",
+    "log_digest", "main_job", "switchover", "webhooks",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The port Sender with aiohttp.
 
-The addresses of a name are judged when it was resolved, and each address again when a socket is made for it: so those that
-stand in a URL, too, and what is connected to is what was judged.
+The addresses of a name are judged when it was resolved, and each address again when a socket is made for it: so those
+that stand in a URL, too, and what is connected to is what was judged.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ class _PrivateAddress(OSError):
 
 
 class AiohttpSender:
-    """To be made inside a running loop. `private` is for a lab: it allows http and private addresses. `resolve` replaces
-    the system's resolver; `authorities` is a file of certificates that count beside the system's."""
+    """To be made inside a running loop. `private` is for a lab: it allows http and private addresses. `resolve`
+    replaces the system's resolver; `authorities` is a file of certificates that count beside the system's."""
 
     def __init__(
         self,
@@ -99,7 +99,10 @@ class _JudgingResolver(AbstractResolver):
         self._threads = ThreadPoolExecutor(_RESOLVING, "resolving")
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002  # both kinds
     ) -> list[ResolveResult]:
         addresses = await self._resolve(host)
         if reason := urls.leading(host, addresses, private=self._private):

@@ -1,7 +1,7 @@
 """The port Sender with libcurl: several times faster than aiohttp, in a wheel that brings all that it needs.
 
-libcurl resolves a name, and asks for a socket for each address that it connects to: there the address is judged, whether it
-came of a name or stood in the URL. asyncio's loop watches its sockets and its clock.
+libcurl resolves a name, and asks for a socket for each address that it connects to: there the address is judged,
+whether it came of a name or stood in the URL. asyncio's loop watches its sockets and its clock.
 """
 
 import asyncio
@@ -61,7 +61,8 @@ class _Running:
             self.retry_after = line[12:].decode("latin-1").strip()
 
     def piece(self, data: bytes) -> int:
-        """A piece of the body. What is answered is less than what came where nothing more is wanted: libcurl ends it."""
+        """A piece of the body. What is answered is less than what came where nothing more is wanted: libcurl ends
+        it."""
         room = LARGEST_KEPT - len(self.body)
         self.body += data[:room]
         return min(len(data), room)
@@ -84,7 +85,8 @@ class _Running:
 
 class PycurlSender:
     """To be made inside a running loop. `private` is for a lab: it allows http and private addresses. `resolved` are
-    addresses of names that nobody is asked for; `authorities` is a file of certificates that count instead of the system's.
+    addresses of names that nobody is asked for; `authorities` is a file of certificates that count instead of the
+    system's.
     """
 
     def __init__(

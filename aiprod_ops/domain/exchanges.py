@@ -46,8 +46,8 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came of it: a status, or why there is none. Once the head has come its status counts: a body that is broken off,
-    too long or too slow is kept as far as it came.
+    """What came of it: a status, or why there is none. Once the head has come its status counts: a body that is broken
+    off, too long or too slow is kept as far as it came.
     """
 
     milliseconds: Milliseconds

@@ -105,6 +105,7 @@ def navigation(sources: Sources) -> list[dict[str, Any]]:
         {"Batches": "batches.md"},
         {"The worker": "worker.md"},
         {"Webhooks": "webhooks.md"},
+        {"Delivering webhooks": "delivering.md"},
         {"Cache": "cache.md"},
         {"Reads from replicas": "reading.md"},
         {"Limits and costs": "limits.md"},

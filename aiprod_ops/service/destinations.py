@@ -1,5 +1,5 @@
-"""Where a stranger's URL leads now, so that its owner is told at once. It protects nobody from a name that leads elsewhere a
-moment later: whoever sends judges again what it connects to, by the same rules (`aiprod_ops.domain.urls`).
+"""Where a stranger's URL leads now, so that its owner is told at once. It protects nobody from a name that leads
+elsewhere a moment later: whoever sends judges again what it connects to, by the same rules (`aiprod_ops.domain.urls`).
 """
 
 import asyncio

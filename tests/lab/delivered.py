@@ -1,4 +1,5 @@
-"""Webhooks on a PostgreSQL of their own, and pumps that deliver them: in this process, or in ones that can be killed."""
+"""Webhooks on a PostgreSQL of their own, and pumps that deliver them: in this process, or in ones that can be
+killed."""
 
 import asyncio
 import subprocess
@@ -147,7 +148,7 @@ def pumping(api: Api, make: Callable[[], Sender] = reaching_the_lab, **settings:
     def work() -> None:
         try:
             asyncio.run(run())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # told where the context ends
             failed.append(error)
 
     thread = threading.Thread(target=work, daemon=True)

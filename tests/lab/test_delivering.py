@@ -63,8 +63,8 @@ def test_what_bad_servers_answer_is_kept_and_when_it_is_sent_again(hooks: Webhoo
     receiver.statuses = {"/500": 500, "/404": 404}
     free = ports.free(Path(__file__), taken=[receiver.port])[0]
     wanted = {
-        "/500": (500, None), "/404": (404, None), "/moved": (301, None), "/busy": (429, None), "/closes": (None, "closed"),
-        "/hang": (None, "timeout"), "/garbled": (None, "garbled"),
+        "/500": (500, None), "/404": (404, None), "/moved": (301, None), "/busy": (429, None),
+        "/closes": (None, "closed"), "/hang": (None, "timeout"), "/garbled": (None, "garbled"),
     }  # fmt: skip
     made = {path: hooks.endpoint(receiver.url(path)) for path in wanted}
     made["down"], wanted["down"] = hooks.endpoint(f"http://127.0.0.1:{free}/"), (None, "refused")

@@ -114,6 +114,6 @@ def test_ten_thousand_events_while_workers_are_killed_every_second(hooks: Webhoo
             each.wait()
     came = receiver.ids()
     twice = sum(count - 1 for count in came.values())
-    print(f"10,000 events, {kills} kills: 0 lost, {twice} duplicates")
+    print(f"10,000 events, {kills} kills: 0 lost, {twice} duplicates")  # noqa: T201
     assert len(came) == 10_000
     assert twice <= kills * 200, "in flight when it was killed: ten of each of twenty endpoints"

@@ -10,8 +10,8 @@ _MOST_FAILING = 10_000  #: endpoints that are remembered
 
 
 class Hand:
-    """One worker's. An endpoint whose last answer was none, or a bad one, gets one delivery at a time until it takes one:
-    a hundred that hang do not fill all slots."""
+    """One worker's. An endpoint whose last answer was none, or a bad one, gets one delivery at a time until it takes
+    one: a hundred that hang do not fill all slots."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

@@ -1,4 +1,5 @@
-"""Endpoints that want their deliveries one after another, or only so many a second: one worker has such a lane at a time.
+"""Endpoints that want their deliveries one after another, or only so many a second: one worker has such a lane at a
+time.
 
 What is leased of a lane waits here for its turn. In an ordered one nothing is sent after one that will be sent again.
 """

@@ -1,11 +1,12 @@
 """Which deliveries a worker takes: rows that are due are leased to it, endpoint after endpoint.
 
 A walk goes from endpoint to endpoint along an index, and takes from each no more than it may have in flight: one with
-10,000 deliveries costs no more than one with ten, and nobody waits behind it. The next walk goes on behind the last one.
+10,000 deliveries costs no more than one with ten, and nobody waits behind it. The next walk goes on behind the last
+one.
 
-What an endpoint may have in flight are its oldest deliveries that are due. Those of them that are leased stay where they
-are, so that a second worker finds no others; nothing has to be counted. An endpoint that is ordered, or has a rate, is a
-lane: one worker alone has it (`lanes`).
+What an endpoint may have in flight are its oldest deliveries that are due. Those of them that are leased stay where
+they are, so that a second worker finds no others; nothing has to be counted. An endpoint that is ordered, or has a
+rate, is a lane: one worker alone has it (`lanes`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,8 @@ _FIRST = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A delivery that is leased, with all that is needed to send it. `attempts` are those of this round before it; `keys`
-    of signatures, the newest first; `late` is how long it had been due."""
+    """A delivery that is leased, with all that is needed to send it. `attempts` are those of this round before it;
+    `keys` of signatures, the newest first; `late` is how long it had been due, in seconds."""
 
     id: str
     event_id: str
@@ -44,8 +45,8 @@ class Due:
     late: float
 
 
-# Rows are looked up one by one (`lateral`, `offset 0`), and never joined: the figures of a table that grows from nothing to
-# a backlog within seconds are wrong, and a plan that reads all of it would look cheap.
+# Rows are looked up one by one (`lateral`, `offset 0`), and never joined: the figures of a table that grows from
+# nothing to a backlog within seconds are wrong, and a plan that reads all of it would look cheap.
 _LEASED = """
 , leased as (
   update webhook_deliveries d
@@ -63,7 +64,7 @@ cross join lateral (select * from webhook_endpoints where id = l.endpoint_id off
 """
 _FREE = "d.state = 'pending' and (d.lease_until is null or d.lease_until <= now())"
 # A lane is told as a row without a delivery.
-_WALK = f"""
+_WALK = """
 with recursive walk as (
   (select endpoint_id from webhook_deliveries where state = 'pending' and endpoint_id > %(after)s
    order by endpoint_id limit 1)
@@ -85,24 +86,24 @@ with recursive walk as (
   limit %(room)s
 ), locked as (
   select d.id from picked
-  cross join lateral (select d.id from webhook_deliveries d where d.id = picked.id and {_FREE} for update skip locked) d
+  cross join lateral (select d.id from webhook_deliveries d where d.id = picked.id and <free> for update skip locked) d
   where not picked.is_lane
 )
-{_LEASED}
+<leased>
 union all
-select null, null, endpoint_id::text, '', '', 0, '', '{{}}', false, false, 0, null, false, 0 from picked where is_lane
+select null, null, endpoint_id::text, '', '', 0, '', '{}', false, false, 0, null, false, 0 from picked where is_lane
 /* aiprod-ops: webhooks that are due */
-"""
-_PROBES = f"""
+""".replace("<free>", _FREE).replace("<leased>", _LEASED)
+_PROBES = """
 with locked as (
   select d.id from webhook_endpoints e join webhook_deliveries d on d.endpoint_id = e.id
   join webhook_events v on v.id = d.event_id
-  where e.state = 'disabled' and d.due_at <= now() and {_FREE}
-    and (v.type = %(probe)s and e.why_disabled = '{WhyDisabled.FAILING}' or v.type = '{TEST}')
+  where e.state = 'disabled' and d.due_at <= now() and <free>
+    and (v.type = %(probe)s and e.why_disabled = %(failing)s or v.type = %(test)s)
   limit %(room)s for update of d skip locked
 )
-{_LEASED} /* aiprod-ops: webhooks for disabled endpoints */
-"""
+<leased> /* aiprod-ops: webhooks for disabled endpoints */
+""".replace("<free>", _FREE).replace("<leased>", _LEASED)
 # Whoever has a lane's endpoint locked looks, with a new snapshot, at what is there: see `of_lanes`.
 _LANES = """
 select id::text as endpoint_id, ordered, coalesce(per_second, 0) as per_second from webhook_endpoints
@@ -119,12 +120,12 @@ from unnest(%(ids)s::uuid[], %(orders)s::bool[], %(most)s::int[]) lane (id, is_o
    order by due_at limit lane.most)
 ) d /* aiprod-ops: what is first in lanes */
 """
-_TAKE = f"""
+_TAKE = """
 with locked as (
-  select d.id from webhook_deliveries d where d.id = any (%(ids)s::uuid[]) and {_FREE} for update skip locked
+  select d.id from webhook_deliveries d where d.id = any (%(ids)s::uuid[]) and <free> for update skip locked
 )
-{_LEASED} order by l.endpoint_id, array_position(%(ids)s::uuid[], l.id) /* aiprod-ops: lanes are taken */
-"""
+<leased> order by l.endpoint_id, array_position(%(ids)s::uuid[], l.id) /* aiprod-ops: lanes are taken */
+""".replace("<free>", _FREE).replace("<leased>", _LEASED)
 _NEXT = """
 select extract(epoch from min(due_at) - clock_timestamp())::float8 from webhook_deliveries
 where state = 'pending' and due_at > now() /* aiprod-ops: when the next webhook is due */
@@ -175,7 +176,9 @@ class Leases:
 
     async def probes(self, room: int) -> list[Due]:
         """What is sent to endpoints that are disabled: whether they are back, and what their owner asked for."""
-        return await self._rows(_PROBES, {**self._who, "room": room})
+        return await self._rows(
+            _PROBES, {**self._who, "room": room, "test": TEST, "failing": WhyDisabled.FAILING.value}
+        )
 
     async def next_in(self) -> Seconds | None:
         """How long until the next delivery is due; None where none waits."""
@@ -208,8 +211,8 @@ class Head:
 
 
 def taken(heads: Sequence[Head]) -> list[str]:
-    """What a worker takes of lanes' first deliveries, in their order: those before the first that is not due. Nothing of a
-    lane of which anything is leased: somebody else is at it, or was until lately.
+    """What a worker takes of lanes' first deliveries, in their order: those before the first that is not due. Nothing
+    of a lane of which anything is leased: somebody else is at it, or was until lately.
 
     >>> taken([Head("1", "a", True, None), Head("2", "a", False, None), Head("3", "a", True, None)])
     ['1']

@@ -21,8 +21,8 @@ class DeliveryMetrics:
             "aiprod_webhook_attempt_seconds", "How long attempts took.", buckets=_EDGES, registry=self.registry
         )
         self.late = Histogram(
-            "aiprod_webhook_late_seconds", "From when a delivery was due until it was taken.", buckets=(*_EDGES, 60, 300),
-            registry=self.registry,
+            "aiprod_webhook_late_seconds", "From when a delivery was due until it was taken.",
+            buckets=(*_EDGES, 60, 300), registry=self.registry,
         )  # fmt: skip
         self.in_hand = Gauge("aiprod_webhook_in_hand", "Deliveries in hand.", registry=self.registry)
         self.unwritten = Gauge("aiprod_webhook_unwritten", "Answered, and not written yet.", registry=self.registry)

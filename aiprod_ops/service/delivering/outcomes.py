@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an attempt. `pause` is until the next one, where the state is pending; `ended` is when it had ended, by
-    this process's monotonic clock: the moment is told by the database's, which all workers share."""
+    """What came of an attempt. `pause` is until the next one, where the state is pending; `ended` is when it had ended,
+    by this process's monotonic clock: the moment is told by the database's, which all workers share."""
 
     due: Due
     exchange: Exchange
@@ -44,7 +44,8 @@ with told as (
 ), changed as (
   update webhook_deliveries d
   set state = told.state, attempts = d.attempts + 1, lease_until = null, leased_by = null,
-      due_at = case told.state when 'pending' then clock_timestamp() + told.pause * interval '1 second' else d.due_at end,
+      due_at = case told.state when 'pending' then clock_timestamp() + told.pause * interval '1 second'
+                               else d.due_at end,
       ended_at = case told.state when 'pending' then null else clock_timestamp() end
   from told
   where d.id = told.id and (d.state = 'pending' and d.leased_by = %(name)s
@@ -71,8 +72,8 @@ returning e.id::text, e.failures_in_a_row /* aiprod-ops: failures of endpoints i
 
 
 async def write(connection: Connection, name: str, outcomes: Sequence[Outcome], now: float) -> dict[str, int]:
-    """Write what came of these, all or nothing. Answers of which endpoints so many deliveries have failed in a row, where
-    that has changed."""
+    """Write what came of these, all or nothing. Answers of which endpoints so many deliveries have failed in a row,
+    where that has changed."""
     given: dict[str, Any] = {
         "ids": [each.due.id for each in outcomes],
         "states": [each.state.value for each in outcomes],

@@ -28,11 +28,13 @@ from aiprod_ops.service.delivering.writing import Writing
 from aiprod_ops.units import Milliseconds, Seconds
 
 log = logging.getLogger(__name__)
+_BUSY = Seconds(0.05)  #: after something was taken: so long at the most until it looks what is due next
+_A_TURN = 16  #: requests
 
 
 class Pump:
-    """`run` it beside whatever else a worker does. It has four sessions with the database at `dsn`, and uses `engine` when
-    an endpoint is disabled or enabled, which is rare. The sender is its caller's to close."""
+    """`run` it beside whatever else a worker does. It has four sessions with the database at `dsn`, and uses `engine`
+    when an endpoint is disabled or enabled, which is rare. The sender is its caller's to close."""
 
     def __init__(
         self,
@@ -86,26 +88,31 @@ class Pump:
     async def _lease(self, connection: Connection) -> None:
         settings, clock = self._settings, time.monotonic
         leases = Leases(connection, settings.name, settings.lease, settings.lane)
-        probe_at = clock()
+        probe_at, is_idle = clock(), False
         while not self._is_ending:
             self.wake.clear()
             began, wait = clock(), settings.look
             if self.hand.room > 0:
-                # First: what becomes due while the rest is taken is then taken, or waited for.
-                wait = min(wait, await leases.next_in() or wait)
+                if is_idle:  # first: what becomes due while the rest is taken is then taken, or waited for
+                    wait = min(wait, await leases.next_in() or wait)
                 dues, lanes = await leases.take(self.hand.room, self.hand.most | dict.fromkeys(self._lanes.held, 0))
-                self._start(dues)
+                is_idle = not dues
                 if lanes:
                     self._start_lanes(await leases.of_lanes(lanes))
                 if began >= probe_at:
-                    self._start(await leases.probes(max(1, self.hand.room)))
+                    dues += await leases.probes(max(1, self.hand.room))
                     probe_at = began + settings.probing
-            await _until(self.wake, Seconds(max(0.001, wait - (clock() - began))))
+                self._task(self._start(self.hand.take(dues)))
+            await _until(self.wake, Seconds(max(0.001, (wait if is_idle else _BUSY) - (clock() - began))))
 
-    def _start(self, dues: Iterable[Due]) -> None:
-        for due in self.hand.take(dues):
+    async def _start(self, dues: list[Due]) -> None:
+        """A few in each of the loop's turns: if all began together, they would end together, and nothing be sent while
+        that is written and more is taken."""
+        for number, due in enumerate(dues):
             self.metrics.late.observe(max(0.0, due.late))
             self._task(self._one(due))
+            if number % _A_TURN == _A_TURN - 1:
+                await asyncio.sleep(0)
         self.metrics.in_hand.set(len(self.hand))
 
     def _start_lanes(self, dues: list[Due]) -> None:

@@ -17,8 +17,8 @@ def _name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """The deliveries of a worker that was killed are due again when its lease ends, and others look for them so often: lease
-    + look after its last beat, 8 s. A lease is renewed, so it may be shorter than a request."""
+    """The deliveries of a worker that was killed are due again when its lease ends, and others look for them so often:
+    lease + look after its last beat, 8 s. A lease is renewed, so it may be shorter than a request."""
 
     slots: int = 512  #: deliveries in hand, of all endpoints; each may need a file descriptor
     lease: Seconds = Seconds(6)
@@ -32,6 +32,6 @@ class DeliverySettings:
     def __post_init__(self) -> None:
         if not 2 * self.beat <= self.lease <= LONGEST_TAKEOVER - self.look:
             raise ConfigurationError(
-                f"a lease of {self.lease} s, renewed every {self.beat} s, others look every {self.look} s; expected a lease "
-                f"of at least two beats, that ends with a look within {LONGEST_TAKEOVER} s"
+                f"a lease of {self.lease} s, renewed every {self.beat} s, and others look every {self.look} s; "
+                f"expected a lease of at least two beats, that ends with a look within {LONGEST_TAKEOVER} s"
             )
