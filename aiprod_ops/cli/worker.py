@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     help="Seconds that an attempt at a job may take.",
 )  # fmt: skip
 @click.option(
+    "--attempts", type=click.IntRange(1, 1000), default=3, show_default=True,
+    help="Attempts at a job, until it has failed; one whose worker was lost counts.",
+)  # fmt: skip
+@click.option(
     "--drain", type=click.FloatRange(min=0), default=20, show_default=True,
     help="Seconds that jobs may go on after SIGTERM; then they are given back.",
 )  # fmt: skip
@@ -38,8 +42,8 @@ if TYPE_CHECKING:
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Where Prometheus asks, on the loopback.")
 @where
 def worker_command(
-    concurrency: int, renderer: str, longest: float, drain: float, sender: str, metrics_port: int | None,
-    target: str, config: str, app_dsn: str,
+    concurrency: int, renderer: str, longest: float, attempts: int, drain: float, sender: str,
+    metrics_port: int | None, target: str, config: str, app_dsn: str,
 ) -> int:  # fmt: skip
     """Work until SIGTERM or Ctrl-C. On as many machines as you like: who is killed is taken over from within 10 s."""
     import asyncio
@@ -54,7 +58,7 @@ def worker_command(
     settings = _completed(*api_settings(target, config, app_dsn))
     check_database(settings)
     logging.config.dictConfig(LOGGING)
-    work = WorkSettings(concurrency=concurrency, longest=Seconds(longest), drain=Seconds(drain))
+    work = WorkSettings(concurrency=concurrency, longest=Seconds(longest), most_attempts=attempts, drain=Seconds(drain))
     send = _sender(sender, private=settings.private_webhooks)
     asyncio.run(process.run(settings, work, made, send, metrics_port=metrics_port))
     return 0

@@ -85,8 +85,11 @@ update jobs set status = 'queued', worker = null, progress = 0, attempts = great
 where id = any (cast(:ids as uuid[])) and worker = :worker and status = 'processing'
 returning id /* aiprod-ops: a worker ends, others go on */
 """)
+#: While the server was down nobody could be heard of: after its start everybody has a lease to be.
 _LOST = _jobs("""
-select * from jobs where status = 'processing' and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
+select * from jobs
+where status = 'processing' and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
+    and pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :lease)
 order by heartbeat_at limit 1000 for update skip locked /* aiprod-ops: jobs of workers that are not heard of */
 """)
 

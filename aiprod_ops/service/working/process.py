@@ -88,7 +88,7 @@ async def _woken(dsn: str, wake: asyncio.Event) -> AsyncIterator[None]:
 @contextmanager
 def _metrics(worker: Worker, registry: CollectorRegistry, port: int | None) -> Iterator[None]:
     Gauge("aiprod_worker_jobs", "Jobs in work here.", registry=registry).set_function(lambda: worker.in_work)
-    steady = Gauge("aiprod_worker_steady", "1 where it has beaten for a whole lease.", registry=registry)
+    steady = Gauge("aiprod_worker_steady", "1 where the database has answered for a whole lease.", registry=registry)
     steady.set_function(lambda: worker.is_steady)
     if port is None:
         yield
