@@ -59,6 +59,7 @@ with replayed as (
 )
 select pg_notify(:channel, '') from replayed /* aiprod-ops: a delivery is due again */
 """).bindparams(channel=CHANNEL)
+# No two are due at the same moment: their order is that of the index, and workers have nothing to sort.
 _REPLAY_FAILED = text("""
 with chosen as (
   select d.id from webhook_deliveries d join webhook_events v on v.id = d.event_id
@@ -67,8 +68,9 @@ with chosen as (
   order by d.id limit :most for update of d skip locked for key share of v skip locked
 ), replayed as (
   update webhook_deliveries d
-  set state = 'pending', attempts = 0, due_at = now(), ended_at = null, lease_until = null, leased_by = null
-  from chosen where d.id = chosen.id
+  set state = 'pending', attempts = 0, due_at = now() + place * interval '1 microsecond', ended_at = null,
+      lease_until = null, leased_by = null
+  from (select id, row_number() over (order by id) as place from chosen) its where d.id = its.id
   returning d.id
 )
 select count(*) as replayed, (select pg_notify(:channel, '') where exists (select from replayed)) as told
