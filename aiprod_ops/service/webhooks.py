@@ -23,7 +23,8 @@ Transaction = AsyncConnection | AsyncSession
 
 # The endpoints are locked as their foreign keys will be: one that is being removed is waited for, and then left out,
 # where it would otherwise break the change that the event tells. A delivery's id begins with the event's time:
-# in the order of their ids, deliveries are in that of their events.
+# in the order of their ids, deliveries are in that of their events. So they are by `created_at`, which is not the
+# transaction's beginning: of two that wait for each other, the later one may have begun first.
 _EMIT = text("""
 with wanting as (
   select id, state = 'enabled' or id = cast(:to as uuid) as is_sent, id = cast(:to as uuid) as is_named
@@ -35,13 +36,14 @@ with wanting as (
             and (events = '{}' or cast(:type as text) = any (events)))
   for key share
 ), event as (
-  insert into webhook_events (id, user_id, type, payload)
-  select cast(:id as uuid), cast(:user_id as uuid), cast(:type as text), cast(:payload as bytea)
+  insert into webhook_events (id, user_id, type, payload, created_at)
+  select cast(:id as uuid), cast(:user_id as uuid), cast(:type as text), cast(:payload as bytea), clock_timestamp()
   where exists (select from wanting)
-  returning id
+  returning id, created_at
 ), deliveries as (
-  insert into webhook_deliveries (id, event_id, endpoint_id, state, due_at, ended_at)
+  insert into webhook_deliveries (id, event_id, endpoint_id, created_at, state, due_at, ended_at)
   select overlay(gen_random_uuid()::text placing left(event.id::text, 18) from 1)::uuid, event.id, wanting.id,
+         event.created_at,
          case when is_sent then 'pending' else 'failed' end,
          now() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
          case when not is_sent then now() end
