@@ -18,7 +18,7 @@ from aiohttp.typedefs import LooseHeaders
 from yarl import URL
 
 from aiprod_ops.domain import urls
-from aiprod_ops.domain.exchanges import LARGEST_KEPT, Exchange, NoAnswer, Outgoing, TimeLimits
+from aiprod_ops.domain.exchanges import LARGEST_KEPT, Exchange, NoAnswer, Outgoing, TimeLimits, answered
 from aiprod_ops.units import Milliseconds
 
 Resolve = Callable[[str], Awaitable[list[str]]]
@@ -79,7 +79,7 @@ class AiohttpSender:
             return Exchange(_since(began), error=_code(error))
         body = await _beginning(response)
         retry_after = response.headers.get("Retry-After", "")
-        return Exchange(_since(began), response.status, None, retry_after, body)
+        return answered(_since(began), response.status, retry_after, body)
 
     async def close(self) -> None:
         await self._session.close()

@@ -18,7 +18,7 @@ from typing import Any
 import pycurl
 
 from aiprod_ops.domain import urls
-from aiprod_ops.domain.exchanges import LARGEST_KEPT, Exchange, NoAnswer, Outgoing, TimeLimits
+from aiprod_ops.domain.exchanges import LARGEST_KEPT, Exchange, NoAnswer, Outgoing, TimeLimits, answered
 from aiprod_ops.units import Milliseconds
 
 _KEPT_SECONDS, _KEPT = 4, 512  #: as in `aiohttp_sender`; and so many connections
@@ -54,7 +54,7 @@ class _Running:
         self.came += len(line)
         if line.startswith(b"HTTP/"):
             parts = line.split(None, 2)
-            self.status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+            self.status = int(parts[1][:9]) if len(parts) > 1 and parts[1].isdigit() else 0
         elif not line.strip():
             self.has_head = self.status >= 200
         elif line[:12].lower() == b"retry-after:":
@@ -70,7 +70,7 @@ class _Running:
     def exchange(self, code: int, number: int, is_connected: bool) -> Exchange:
         took = Milliseconds((time.perf_counter() - self.began) * 1000)
         if self.has_head:
-            return Exchange(took, self.status, None, self.retry_after, self.body)
+            return answered(took, self.status, self.retry_after, self.body)
         if self.is_private:
             error = NoAnswer.PRIVATE_ADDRESS
         elif code == pycurl.E_COULDNT_CONNECT:

@@ -55,3 +55,19 @@ class Exchange:
     error: NoAnswer | None = None
     retry_after: str = ""  #: the header
     body: bytes = b""  #: LARGEST_KEPT at the most
+
+    def without_answer(self) -> "Exchange":
+        """The same, told without anything that came from the other side."""
+        return Exchange(self.milliseconds, error=NoAnswer.GARBLED)
+
+
+def answered(milliseconds: Milliseconds, status: int, retry_after: str, body: bytes) -> Exchange:
+    """What a head and what is kept of its body are. A status has three digits (RFC 9110, 15): any other is not HTTP,
+    whatever a client takes it for.
+
+    >>> answered(Milliseconds(1), 204, "", b"").status, answered(Milliseconds(1), 99999, "", b"").error
+    (204, <NoAnswer.GARBLED: 'garbled'>)
+    """
+    if not 100 <= status <= 999:
+        return Exchange(milliseconds, error=NoAnswer.GARBLED)
+    return Exchange(milliseconds, status, None, retry_after, body)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from served_api import Api, database
 
 from aiprod_ops.adapters.aiohttp_sender import AiohttpSender
 from aiprod_ops.adapters.pycurl_sender import PycurlSender
+from aiprod_ops.domain.exchanges import Exchange, Outgoing
 from aiprod_ops.domain.webhooks import signature
 from aiprod_ops.lab import ports
+from aiprod_ops.ports import Sender
 
 pytestmark = pytest.mark.lab
 
@@ -88,6 +91,28 @@ def test_what_bad_servers_answer_is_kept_and_when_it_is_sent_again(hooks: Webhoo
     )
     assert (second[0] - first[0]).total_seconds() >= 1.99, "Retry-After"
     assert second[1] == 2
+
+
+class Verbose(AiohttpSender):
+    """Hands on more than a row takes."""
+
+    async def send(self, request: Outgoing) -> Exchange:
+        return replace(await super().send(request), body=b"x" * 5_000)
+
+
+@pytest.mark.parametrize("sender", [AiohttpSender, PycurlSender, Verbose])
+def test_whatever_one_customer_s_server_says_the_others_are_delivered(
+    hooks: Webhooks, receiver: Receiver, sender: type[Sender]
+) -> None:
+    receiver.statuses = {"/five-digits": 99999, "/nought": 0}
+    odd = [hooks.endpoint(receiver.url(path)) for path in receiver.statuses]
+    good = [hooks.endpoint(receiver.url(f"/{number}")) for number in range(5)]
+    with pumping(hooks.api, lambda: sender(SHORT, private=True)):
+        hooks.emit(10)
+        wait_until(lambda: all(hooks.states(each) == {"delivered": 10} for each in good))
+        wait_until(lambda: all(len(hooks.attempts(each)) >= 10 for each in odd))
+    for each in odd:
+        assert {row[:3] for row in hooks.attempts(each)} == {(None, "garbled", "pending")}
 
 
 def test_gone_disables_at_once_and_its_owner_is_told(hooks: Webhooks, receiver: Receiver) -> None:

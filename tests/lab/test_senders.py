@@ -64,7 +64,9 @@ def test_servers_that_behave_badly(kind, receiver: Receiver) -> None:
         "/moved": (301, None), "/gone": (410, None), "/busy": (429, None), "/short": (200, None),
         "/gigabyte": (200, None), "/trickled-body": (200, None), "/hang": (None, NoAnswer.TIMEOUT),
         "/trickle": (None, NoAnswer.TOO_SLOW), "/closes": (None, NoAnswer.CLOSED), "/garbled": (None, NoAnswer.GARBLED),
+        "/five-digits": (None, NoAnswer.GARBLED), "/nought": (None, NoAnswer.GARBLED),
     }  # fmt: skip
+    receiver.statuses |= {"/five-digits": 99999, "/nought": 0}
     before, began = receiver.sent_bytes, time.monotonic()
 
     async def run() -> list[Exchange]:

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiprod_ops.domain.webhooks import State, WhyDisabled, why_disabled
@@ -47,11 +49,21 @@ class Writing:
             batch = self._waiting[:_AT_ONCE]
             self._metrics.unwritten.set(len(self._waiting))
             await self._enable([each for each in batch if each.due.is_probe and each.state is State.DELIVERED])
-            failures = await write(connection, self._name, batch, time.monotonic())
+            failures = await self._write(connection, batch)
             del self._waiting[: len(batch)]
             self._metrics.unwritten.set(len(self._waiting))
             self._written(batch)
             await self._disable(batch, failures)
+
+    async def _write(self, connection: Connection, batch: list[Outcome]) -> dict[str, int]:
+        try:
+            return await write(connection, self._name, batch, time.monotonic())
+        except (psycopg.DataError, psycopg.IntegrityError):
+            # Whatever it is that a table does not take: what one customer's server says must not end the deliveries of
+            # all. It came of an answer, and nothing else of an outcome is a stranger's.
+            log.exception("outcomes of %d deliveries are written without what was answered", len(batch))
+            plain = [replace(each, exchange=each.exchange.without_answer()) for each in batch]
+            return await write(connection, self._name, plain, time.monotonic())
 
     async def _enable(self, probes: list[Outcome]) -> None:
         """Before the probe is written as delivered: a worker that is killed between leaves one that probes again."""
