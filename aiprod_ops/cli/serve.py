@@ -98,12 +98,12 @@ def serve_command(
 @click.option("--label", default="made by aiprod-ops", show_default=True, help="What it is called.")
 @click.option("--name", default="", help="Of a user that is not there yet. Default: the address.")
 @click.option(
-    "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]), default="free", show_default=True,
-    help="Of a user that is not there yet.",
+    "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]),
+    help="Of a user that is not there yet. Default: free.",
 )  # fmt: skip
 @where
 def api_key_command(
-    email: str, scopes: tuple[str, ...], label: str, name: str, tier: str, target: str, config: str, app_dsn: str
+    email: str, scopes: tuple[str, ...], label: str, name: str, tier: str | None, target: str, config: str, app_dsn: str
 ) -> int:
     """Make an API key for a user, and the user where there is none. The key is printed once."""
     import asyncio
@@ -112,7 +112,7 @@ def api_key_command(
     from aiprod_ops.service import issuing
 
     settings, _ = api_settings(target, config, app_dsn)
-    click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier, label, scopes)))
+    click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier or "", label, scopes)))
     return 0
 
 

@@ -22,7 +22,7 @@ class Kind:
 
 CATALOGUE = (
     Kind("INVALID_JSON", 400, "The body is not JSON",
-         "It does not parse, is not UTF-8, or is nested too deeply.", "Send one JSON object, encoded as UTF-8."),
+         "It does not parse, is not UTF-8, or is nested too deeply.", "Send JSON, encoded as UTF-8."),
     Kind("INVALID_CURSOR", 400, "The cursor is not one of ours",
          "It was altered, or belongs to a list with other filters or of another user.",
          "Begin again without a cursor; use next_cursor as it was answered, with the same filters."),

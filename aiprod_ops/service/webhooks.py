@@ -89,8 +89,10 @@ async def emit_webhook_event(
 ) -> str | None:
     """Tell a user's endpoints what happened, when this transaction is committed. Returns the event's id, which
     receivers get as `webhook-id`; None where no endpoint asks for it. Raises ValueError for an event that is not in
-    EVENTS, and for more than LARGEST_PAYLOAD.
+    EVENTS, or one of those about endpoints, which this library alone tells; and for more than LARGEST_PAYLOAD.
     """
+    if event in (TEST, DISABLED):
+        raise ValueError(f"{event!r} is told by what happens to an endpoint, not by an application")
     return await _emit(transaction, user_id, event, data)
 
 

@@ -185,7 +185,8 @@ class Worker:
     async def _rescue(self, transaction: AsyncConnection) -> Callable[[], Awaitable[None]]:
         ended = []
         for held in await claims.lost(transaction, self._settings.lease):
-            message = f"worker {held['worker']} was lost in attempt {held['attempts']}"
+            who = f"worker {held['worker']}" if held["worker"] else "whoever had it in work"
+            message = f"{who} was lost in attempt {held['attempts']}"
             log.warning("job %s: %s", held["id"], message)
             ended.append(await endings.fail(transaction, held, "RENDERING_ERROR", message, self._terms, waits=False))
         if ended:
