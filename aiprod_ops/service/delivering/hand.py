@@ -3,19 +3,24 @@
 import time
 from collections.abc import Iterable, Sequence
 
+from aiprod_ops.service.delivering.allowance import Allowance
 from aiprod_ops.service.delivering.leases import Due
 from aiprod_ops.units import Seconds
 
 _MOST_FAILING = 10_000  #: endpoints that are remembered
+_RESERVED = 1 / 4  #: of the slots
 
 
 class Hand:
     """One worker's. An endpoint whose last answer was none, or a bad one, gets one delivery at a time until it takes
-    one: a hundred that hang do not fill all slots."""
+    one: a hundred that hang do not fill all slots. Nobody knows so before the first of them times out: therefore the
+    last quarter of the slots is for endpoints that have nothing in hand, one delivery each."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
+        self._reserved = int(slots * _RESERVED)
         self._since: dict[str, float] = {}
+        self._endpoints: dict[str, str] = {}  #: of what is in hand
         self._lost: set[str] = set()
         self._failing: set[str] = set()
         self.returning: list[str] = []  #: for others, as soon as the database is told
@@ -28,9 +33,10 @@ class Hand:
         return self._slots - len(self._since)
 
     @property
-    def most(self) -> dict[str, int]:
-        """Of which endpoints less than usual is taken."""
-        return dict.fromkeys(self._failing, 1)
+    def allowance(self) -> Allowance:
+        if (free := self.room - self._reserved) > 0:
+            return Allowance(free, self._slots, dict.fromkeys(self._failing, 1))
+        return Allowance(self.room, 1, dict.fromkeys(self._endpoints.values(), 0))
 
     def take(self, dues: Iterable[Due]) -> list[Due]:
         """Those that are new: what was answered while the database was away may have been leased again."""
@@ -38,6 +44,7 @@ class Hand:
         for due in dues:
             if due.id not in self._since:
                 self._since[due.id] = now
+                self._endpoints[due.id] = due.endpoint_id
                 new.append(due)
         return new
 
@@ -65,6 +72,7 @@ class Hand:
     def release(self, ids: Iterable[str]) -> None:
         for each in ids:
             self._since.pop(each, None)
+            self._endpoints.pop(each, None)
             self._lost.discard(each)
 
     def give_back(self, dues: Iterable[Due]) -> None:

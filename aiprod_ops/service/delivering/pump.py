@@ -98,18 +98,19 @@ class Pump:
                 if not dues:
                     wait = min(settings.look, await leases.next_in() or settings.look)
                     dues, lanes = await self._taken(leases)  # what became due while nobody looked
+                new = self.hand.take(dues)
                 if lanes:
-                    self._start_lanes(await leases.of_lanes(lanes))
+                    self._start_lanes(await leases.of_lanes(lanes, self.hand.allowance))
                 if began >= probe_at:
-                    dues += await leases.probes(max(1, self.hand.room))
+                    new += self.hand.take(await leases.probes(self.hand.allowance.room))
                     probe_at = began + settings.probing
-                self._task(self._start(self.hand.take(dues)))
+                self._task(self._start(new))
             else:
                 wait = settings.look
             await _until(self.wake, Seconds(max(0.001, wait - (clock() - began))))
 
     async def _taken(self, leases: Leases) -> tuple[list[Due], list[str]]:
-        return await leases.take(self.hand.room, self.hand.most | dict.fromkeys(self._lanes.held, 0))
+        return await leases.take(self.hand.allowance, self._lanes.held)
 
     async def _start(self, dues: list[Due]) -> None:
         """A few in each of the loop's turns: if all began together, they would end together, and nothing be sent while
