@@ -9,12 +9,14 @@ from aiprod_ops.units import Seconds
 
 _MOST_FAILING = 10_000  #: endpoints that are remembered
 _RESERVED = 1 / 4  #: of the slots
+_NONE = Seconds(0)
 
 
 class Hand:
     """One worker's. An endpoint whose last answer was none, or a bad one, gets one delivery at a time until it takes
     one: a hundred that hang do not fill all slots. Nobody knows so before the first of them times out: therefore the
-    last quarter of the slots is for endpoints that have nothing in hand, one delivery each."""
+    last quarter of the slots is for endpoints that have nothing in hand, one delivery each. An endpoint that asks for a
+    pause (`Retry-After`) gets nothing until then."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -23,6 +25,7 @@ class Hand:
         self._endpoints: dict[str, str] = {}  #: of what is in hand
         self._lost: set[str] = set()
         self._failing: set[str] = set()
+        self._paused: dict[str, float] = {}  #: until when, by the monotonic clock
         self.returning: list[str] = []  #: for others, as soon as the database is told
 
     def __len__(self) -> int:
@@ -34,9 +37,12 @@ class Hand:
 
     @property
     def allowance(self) -> Allowance:
+        now = time.monotonic()
+        self._paused = {each: until for each, until in self._paused.items() if until > now}
+        paused = dict.fromkeys(self._paused, 0)
         if (free := self.room - self._reserved) > 0:
-            return Allowance(free, self._slots, dict.fromkeys(self._failing, 1))
-        return Allowance(self.room, 1, dict.fromkeys(self._endpoints.values(), 0))
+            return Allowance(free, self._slots, dict.fromkeys(self._failing, 1) | paused)
+        return Allowance(self.room, 1, dict.fromkeys(self._endpoints.values(), 0) | paused)
 
     def take(self, dues: Iterable[Due]) -> list[Due]:
         """Those that are new: what was answered while the database was away may have been leased again."""
@@ -49,8 +55,12 @@ class Hand:
         return new
 
     def holds(self, due: Due) -> bool:
-        """Whether it is still to be sent by this worker."""
+        """Whether it is still this worker's."""
         return due.id in self._since and due.id not in self._lost
+
+    def may_send(self, due: Due) -> bool:
+        """Whether it is this worker's, and its endpoint wants something."""
+        return self.holds(due) and self._paused.get(due.endpoint_id, 0.0) <= time.monotonic()
 
     def long_held(self, age: Seconds) -> list[str]:
         """Whose lease is to be renewed."""
@@ -63,11 +73,14 @@ class Hand:
         self._lost |= lost
         return len(lost)
 
-    def answered(self, endpoint_id: str, is_delivered: bool) -> None:
+    def answered(self, endpoint_id: str, is_delivered: bool, pause: Seconds = _NONE) -> None:
+        """`pause` is what the endpoint asked for."""
         if is_delivered:
             self._failing.discard(endpoint_id)
         elif len(self._failing) < _MOST_FAILING:
             self._failing.add(endpoint_id)
+        if pause > 0 and len(self._paused) < _MOST_FAILING:
+            self._paused[endpoint_id] = time.monotonic() + pause
 
     def release(self, ids: Iterable[str]) -> None:
         for each in ids:

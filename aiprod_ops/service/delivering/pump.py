@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiprod_ops.domain.exchanges import Exchange, NoAnswer
-from aiprod_ops.domain.webhooks import State
 from aiprod_ops.ports import Sender
 from aiprod_ops.service.delivering.attempts import attempt, outcome_of
 from aiprod_ops.service.delivering.connection import kept, wake_at_notices
@@ -136,7 +135,7 @@ class Pump:
 
     async def _send(self, due: Due) -> Outcome | None:
         """Send a delivery, and have written what came of it; None where it is not to be sent from here any more."""
-        if self._is_ending or not self.hand.holds(due):
+        if self._is_ending or not self.hand.may_send(due):
             self._give_back([due])
             return None
         try:
@@ -147,7 +146,7 @@ class Pump:
         except Exception:  # a mistake of ours with one delivery must not end those of all others
             log.exception("an attempt broke", extra={"delivery_id": due.id})
             outcome = outcome_of(due, Exchange(Milliseconds(0), error=NoAnswer.GARBLED))
-        self.hand.answered(due.endpoint_id, outcome.state is State.DELIVERED)
+        self.hand.answered(due.endpoint_id, outcome.answer.is_delivered, outcome.asked_pause)
         self._writing.add(outcome)
         return outcome
 
