@@ -193,6 +193,21 @@ def test_who_is_asked_before_the_work_and_told_after_its_commit(api: Api) -> Non
     assert seen == [("POST", [(1,)])]
 
 
+def test_what_its_own_routes_raise_an_application_answers_itself(api: Api) -> None:
+    async def use(_: httpx.AsyncClient, app: FastAPI) -> httpx.Response:
+        @app.get("/mine")
+        async def mine() -> None:
+            raise KeyError("mine")
+
+        app.add_exception_handler(Exception, lambda *_: PlainTextResponse("sorry", 500))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            return await client.get("/mine")
+
+    answer = asyncio.run(_inside(api, "no key", use))
+    assert (answer.status_code, answer.text) == (500, "sorry")
+
+
 async def _inside(api: Api, key: str, use: object, *, at_start: bool = False, longest: Seconds = Seconds(20)) -> Any:
     settings = Settings(dsn=api.dsn, longest=longest)
 
