@@ -9,7 +9,6 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiprod_ops.domain import urls
 from aiprod_ops.domain.webhooks import MOST_SECRETS, WhyDisabled, key_of, new_key, shown
 from aiprod_ops.service import webhooks
 from aiprod_ops.service.http import etags
@@ -33,7 +32,7 @@ from aiprod_ops.service.operations.webhook_views import (
 )
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.service.tables import webhook_endpoints, webhook_secrets
-from aiprod_ops.service.validation import first, pattern, url, violations_now
+from aiprod_ops.service.validation import endpoint_url, violations_now
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=OwnedRoute)
 MOST_ENDPOINTS = 50  #: of one user: each event is written once, and its delivery for each of them
@@ -176,10 +175,7 @@ def require_enabled(row: RowMapping) -> None:
 
 def require_url(settings: Settings, text: str) -> None:
     """Raise Problem VALIDATION_FAILED for a URL that nothing is sent to. Where it leads is looked at at each use."""
-    if settings.private_webhooks and text.startswith(("http://", "https://")) and text.isascii():
-        return
-    expected = "a URL whose path and query are encoded, without a fragment"
-    if found := violations_now(first(url("url"), pattern("url", urls.ENDPOINT_PATTERN, expected)), text):
+    if found := violations_now(endpoint_url("url", private=settings.private_webhooks), text):
         raise Problem("VALIDATION_FAILED", "These fields do not follow the rules: url.", errors=found)
 
 
