@@ -148,7 +148,9 @@ def url(field: str) -> Rule:
 
 def endpoint_url(field: str, *, private: bool = False) -> Rule:
     """The same for a URL that we send something to. `private` is a lab's: http, and any host and port."""
-    kind = "an http:// or https:// URL with a host" if private else "an https:// URL with a public DNS name, on port 443"
+    kind = (
+        "an http:// or https:// URL with a host" if private else "an https:// URL with a public DNS name, on port 443"
+    )
     fix = f"Use {kind}, with its path and query encoded, and without a fragment."
     return _url(field, lambda text: urls.uncallable(text, private=private), fix)
 
