@@ -2,38 +2,12 @@
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 from delivered import Webhooks, process, pumping, wait_until
-from receivers import Receiver, receiving
-from served_api import Api, database
+from receivers import Receiver
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def db() -> Iterator[Api]:
-    with database() as made:
-        made.sql("ALTER DATABASE aiprod SET synchronous_commit = on")  # what is committed survives a crash
-        yield made
-
-
-@pytest.fixture(scope="module")
-def rows(db: Api) -> Webhooks:
-    return Webhooks(db)
-
-
-@pytest.fixture
-def hooks(rows: Webhooks) -> Iterator[Webhooks]:
-    yield rows
-    rows.clear()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as made:
-        yield made
 
 
 def test_killed_in_the_middle(hooks: Webhooks, receiver: Receiver) -> None:
