@@ -49,7 +49,7 @@ def test_no_check_fails(stored: Api, redis: Server, tmp_path: Path) -> None:
 def test_no_check_fails_with_redis_stopped(stored: Api, redis: Server, tmp_path: Path) -> None:
     redis.hang()
     try:
-        fuzzed(stored, tmp_path, "--seed", "20261129", "--max-examples", "3")
+        fuzzed(stored, tmp_path, "--seed", "20261129", "--max-examples", "2", "--phases", "fuzzing")
     finally:
         redis.go_on()
 

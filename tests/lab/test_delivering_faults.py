@@ -33,7 +33,7 @@ def test_killed_in_the_middle(hooks: Webhooks, receiver: Receiver) -> None:
     assert hooks.leased() == 0
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.soak), "immediate"])
 def test_postgresql_restarts_while_delivering(hooks: Webhooks, receiver: Receiver, mode: str) -> None:
     for number in range(10):
         hooks.deliver(hooks.endpoint(receiver.url(f"/{number}?ms=20")), 100)
