@@ -107,7 +107,9 @@ def facts(ctx: Context, params: Params) -> Facts:
         is_endpoint_known=not params.endpoint or api.knows_endpoint(ctx.db, params.endpoint),
         ended=seen,
         moment=api.moment_of(ctx.db),
-        backlog=api.webhook_backlog(ctx.db, since) if ctx.wants_moving else nothing,
+        backlog=api.webhook_backlog(ctx.db, since, endpoint=params.endpoint, event=params.event)
+        if ctx.wants_moving
+        else nothing,
         disabled=api.disabled_endpoints(ctx.db, since) if ctx.wants_moving else (),
     )
 
@@ -122,16 +124,17 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         yield Finding(f"no endpoint {params.endpoint}", 1.0, "", crit=1, note="its id, or its host", id="endpoint")
     yield _oldest(facts.backlog, params)
     failed = [each for each in _recent(facts, params) if each.state == "failed"]
-    told = f"; {api.by_why(failed)}; {api.by_age(failed, facts.moment)}" if failed else ""
+    counted = [each for each in failed if each.is_enabled]
+    told = f"; {api.by_why(counted)}; {api.by_age(counted, facts.moment)}" if counted else ""
     waits = facts.backlog
-    share = float(waits.failing)
-    yield Finding(
-        "share of deliveries that failed", share, "ratio", params.failed, min(1.0, _CRITICAL_FAILED * params.failed),
-        note=f"{waits.failed:,} of {waits.failed + waits.delivered:,} in {api.show(params.since, 's')}{told}",
-        id="failed",
+    share = Finding(
+        "share of deliveries that failed", float(waits.failing), "ratio", params.failed,
+        min(1.0, _CRITICAL_FAILED * params.failed),
+        f"{waits.failed:,} of {waits.failed + waits.delivered:,} in {api.show(params.since, 's')}{told}", id="failed",
     )  # fmt: skip
+    yield share
     note = "; ".join(map(str, facts.disabled[:_TOLD]))
-    yield Finding("endpoints disabled lately", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
+    yield Finding("endpoints disabled for failing", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
     counts = Counter(each.endpoint for each in failed)
     for endpoint, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TOLD]:
         its = [each for each in failed if each.endpoint == endpoint]
@@ -142,7 +145,8 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
             "oldest": f"{its[0].created_at:%Y-%m-%d %H:%M} UTC",
             "state": "enabled" if its[0].is_enabled else "disabled",
         }
-        yield Finding("failed deliveries", float(count), "", columns=cells, id=f"endpoint:{endpoint}")
+        warn = 1 if share.judged is not api.Status.OK else None  # as many as may fail are no fault of an endpoint's
+        yield Finding("failed deliveries", float(count), "", warn, columns=cells, id=f"endpoint:{endpoint}")
 
 
 @book.plan

@@ -115,7 +115,7 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
             "attempts": str(job.attempts),
             "worker": job.worker or "-",
         }
-        yield Finding("attempts", float(job.attempts), "", columns=cells, id=f"{wrong}:{job.id}")
+        yield Finding("in trouble", 1.0, "", warn=1, columns=cells, id=f"{wrong}:{job.id}")
 
 
 @book.plan

@@ -36,13 +36,23 @@ where e.state = 'disabled' and e.why_disabled not in ('owner', 'gone', 'deleted'
 order by e.disabled_at desc, e.id limit 1000
 /* aiprod-ops: endpoints that are sent nothing */
 """.replace("<host>", _HOST)
+#: What is asked for: of one endpoint, by id or host, and of one type of event or one event; tests and probes of
+#: endpoints only where they are asked for.
+_MEANT = """
+(%(endpoint)s = '' or d.endpoint_id::text = %(endpoint)s or <host> = %(endpoint)s)
+and (%(event)s = '' and not starts_with(v.type, 'endpoint.') or v.type = %(event)s or v.id::text = %(event)s)
+""".replace("<host>", _HOST)
 _COUNTS = """
-select count(*) filter (where d.state = 'failed') as failed, count(*) filter (where d.state = 'delivered') as delivered,
+select count(*) filter (where d.state = 'failed' and m.is_meant) as failed,
+       count(*) filter (where d.state = 'delivered' and m.is_meant) as delivered,
        extract(epoch from now() - max(d.ended_at))::float8 as last
-from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'enabled'
+from webhook_deliveries d
+join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'enabled'
+join webhook_events v on v.id = d.event_id,
+lateral (select <meant> as is_meant) m
 where d.id >= %(oldest)s::uuid
 /* aiprod-ops: how many deliveries failed */
-"""
+""".replace("<meant>", _MEANT)
 _ENDED = """
 select d.id::text as id, d.endpoint_id::text as endpoint, <host> as host, v.type as event,
        d.state, d.created_at, d.ended_at,
@@ -53,12 +63,10 @@ join webhook_endpoints e on e.id = d.endpoint_id
 join webhook_events v on v.id = d.event_id
 left join lateral (
   select status, error from webhook_attempts a where a.delivery_id = d.id order by number desc limit 1) a on true
-where d.id >= %(oldest)s::uuid and d.state = any(%(states)s)
-  and (%(endpoint)s = '' or d.endpoint_id::text = %(endpoint)s or <host> = %(endpoint)s)
-  and (%(event)s = '' and not starts_with(v.type, 'endpoint.') or v.type = %(event)s or v.id::text = %(event)s)
+where d.id >= %(oldest)s::uuid and d.state = any(%(states)s) and <meant>
 order by d.id limit %(most)s
 /* aiprod-ops: deliveries that have ended */
-""".replace("<host>", _HOST)
+""".replace("<host>", _HOST).replace("<meant>", _MEANT)
 _KNOWN = """
 select from webhook_endpoints e where e.id::text = %(endpoint)s or <host> = %(endpoint)s limit 1
 """.replace("<host>", _HOST)
@@ -76,10 +84,11 @@ def moment_of(database: Database) -> datetime:
     return found.astimezone(UTC)
 
 
-def backlog(database: Database, since: datetime) -> Backlog:
-    """What waits, and how much of what came into being since then has failed."""
+def backlog(database: Database, since: datetime, *, endpoint: str = "", event: str = "") -> Backlog:
+    """What waits, of all; and how much has failed of what came into being since then, as it is asked for in `ended`."""
     waiting = database.query(_BACKLOG)[0]
-    return Backlog(**waiting, **database.query(_COUNTS, {"oldest": first_id(since)})[0])
+    values = {"oldest": first_id(since), "endpoint": endpoint, "event": event}
+    return Backlog(**waiting, **database.query(_COUNTS, values)[0])
 
 
 def knows(database: Database, endpoint: str) -> bool:

@@ -14,9 +14,13 @@ LONGEST = 2_048  #: characters
 #: A name with a top-level domain of letters, so that no form of an IP address fits: 127.1, 0x7f.1, 2130706433, [::1].
 _NAMED = r"^https://([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}(:443)?"
 PATTERN = _NAMED + r"(/[!-\[\]-~]*)?$"
+_PATH = r"(/([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$"
 #: The same where we send something to: without a fragment, and with no character that has to be encoded (RFC 3986).
-ENDPOINT_PATTERN = _NAMED + r"(/([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$"
-_PATTERN = re.compile(PATTERN)
+ENDPOINT_PATTERN = _NAMED + _PATH
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+#: And in a lab: http too, a name of any network or an address, and any port.
+LAB_PATTERN = rf"^https?://({_LABEL}(\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?{_PATH}"
+_PATTERN, _ENDPOINT, _LAB = map(re.compile, (PATTERN, ENDPOINT_PATTERN, LAB_PATTERN))
 #: Names that lead into a network of ours whatever they resolve to. Source: RFC 6761, RFC 6762, RFC 8375, RFC 9476;
 #: cloud providers' metadata servers.
 OURS = (
@@ -42,12 +46,11 @@ def wrong(url: str) -> tuple[str, str] | None:
     ('host', 'userinfo', 'private_name')
     """
     if len(url) > LONGEST:
-        return "max_length", f"it has {len(url)} characters"
+        return _too_long(url)
     if not url.lower().startswith("https://"):
         return "https", "it does not begin with https://"
-    authority = re.split(r"[/?#\\]", url[8:], maxsplit=1)[0]
-    if "@" in authority:
-        return "userinfo", "it has a user name or a password before the host"
+    if _has_userinfo(url):
+        return _USERINFO
     if not _PATTERN.fullmatch(url):
         return "host", "its host is not a public DNS name on port 443, or it has characters that a URL cannot have"
     host = (urlsplit(url).hostname or "").rstrip(".")
@@ -56,23 +59,51 @@ def wrong(url: str) -> tuple[str, str] | None:
     return None
 
 
-def uncallable(url: str, *, private: bool = False) -> str:
-    """Why no request of ours is made for a URL; "" where one is. `private` is a lab's: http, and any host and port.
+def uncallable(url: str, *, private: bool = False) -> tuple[str, str] | None:
+    """The rule that a URL breaks which we would send something to, and what was seen; None where it breaks none.
+    `private` is a lab's: http, and any host and port.
 
     >>> uncallable("https://example.org/"), uncallable("http://127.0.0.1:80/")
-    ('', 'it does not begin with https://')
-    >>> uncallable("http://127.0.0.1:80/", private=True)
-    ''
+    (None, ('https', 'it does not begin with https://'))
+    >>> uncallable("http://127.0.0.1:80/", private=True), uncallable("http://[::1", private=True)[0]
+    (None, 'pattern')
     """
-    if not private:
-        found = wrong(url)
-        return found[1] if found else ""
+    if private:
+        return _wrong_in_a_lab(url)
+    if (found := wrong(url)) is not None:
+        return found
+    return None if _ENDPOINT.fullmatch(url) else ("pattern", f"it has {_NOT_ENCODED}")
+
+
+_USERINFO = ("userinfo", "it has a user name or a password before the host")
+_NOT_ENCODED = "a fragment, or characters that have to be encoded"
+
+
+def _too_long(url: str) -> tuple[str, str]:
+    return "max_length", f"it has {len(url)} characters"
+
+
+def _has_userinfo(url: str) -> bool:
+    return "@" in re.split(r"[/?#\\]", url.partition("://")[2], maxsplit=1)[0]
+
+
+def _wrong_in_a_lab(url: str) -> tuple[str, str] | None:
+    if len(url) > LONGEST:
+        return _too_long(url)
+    if not url.startswith(("http://", "https://")):
+        return "scheme", "it does not begin with http:// or https://"
+    if _has_userinfo(url):
+        return _USERINFO
+    if not _LAB.fullmatch(url):
+        return "pattern", f"it has no host, or one that is neither a name nor an address, or {_NOT_ENCODED}"
     try:
         parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        if "[" in parts.netloc:
+            ipaddress.IPv6Address(parts.hostname or "")
     except ValueError:
-        is_url = False
-    return "" if is_url else "it is no URL of http or https"
+        return "host", "it has something in brackets that is no IPv6 address"
+    number = parts.netloc.rpartition("]")[2].partition(":")[2]
+    return None if 0 < int(number or 80) < 65_536 else ("port", "it has a port that is not from 1 to 65535")
 
 
 def leading(host: str, addresses: Iterable[str], *, private: bool = False) -> str:

@@ -40,6 +40,8 @@ LARGEST_ANSWER = Bytes(2048)  #: so much of an answer's body is kept
 PREFIX = "whsec_"
 SHORTEST_KEY, LONGEST_KEY = Bytes(24), Bytes(64)  #: Source: Standard Webhooks, "Signature scheme"
 _NEW_KEY = Bytes(32)
+#: That sign at the same time: the newest, and those whose overlap has not ended. Each is a signature of every request.
+MOST_SECRETS = 5
 _FOUR = "([A-Za-z0-9+/]{4})"
 #: A secret: `whsec_`, and from 24 to 64 bytes as base64.
 SECRET = rf"^whsec_({_FOUR}{{8,20}}([A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?|{_FOUR}{{21}}([A-Za-z0-9+/]{{2}}==)?)$"
@@ -221,10 +223,10 @@ def plain_signature(key: bytes, body: bytes) -> str:
 
 
 def signed(message_id: str, at: datetime, body: bytes, keys: Sequence[bytes]) -> dict[str, str]:
-    """The headers of an attempt. `keys` are those that count, the newest first: two while a rotation overlaps.
+    """The headers of an attempt. `keys` are those that count, the newest first: several while rotations overlap.
 
     `message_id` is the event's id, the same in each attempt and each replay. Old receivers know one signature only:
-    they are sent that of the oldest key, so that nothing changes for them before the overlap ends.
+    they are sent that of the oldest key, so that nothing changes for them before its overlap ends.
     """
     timestamp = int(at.timestamp())
     return {

@@ -143,12 +143,23 @@ def _not_among(field: str, allowed: Sequence[str]) -> Violation:
 
 def url(field: str) -> Rule:
     """An https URL with a public name. Where it leads is looked at when it is used: see `destinations`."""
+    return _url(field, urls.wrong, "Use an https:// URL with a public DNS name, on port 443.")
 
+
+def endpoint_url(field: str, *, private: bool = False) -> Rule:
+    """The same for a URL that we send something to. `private` is a lab's: http, and any host and port."""
+    kind = (
+        "an http:// or https:// URL with a host" if private else "an https:// URL with a public DNS name, on port 443"
+    )
+    fix = f"Use {kind}, with its path and query encoded, and without a fragment."
+    return _url(field, lambda text: urls.uncallable(text, private=private), fix)
+
+
+def _url(field: str, judge: Callable[[str], tuple[str, str] | None], fix: str) -> Rule:
     def rule(text: str) -> Found:
-        if (broken := urls.wrong(text)) is not None:
+        if (broken := judge(text)) is not None:
             name, seen = broken
-            yield Violation(field, name, urls.LONGEST if name == "max_length" else None, f"As a URL, {seen}.",
-                            "Use an https:// URL with a public DNS name, on port 443.")  # fmt: skip
+            yield Violation(field, name, urls.LONGEST if name == "max_length" else None, f"As a URL, {seen}.", fix)
 
     return rule
 

@@ -21,6 +21,17 @@ LARGEST_KEPT_BYTES = 2048  #: of a response's body
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '2s'")
+    for create in (_endpoints, _secrets, _events, _deliveries, _attempts):
+        create()
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '2s'")
+    for table in ("attempts", "deliveries", "events", "secrets", "endpoints"):
+        op.drop_table(f"webhook_{table}")
+
+
+def _endpoints() -> None:
     op.create_table(
         "webhook_endpoints",
         _id(),
@@ -48,6 +59,9 @@ def upgrade() -> None:
         _time("updated_at"),
     )
     op.create_index("idx_webhook_endpoints_user_id_id", "webhook_endpoints", ["user_id", "id"])
+
+
+def _secrets() -> None:
     op.create_table(
         "webhook_secrets",
         _id(),
@@ -57,6 +71,9 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), comment="after a rotation: the end of the overlap"),
     )
     op.create_index("idx_webhook_secrets_endpoint_id", "webhook_secrets", ["endpoint_id"])
+
+
+def _events() -> None:
     op.create_table(
         "webhook_events",
         _id(),
@@ -66,6 +83,9 @@ def upgrade() -> None:
         _time("created_at"),
     )
     op.create_index("idx_webhook_events_user_id_id", "webhook_events", ["user_id", "id"])
+
+
+def _deliveries() -> None:
     op.create_table(
         "webhook_deliveries",
         _id(),
@@ -92,6 +112,9 @@ def upgrade() -> None:
         "idx_webhook_deliveries_endpoint_due", "webhook_deliveries", ["endpoint_id", "due_at"], postgresql_where=pending
     )
     op.create_index("idx_webhook_deliveries_endpoint_id_id", "webhook_deliveries", ["endpoint_id", "id"])
+
+
+def _attempts() -> None:
     op.create_table(
         "webhook_attempts",
         _reference("delivery_id", "webhook_deliveries.id", ondelete="CASCADE"),
@@ -105,12 +128,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
     )
-
-
-def downgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '2s'")
-    for table in ("attempts", "deliveries", "events", "secrets", "endpoints"):
-        op.drop_table(f"webhook_{table}")
 
 
 def _id() -> sa.Column[str]:

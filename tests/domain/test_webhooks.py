@@ -13,6 +13,7 @@ from aiprod_ops.domain.webhooks import (
     JITTER,
     LONG_TAIL,
     LONGEST_RETRY_AFTER,
+    MOST_SECRETS,
     PAUSES,
     Answer,
     State,
@@ -45,10 +46,10 @@ def test_the_reference_library_of_npm_signs_the_same() -> None:
     assert signature(key, ID, 1795867200, BODY) == "v1,mr2jky2oyaPPH3ZMrsS8QeANzQcijWZASxr8JVYCdTE="
 
 
-def test_while_a_rotation_overlaps_both_secrets_verify_and_an_old_receiver_notices_nothing() -> None:
-    new, old, other = new_key(), new_key(), new_key()
-    headers = signed(ID, datetime.now(UTC), BODY, [new, old])
-    for key in (new, old):
+def test_while_rotations_overlap_each_secret_verifies_and_an_old_receiver_notices_nothing() -> None:
+    new, *between, old, other = (new_key() for _ in range(MOST_SECRETS + 1))
+    headers = signed(ID, datetime.now(UTC), BODY, [new, *between, old])
+    for key in (new, *between, old):
         standardwebhooks.Webhook(shown(key)).verify(BODY, headers)
     with pytest.raises(standardwebhooks.WebhookVerificationError, match="No matching signature"):
         standardwebhooks.Webhook(shown(other)).verify(BODY, headers)

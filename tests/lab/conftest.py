@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from delivered import Webhooks
 from hammering import FAKETIME
+from receivers import Receiver, receiving
+from redis_servers import Server
 from repositories import HAS_PGBACKREST
-from served_api import Api, served
+from served_api import Api, database, served
 
 from aiprod_ops.lab import fleet as fleets
 from aiprod_ops.lab import folder as folders
@@ -48,4 +51,41 @@ def fleet(short_path: Path) -> Iterator[Fleet]:
 def api() -> Iterator[Api]:
     """The API on a PostgreSQL of its own."""
     with served() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Server]:
+    """A Redis of a module's own, which it may stop and kill."""
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def stored(redis: Server) -> Iterator[Api]:
+    """The API with that Redis."""
+    with served(redis.environment) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def webhook_rows() -> Iterator[Webhooks]:
+    """A database with webhooks, and nothing that serves it. What is committed there survives a crash."""
+    with database() as made:
+        made.sql("ALTER DATABASE aiprod SET synchronous_commit = on")
+        yield Webhooks(made)
+
+
+@pytest.fixture
+def hooks(webhook_rows: Webhooks) -> Iterator[Webhooks]:
+    """Its rows, of which none is left by the test before."""
+    yield webhook_rows
+    webhook_rows.clear()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A customer's server."""
+    with receiving() as made:
         yield made

@@ -8,22 +8,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis_servers import Server
-from served_api import JOB, Api, served
+from served_api import JOB, Api
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="module")
-def stored(redis: Server) -> Iterator[Api]:
-    with served(redis.environment) as made:
-        yield made
 
 
 def how(answer: httpx.Response) -> str:

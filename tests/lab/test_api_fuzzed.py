@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis_servers import Server
-from served_api import JOB, Api, served
+from served_api import JOB, Api
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
@@ -40,39 +39,26 @@ def fuzzed(api: Api, folder: Path, *words: str) -> None:
     assert " ERROR " not in api.said(), api.said()[-20_000:]
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="module")
-def fuzzing(redis: Server) -> Iterator[Api]:
-    with served(redis.environment) as made:
-        yield made
-
-
 @pytest.mark.lab
-def test_no_check_fails(fuzzing: Api, redis: Server, tmp_path: Path) -> None:
-    fuzzed(fuzzing, tmp_path, "--seed", "20261128", "--max-examples", "5")
+def test_no_check_fails(stored: Api, redis: Server, tmp_path: Path) -> None:
+    fuzzed(stored, tmp_path, "--seed", "20261128", "--max-examples", "5")
     assert redis.figure("stats", "keyspace_hits") > 0  # it was used
 
 
 @pytest.mark.lab
-def test_no_check_fails_with_redis_stopped(fuzzing: Api, redis: Server, tmp_path: Path) -> None:
+def test_no_check_fails_with_redis_stopped(stored: Api, redis: Server, tmp_path: Path) -> None:
     redis.hang()
     try:
-        fuzzed(fuzzing, tmp_path, "--seed", "20261129", "--max-examples", "3")
+        fuzzed(stored, tmp_path, "--seed", "20261129", "--max-examples", "2", "--phases", "fuzzing")
     finally:
         redis.go_on()
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("state", ["up", "hung", "dead"])
-def test_no_check_fails_for_long(fuzzing: Api, redis: Server, tmp_path: Path, state: str) -> None:
+def test_no_check_fails_for_long(stored: Api, redis: Server, tmp_path: Path, state: str) -> None:
     {"up": lambda: None, "hung": redis.hang, "dead": redis.kill}[state]()
     try:
-        fuzzed(fuzzing, tmp_path, "--max-examples", "300")
+        fuzzed(stored, tmp_path, "--max-examples", "300")
     finally:
         {"up": lambda: None, "hung": redis.go_on, "dead": redis.start}[state]()

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from test_api_life import problem
 
-from aiprod_ops.domain.webhooks import WhyDisabled
+from aiprod_ops.domain.webhooks import WhyDisabled, shown
 from aiprod_ops.service import database, webhooks
 from aiprod_ops.service.settings import Settings
 
@@ -115,19 +115,41 @@ def test_a_secret_is_told_once_and_rotated_with_overlap(api: Api, client: httpx.
     assert (again.headers["idempotent-replayed"], again.json()["secret"]) == ("true", None)
     given = "whsec_" + base64.b64encode(b"what the old receiver has").decode()
     second = client.post(f"/webhooks/{first['id']}/rotate", json={"secret": given, "overlap_seconds": 600}).json()
-    third = client.post(f"/webhooks/{first['id']}/rotate").json()
     assert second["secret"] == given
-    rows = api.sql(
-        "SELECT secret, expires_at > now() + interval '23 hours' FROM webhook_secrets WHERE endpoint_id = %(id)s "
-        "ORDER BY expires_at NULLS FIRST",
-        {"id": first["id"]},
-    )
-    # Three never count at once: the first one ended with the second rotation.
-    assert [(bytes(secret), overlaps) for secret, overlaps in rows] == [
-        (base64.b64decode(third["secret"][6:]), None),
-        (b"what the old receiver has", True),
-    ]
+    assert counting(api, first) == [given, first["secret"]]
     problem(client.post("/webhooks", json={**HOOK, "secret": "whsec_c2hvcnQ="}), "VALIDATION_FAILED")
+
+
+def counting(api: Api, hook: dict[str, Any]) -> list[str]:
+    """The secrets that an endpoint's requests are signed with, the newest first."""
+    rows = api.sql(
+        "SELECT secret FROM webhook_secrets WHERE endpoint_id = %(id)s AND (expires_at IS NULL OR expires_at > now()) "
+        "ORDER BY created_at DESC",
+        {"id": hook["id"]},
+    )
+    return [shown(bytes(secret)) for (secret,) in rows]
+
+
+def test_a_rotation_ends_none_that_another_has_promised_to_keep(api: Api, client: httpx.Client) -> None:
+    hook = made(client)
+    here, told = f"/webhooks/{hook['id']}/rotate", [hook["secret"]]
+    for overlap in (3_600, 86_400, 600, 60):
+        told.insert(0, client.post(here, json={"overlap_seconds": overlap}).json()["secret"])
+        assert counting(api, hook) == told
+    answer = client.post(here)
+    detail = str(problem(answer, "TOO_MANY_SECRETS")["detail"])
+    [(first_end,)] = api.sql(
+        "SELECT to_char(min(expires_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM webhook_secrets "
+        "WHERE endpoint_id = %(id)s",
+        {"id": hook["id"]},
+    )
+    assert f"ends at {first_end} UTC" in detail
+    assert counting(api, hook) == told
+    api.sql("UPDATE webhook_secrets SET expires_at = now() WHERE expires_at < now() + interval '2 minutes'")
+    newer = client.post(here).json()["secret"]
+    assert counting(api, hook) == [newer, told[0], *told[2:]]
+    leaked = client.post(here, json={"overlap_seconds": 0}).json()["secret"]
+    assert counting(api, hook) == [leaked]
 
 
 def test_a_key_without_the_scope_may_not(api: Api) -> None:

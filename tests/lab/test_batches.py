@@ -81,43 +81,6 @@ def test_the_three_forms(client: httpx.Client) -> None:
     assert listed == [answer.json()["id"] for answer in reversed(answers)]
 
 
-def test_one_bad_line(api: Api, client: httpx.Client) -> None:
-    [(before,)] = api.sql("SELECT count(*) FROM jobs")
-    content = lines(items(20)) + b'{"preset": "quick_social"\n' + lines([{**JOB, "prompt": " "}]) + lines(items(20))
-    refused = problem(client.post("/batches", content=content, headers=LINES), "VALIDATION_FAILED")
-    assert [error["field"] for error in refused["errors"]] == ["items.21", "items.22.prompt"]  # type: ignore[attr-defined]
-    assert refused["detail"] == "2 of 42 items do not follow the rules: nothing was accepted."
-    assert api.sql("SELECT count(*) FROM jobs") == [(before,)]
-    batch = made(client.post("/batches", params={"partial": True}, content=content, headers=LINES))
-    assert (batch["jobs"], batch["rejected"]) == (40, 2)
-    assert [(error["item"], error["rule"]) for error in batch["errors"]] == [(21, "json"), (22, "blank")]
-    client.post(f"/batches/{batch['id']}/cancel")
-
-
-@pytest.mark.parametrize(
-    ("content", "kind", "code"),
-    [
-        (b"", "application/json", "INVALID_JSON"),
-        (b"[]", "application/json", "VALIDATION_FAILED"),
-        (b"{}", "application/json", "INVALID_JSON"),
-        (b"[1, true, null]", "application/json", "VALIDATION_FAILED"),
-        (b"[{}", "application/json", "INVALID_JSON"),
-        (b"[{}]]", "application/json", "INVALID_JSON"),
-        (b"[{},,{}]", "application/json", "INVALID_JSON"),
-        (b"[" * 300_000, "application/json", "INVALID_JSON"),
-        (b'["' + b"x" * 300_000, "application/json", "INVALID_JSON"),
-        (b"[\xff]", "application/json", "INVALID_JSON"),
-        (b"\n\n", "application/x-ndjson", "VALIDATION_FAILED"),
-        (b"x" * 300_000, "application/x-ndjson", "PAYLOAD_TOO_LARGE"),
-        (b"{}", "text/csv", "UNSUPPORTED_MEDIA_TYPE"),
-        (b"--a\r\n", "multipart/form-data; boundary=a", "INVALID_JSON"),
-        (b"nothing", "multipart/form-data; boundary=a", "INVALID_JSON"),
-    ],
-)
-def test_what_is_no_batch(client: httpx.Client, content: bytes, kind: str, code: str) -> None:
-    problem(client.post("/batches", content=content, headers={"Content-Type": kind}), code)
-
-
 def test_the_same_key_makes_one_batch(client: httpx.Client) -> None:
     headers = {**LINES, "Idempotency-Key": "one-batch"}
     first = client.post("/batches", content=lines(items(5)), headers=headers)

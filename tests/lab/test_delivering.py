@@ -2,14 +2,12 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from delivered import KEY, SHORT, Webhooks, pumping, wait_until
-from receivers import Receiver, receiving
-from served_api import Api, database
+from receivers import Receiver
 
 from aiprod_ops.adapters.aiohttp_sender import AiohttpSender
 from aiprod_ops.adapters.pycurl_sender import PycurlSender
@@ -19,29 +17,6 @@ from aiprod_ops.lab import ports
 from aiprod_ops.ports import Sender
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def db() -> Iterator[Api]:
-    with database() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def rows(db: Api) -> Webhooks:
-    return Webhooks(db)
-
-
-@pytest.fixture
-def hooks(rows: Webhooks) -> Iterator[Webhooks]:
-    yield rows
-    rows.clear()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as made:
-        yield made
 
 
 @pytest.mark.parametrize("sender", [AiohttpSender, PycurlSender])

@@ -2,38 +2,12 @@
 
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 from delivered import Webhooks, process, pumping, wait_until
-from receivers import Receiver, receiving
-from served_api import Api, database
+from receivers import Receiver
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def db() -> Iterator[Api]:
-    with database() as made:
-        made.sql("ALTER DATABASE aiprod SET synchronous_commit = on")  # what is committed survives a crash
-        yield made
-
-
-@pytest.fixture(scope="module")
-def rows(db: Api) -> Webhooks:
-    return Webhooks(db)
-
-
-@pytest.fixture
-def hooks(rows: Webhooks) -> Iterator[Webhooks]:
-    yield rows
-    rows.clear()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as made:
-        yield made
 
 
 def test_killed_in_the_middle(hooks: Webhooks, receiver: Receiver) -> None:
@@ -59,7 +33,7 @@ def test_killed_in_the_middle(hooks: Webhooks, receiver: Receiver) -> None:
     assert hooks.leased() == 0
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.soak), "immediate"])
 def test_postgresql_restarts_while_delivering(hooks: Webhooks, receiver: Receiver, mode: str) -> None:
     for number in range(10):
         hooks.deliver(hooks.endpoint(receiver.url(f"/{number}?ms=20")), 100)

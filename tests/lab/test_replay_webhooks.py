@@ -62,6 +62,8 @@ def test_each_is_sent_once_in_waves_and_what_was_delivered_is_not(hooks: Hooks) 
     seen = called(hooks.bench.config, "check", BOOK)
     assert seen.exit == 2, seen.said
     assert "HTTP 503: 25, HTTP 500: 3" in seen.out
+    rows = [line.split()[:2] for line in seen.out.splitlines() if ".example" in line]
+    assert rows == [["WARNING", "one.example"], ["WARNING", "two.example"]]
     digest = planned(hooks)
     dry = called(hooks.bench.config, "run", BOOK, *FAST, "--dry-run")
     assert "make 2 deliveries due again" in dry.out, dry.said
@@ -215,8 +217,26 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     assert counted("--since", "0s") == 0
     told = called(hooks.bench.config, "plan", BOOK, "--most", "3").out
     assert "left out  2 more deliveries: one run takes 3 (--most)" in told
-    assert f"endpoints disabled lately: 1 (off.example ({off}) since " in called(hooks.bench.config, "check", BOOK).out
+    seen = called(hooks.bench.config, "check", BOOK).out
+    assert f"endpoints disabled for failing: 1 (off.example ({off}) since " in seen
     assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
+
+
+def test_what_is_counted_is_what_would_be_sent_again(hooks: Hooks) -> None:
+    """Tests and probes of endpoints are not, unless they are asked for; nor what is not asked for."""
+    first, second = hooks.endpoint("one.example"), hooks.endpoint("two.example")
+    for endpoint, count, state in ((first, 4, "failed"), (first, 1, "delivered"), (second, 3, "failed")):
+        hooks.ended(endpoint, count, state)
+    hooks.ended(first, 10, event="endpoint.test")
+    hooks.ended(second, 20, "delivered", event="endpoint.disabled")
+    hooks.ended(hooks.endpoint("off.example", "disabled"), 6)
+
+    def told(*options: str) -> str:
+        return called(hooks.bench.config, "check", BOOK, *options).out
+
+    assert "7 of 8 in 24.0 h; HTTP 503: 7; within 60.0 min: 7" in told()
+    assert "4 of 5 in 24.0 h; HTTP 503: 4; within 60.0 min: 4" in told("--endpoint", "one.example")
+    assert "10 of 10 in 24.0 h" in told("--event", "endpoint.test")
 
 
 def test_who_may_not_write_is_told_what_to_grant(hooks: Hooks) -> None:

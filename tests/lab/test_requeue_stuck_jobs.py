@@ -96,6 +96,9 @@ def test_the_lost_wait_again_the_slow_are_left_and_poison_fails(jobs: Jobs) -> N
     assert seen.exit == 1, seen.said
     assert "jobs that nobody works on: 4 (2 lost, 1 poison, 1 postponed)" in seen.out
     assert "jobs that are slow: 1" in seen.out
+    told = {lost: "lost", never_heard: "lost", poison: "poison", slow: "slow", postponed: "postponed"}
+    rows = [line.split()[:3] for line in seen.out.splitlines() if re.search(r"\b[0-9a-f]{8}-", line)]
+    assert sorted(rows) == sorted(["WARNING", job, what] for job, what in told.items())
     made = jobs.planned()
     done = jobs.applied(made["digest"])
     assert done.exit == 0, done.said

@@ -92,7 +92,7 @@ def test_bad_days_of_jobs(api: Api, client: httpx.Client) -> None:
     refused, flaky = submit(client, "[fails CONTENT_REFUSED]"), submit(client, "[fails RENDERING_ERROR]")
     hung, slow = submit(client, "[hangs]"), submit(client, "[takes 20]")
     api.sql("UPDATE jobs SET attempts = 1 WHERE id = any (%(ids)s::uuid[])", {"ids": [flaky, hung]})
-    with workers(api, 2, "--longest", "5", "--drain", "0"):
+    with workers(api, 2, "--longest", "3", "--drain", "0"):
         until(lambda: client.get(f"/jobs/{slow}").json()["progress"] > 0, "no progress is told")
         assert client.post(f"/jobs/{slow}/cancel").json()["status"] == "cancelled"
         until(lambda: status(client, refused) == "failed", "it is not refused")

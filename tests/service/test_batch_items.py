@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from aiprod_ops.domain import archives
 from aiprod_ops.domain.archives import File
-from aiprod_ops.service.batching.items import Reader, Unreadable, reader_of
+from aiprod_ops.service.batching.bodies import reader_of
+from aiprod_ops.service.batching.items import Reader, Unreadable
 from aiprod_ops.service.http.problems import Problem
 
 VALUES = st.recursive(
@@ -38,6 +39,35 @@ def form(body: bytes) -> bytes:
     head = b'Content-Disposition: form-data; name="%s"%s\r\n\r\n'
     parts = (head % (b"note", b"") + b"[1]", head % (b"items", b'; filename="jobs"') + body)
     return b"".join(b"--" + BOUNDARY + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + BOUNDARY + b"--\r\n"
+
+
+def test_a_second_file_is_refused_and_named() -> None:
+    head = b'Content-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n[1]\r\n'
+    parts = [b"--" + BOUNDARY + b"\r\n" + head % each for each in ((b"a", b"one"), (b"b\xe2\x80\xae", b"two.jsonl"))]
+    body = b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"
+    with pytest.raises(Problem, match=r"VALIDATION_FAILED.*one file.*b.u202e \(two\.jsonl\)") as refused:
+        read(reader_of(f"multipart/form-data; boundary={BOUNDARY.decode()}"), body, [])
+    [error] = refused.value.errors
+    assert (error.field, error.rule) == ("b\\u202e", "max_items")
+
+
+KINDS = ("application/json", "application/x-ndjson", f"multipart/form-data; boundary={BOUNDARY.decode()}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("charset", ["utf-16", "latin1", '"utf-16"', "", "x\x00"])
+def test_what_is_not_utf_8_is_refused_by_its_type(kind: str, charset: str) -> None:
+    with pytest.raises(Problem, match=r"UNSUPPORTED_MEDIA_TYPE.*charset.*expected utf-8"):
+        reader_of(f"{kind}; charset={charset}")
+    for name in ("utf-8", "UTF-8", '"utf-8"', "utf8"):
+        reader_of(f"{kind}; charset={name}")
+
+
+def test_a_file_that_is_not_utf_8_is_refused_by_its_type() -> None:
+    head = b'Content-Type: application/json; charset=utf-16\r\nContent-Disposition: form-data; name="a"; filename="b"'
+    body = b"--" + BOUNDARY + b"\r\n" + head + b"\r\n\r\n[1]\r\n--" + BOUNDARY + b"--\r\n"
+    with pytest.raises(Problem, match=r"UNSUPPORTED_MEDIA_TYPE.*charset.*expected utf-8"):
+        read(reader_of(KINDS[2]), body, [3, 50, 60])
 
 
 @given(ITEMS, st.lists(st.integers(0, 10_000), max_size=8), st.sampled_from([None, 1]))

@@ -31,8 +31,8 @@ from aiprod_ops.service.validation import (
 )
 
 PATTERNS = [
-    texts.SAFE, texts.SAFE_LINE, urls.PATTERN, urls.OURS_PATTERN, validation.EMAIL, validation.UUID,
-    validation.IDEMPOTENCY_KEY, validation.REQUEST_ID, validation.CURSOR,
+    texts.SAFE, texts.SAFE_LINE, urls.PATTERN, urls.OURS_PATTERN, urls.ENDPOINT_PATTERN, urls.LAB_PATTERN,
+    validation.EMAIL, validation.UUID, validation.IDEMPOTENCY_KEY, validation.REQUEST_ID, validation.CURSOR,
 ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Items out of a body that comes in pieces: a JSON array, JSON lines, or a file in a form. Memory holds one item.
+"""Items out of a body that comes in pieces: a JSON array, or JSON lines. Memory holds one item.
 
 Each reader is fed bytes and answers what is complete. A line that is no JSON is told as Unreadable, and the next one is
 read; in an array nobody knows where the next item begins, so that it ends the batch.
-Sources: RFC 8259; jsonlines.org; RFC 7578.
+Sources: RFC 8259; jsonlines.org.
 """
 
 import codecs
@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.units import Bytes
@@ -156,82 +154,6 @@ class Either:
     def close(self) -> Iterator[Any]:
         if self._reader is not None:
             yield from self._reader.close()
-
-
-class Form:
-    """The first file of a multipart form; other fields are passed over."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self._inner, self._pieces = Either(), list[bytes]()
-        self._header, self._disposition, self._is_file, self._seen, self._ended = b"", b"", False, False, False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": lambda data, start, end: self._name(data[start:end]),
-                "on_header_value": lambda data, start, end: self._value(data[start:end]),
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_end,
-                "on_part_data": lambda data, start, end: self._piece(data[start:end]),
-                "on_end": self._end,
-            },
-        )
-
-    def feed(self, data: bytes) -> Iterator[Any]:
-        try:
-            self._parser.write(data)
-        except ValueError as error:
-            raise Problem("INVALID_JSON", "The form does not follow RFC 7578.") from error
-        pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            yield from self._inner.feed(piece)
-
-    def close(self) -> Iterator[Any]:
-        if not self._ended:
-            raise Problem("INVALID_JSON", "The form does not end: the body is not whole.")
-        yield from self._inner.close()
-
-    def _begin(self) -> None:
-        self._header, self._disposition, self._is_file = b"", b"", False
-
-    def _name(self, data: bytes) -> None:
-        self._header += data
-
-    def _value(self, data: bytes) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition += data
-
-    def _header_end(self) -> None:
-        self._header = b""
-
-    def _headers_end(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        self._disposition = b""
-        self._is_file = b"filename" in options and not self._seen
-        self._seen = self._seen or self._is_file
-
-    def _piece(self, data: bytes) -> None:
-        if self._is_file:
-            self._pieces.append(data)
-
-    def _end(self) -> None:
-        self._ended = True
-
-
-def reader_of(content_type: str) -> Reader:
-    """What reads a body of this type; raises Problem UNSUPPORTED_MEDIA_TYPE."""
-    kind, options = parse_options_header(content_type)
-    if kind == b"multipart/form-data" and 0 < len(options.get(b"boundary", b"")) <= 70:
-        return Form(options[b"boundary"])
-    if kind in (b"application/x-ndjson", b"application/jsonl"):
-        return Lines()
-    if kind == b"application/json" or kind.endswith(b"+json"):
-        return Array()
-    raise Problem(
-        "UNSUPPORTED_MEDIA_TYPE",
-        f"The Content-Type is {kind.decode('latin-1')[:100]!r}, expected application/json (an array), "
-        "application/x-ndjson, or multipart/form-data with a file of either.",
-    )
 
 
 def _too_long() -> Problem:

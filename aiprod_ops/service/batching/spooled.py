@@ -63,7 +63,8 @@ class Spooled:
 
 
 async def spool(body: AsyncIterator[bytes], reader: Reader, most: int) -> Spooled:
-    """Read a batch of at most so many items; raises Problem. The event loop goes on between the pieces."""
+    """Read a batch of at most so many items; raises Problem, and OSError where there is no room for it. The event loop
+    goes on between the pieces."""
     made, digest = Spooled(), hashlib.sha256()
     try:
         async for data in body:
@@ -73,6 +74,7 @@ async def spool(body: AsyncIterator[bytes], reader: Reader, most: int) -> Spoole
             await asyncio.sleep(0)
         for item in reader.close():
             _add(made, item, most)
+        made.file.flush()  # no room for it is told now, and not while the jobs are copied
     except BaseException:
         made.file.close()
         raise

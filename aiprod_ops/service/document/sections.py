@@ -63,8 +63,8 @@ def batches() -> str:
     """Many jobs at once."""
     return """\
 1. `POST /api/v1/batches` takes as many jobs as your tier allows: a JSON array (`application/json`), one job a line
-   (`application/x-ndjson`), or a form (`multipart/form-data`) with a file of either. Each item is what a single job is
-   submitted with.
+   (`application/x-ndjson`), or a form (`multipart/form-data`) with one file of either. Each item is what a single job
+   is submitted with.
 2. `GET /api/v1/batches/{batch_id}` tells how many are queued, processing, completed, failed and cancelled, the progress
    in percent, and when it will be done. `GET /api/v1/jobs?batch_id=…` lists its jobs.
 3. `GET /api/v1/batches/{batch_id}/download` answers all videos as one ZIP when the batch has ended. `SHA256SUMS` in it

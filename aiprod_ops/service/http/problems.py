@@ -1,8 +1,10 @@
 """Problems as answers: application/problem+json (RFC 9457), with a code, a request id, and never a stack trace."""
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from tempfile import gettempdir
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +14,7 @@ from psycopg import OperationalError as PsycopgOperationalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from aiprod_ops.domain.jobs import IllegalTransition
@@ -27,6 +29,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPE = "/api/v1/docs/errors/"
 RETRY_SECONDS = 1
 MOST_ERRORS = 50  #: a body may have thousands of fields that nobody knows
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OF_STATUS = {kind.status: kind.code for kind in reversed(OF_REQUESTS)}  # the first of each status
 
 
@@ -85,6 +88,15 @@ def of(error: Exception, request_id: str) -> Problem:
         return _of_status(error)
     if isinstance(error, IllegalTransition):
         return Problem("JOB_STATE_CONFLICT", str(error))
+    if isinstance(error, ClientDisconnect):
+        # Nobody reads the answer; the metrics count it, and not as a fault of ours.
+        log.info("a client broke off before its request was whole, request %s", request_id)
+        return Problem("INVALID_JSON", "The body is not whole: the client broke off.")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        log.error("there is no room for a file in %s: %s, request %s", gettempdir(), error, request_id)
+        detail = "There is no room on the server's disk for what this request needs. Nothing was changed."
+        headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}  # the body may not be read to its end
+        return Problem("SERVICE_UNAVAILABLE", detail, headers=headers)
     if is_unavailable(error):
         # Without its trace: in an outage there is one for each request.
         said = str(error).partition("\n")[0]

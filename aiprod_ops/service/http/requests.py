@@ -23,6 +23,7 @@ from aiprod_ops.domain.tiers import Tier
 from aiprod_ops.service import database
 from aiprod_ops.service.http import credentials, etags, idempotency, problems
 from aiprod_ops.service.http.credentials import Caller, Verified
+from aiprod_ops.service.http.media_types import require_utf8
 from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.units import Seconds
@@ -118,9 +119,13 @@ class OwnedRoute(PublicRoute):
     async def read(self, request: Request) -> None:
         """Read the whole body. Raises Problem where it is too large, or of a type that the operation does not take."""
         body = await request.body()
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if self.body_field is not None and body and kind != "application/json" and not kind.endswith("+json"):
+        if self.body_field is None or not body:
+            return
+        content_type = request.headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("UNSUPPORTED_MEDIA_TYPE")
+        require_utf8(content_type)
 
     async def done(self, request: Request) -> None:
         """Leave what `read` has kept."""

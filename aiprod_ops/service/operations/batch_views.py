@@ -90,7 +90,7 @@ _ITEM = {
 #: What a batch is submitted with: FastAPI cannot read it from the operation, which takes the body piece by piece.
 BODY: dict[str, Any] = {
     "required": True,
-    "description": "A JSON array; one JSON object a line; or a form whose first file is one of these.",
+    "description": "A JSON array; one JSON object a line; or a form with one file, which is one of these.",
     "content": {
         "application/json": {"schema": {"type": "array", "minItems": 1, "items": _ITEM}},
         "application/x-ndjson": {"schema": {"type": "string", "description": "One job a line."}},

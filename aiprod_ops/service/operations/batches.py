@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import StreamingResponse
 
 from aiprod_ops.service.batching import download, storing, videos
-from aiprod_ops.service.batching.items import reader_of
+from aiprod_ops.service.batching.bodies import reader_of
 from aiprod_ops.service.batching.spooled import Spooled, spool
 from aiprod_ops.service.http import credentials, ranges
 from aiprod_ops.service.http.credentials import Caller

@@ -96,7 +96,8 @@ class WebhookChange(Request):
 
 
 class SecretRotation(Request):
-    """How long the old secret signs beside the new one: long enough to bring the new one to the receiver."""
+    """How long the old secret signs beside the new one: long enough to bring the new one to the receiver. What
+    rotations before have promised stays; with 0 every older secret ends at once, as for one that has leaked."""
 
     overlap_seconds: Annotated[int, Whole(0, LONGEST_OVERLAP_SECONDS)] = 86_400
     secret: Secret | None = None

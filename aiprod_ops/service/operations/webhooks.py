@@ -9,8 +9,7 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiprod_ops.domain import urls
-from aiprod_ops.domain.webhooks import WhyDisabled, key_of, new_key, shown
+from aiprod_ops.domain.webhooks import MOST_SECRETS, WhyDisabled, key_of, new_key, shown
 from aiprod_ops.service import webhooks
 from aiprod_ops.service.http import etags
 from aiprod_ops.service.http.credentials import Caller
@@ -33,7 +32,7 @@ from aiprod_ops.service.operations.webhook_views import (
 )
 from aiprod_ops.service.settings import Settings
 from aiprod_ops.service.tables import webhook_endpoints, webhook_secrets
-from aiprod_ops.service.validation import first, pattern, url, violations_now
+from aiprod_ops.service.validation import endpoint_url, violations_now
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=OwnedRoute)
 MOST_ENDPOINTS = 50  #: of one user: each event is written once, and its delivery for each of them
@@ -133,13 +132,11 @@ async def rotate_webhook_secret(
     request: HttpRequest,
     rotation: SecretRotation = SecretRotation(),  # noqa: B008 it is frozen
 ) -> NewWebhookView:
-    """Sign with a new secret, and with the old one as well until the overlap ends. The new one is told once."""
+    """Sign with a new secret, and with the older ones as well, each until its overlap ends. The new one is told once.
+    Without an overlap all older ones end at once."""
     row = await owned(transaction, caller, webhook_id, locks=True)
-    its = webhook_secrets.c.endpoint_id == webhook_id
-    # At most two count: what was already ending ends now.
-    await transaction.execute(delete(webhook_secrets).where(its, webhook_secrets.c.expires_at.is_not(None)))
-    end = datetime.now(UTC) + timedelta(seconds=rotation.overlap_seconds)
-    await transaction.execute(update(webhook_secrets).where(its).values(expires_at=end))
+    now = (await transaction.execute(select(func.clock_timestamp()))).scalar_one()
+    await _end_secrets(transaction, webhook_id, now, timedelta(seconds=rotation.overlap_seconds))
     return _told(request, row, await _new_secret(transaction, webhook_id, rotation.secret))
 
 
@@ -178,10 +175,7 @@ def require_enabled(row: RowMapping) -> None:
 
 def require_url(settings: Settings, text: str) -> None:
     """Raise Problem VALIDATION_FAILED for a URL that nothing is sent to. Where it leads is looked at at each use."""
-    if settings.private_webhooks and text.startswith(("http://", "https://")) and text.isascii():
-        return
-    expected = "a URL whose path and query are encoded, without a fragment"
-    if found := violations_now(first(url("url"), pattern("url", urls.ENDPOINT_PATTERN, expected)), text):
+    if found := violations_now(endpoint_url("url", private=settings.private_webhooks), text):
         raise Problem("VALIDATION_FAILED", "These fields do not follow the rules: url.", errors=found)
 
 
@@ -202,9 +196,28 @@ async def _changed(
     return WebhookView(**(await transaction.execute(change.returning(webhook_endpoints))).mappings().one())
 
 
+async def _end_secrets(transaction: AsyncConnection, webhook_id: str, now: datetime, overlap: timedelta) -> None:
+    """Let the present secret count for so long; what a rotation before has promised to an older one is kept. Raises
+    Problem TOO_MANY_SECRETS where there is no room for another one."""
+    its, end = webhook_secrets.c.endpoint_id == webhook_id, webhook_secrets.c.expires_at
+    over = its if not overlap else and_(its, end <= now)
+    await transaction.execute(delete(webhook_secrets).where(over))
+    ends = (await transaction.execute(select(end).where(its))).scalars().all()
+    if len(ends) >= MOST_SECRETS:
+        first_end = min(each for each in ends if each is not None).astimezone(UTC)
+        raise Problem(
+            "TOO_MANY_SECRETS",
+            f"It is signed with {len(ends)} secrets, the most that there may be; the first of them ends at "
+            f"{first_end:%Y-%m-%d %H:%M:%S} UTC. Rotate after that, or with overlap_seconds 0: then all older ones end "
+            "at once.",
+        )
+    await transaction.execute(update(webhook_secrets).where(its, end.is_(None)).values(expires_at=now + overlap))
+
+
 async def _new_secret(transaction: AsyncConnection, webhook_id: str, given: str | None) -> str:
     key = new_key() if given is None else key_of(given)
-    values = {"id": str(uuid7()), "endpoint_id": webhook_id, "secret": key}
+    # Not when the transaction began: of two rotations the one that waited for the other made the newer secret.
+    values = {"id": str(uuid7()), "endpoint_id": webhook_id, "secret": key, "created_at": func.clock_timestamp()}
     await transaction.execute(insert(webhook_secrets).values(values))
     return shown(key)
 
