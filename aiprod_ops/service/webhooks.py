@@ -27,14 +27,14 @@ Transaction = AsyncConnection | AsyncSession
 # transaction's beginning: of two that wait for each other, the later one may have begun first.
 _EMIT = text("""
 with wanting as (
-  select id, state = 'enabled' or id = cast(:to as uuid) as is_sent, id = cast(:to as uuid) as is_named
-  from webhook_endpoints
+  select id, is_named, state = 'enabled' or is_named as is_sent
+  from webhook_endpoints cross join lateral (select coalesce(id = cast(:to as uuid), false) as is_named) named
   where user_id = cast(:user_id as uuid)
-    and (id = cast(:to as uuid)
+    and (is_named
          or not :alone
             and (state = 'enabled' or why_disabled = :failing)
             and (events = '{}' or cast(:type as text) = any (events)))
-  for key share
+  for key share of webhook_endpoints
 ), event as (
   insert into webhook_events (id, user_id, type, payload, created_at)
   select cast(:id as uuid), cast(:user_id as uuid), cast(:type as text), cast(:payload as bytea), clock_timestamp()

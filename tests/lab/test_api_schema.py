@@ -76,7 +76,7 @@ def test_rows_that_are_older_than_the_api(old: Api) -> None:
         items: list[dict[str, object]] = (await client.get("/jobs")).json()["items"]
         return items
 
-    jobs = {job["status"]: job for job in asyncio.run(_inside(old, old.key("old@example.org"), look))}
+    jobs = {job["status"]: job for job in asyncio.run(_inside(old, old.key("old@example.org", tier="free"), look))}
     assert {status: (job["progress"], job["title"], job["priority"]) for status, job in jobs.items()} == {
         "queued": (0, "", "medium"),
         "processing": (0, "", "medium"),

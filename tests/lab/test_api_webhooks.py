@@ -285,6 +285,7 @@ def test_one_that_fails_is_probed_and_its_owner_is_told(api: Api, client: httpx.
     client.post("/jobs", json=JOB)
     missed, probe = deliveries(client, hook)
     assert (missed["event"], missed["state"], missed["attempts"]) == ("job.created", "failed", [])
+    assert missed["ended_at"] is not None
     assert (probe["event"], probe["state"]) == ("endpoint.disabled", "pending")
     assert datetime.fromisoformat(probe["due_at"]) - datetime.now(UTC) > timedelta(seconds=30)
     assert [each["event"] for each in deliveries(client, other)] == ["job.created", "endpoint.disabled"]
