@@ -45,7 +45,7 @@ with wanting as (
   select overlay(gen_random_uuid()::text placing left(event.id::text, 18) from 1)::uuid, event.id, wanting.id,
          event.created_at,
          case when is_sent then 'pending' else 'failed' end,
-         now() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
+         clock_timestamp() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
          case when not is_sent then now() end
   from event, wanting
   returning state
