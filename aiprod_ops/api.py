@@ -108,7 +108,7 @@ from aiprod_ops.domain.instances import drift as instance_drift
 from aiprod_ops.domain.instances import flags as instance_flags
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
-from aiprod_ops.domain.replays import Backlog, Ended, Replayed, Wave, by_age, by_why, refusing
+from aiprod_ops.domain.replays import LEAST_SENT, Backlog, Ended, Replayed, Wave, by_age, by_why, refusing
 from aiprod_ops.domain.replays import Disabled as DisabledEndpoint
 from aiprod_ops.domain.replays import chosen as chosen_deliveries
 from aiprod_ops.domain.replays import planned as replay_waves
@@ -152,8 +152,8 @@ from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "WEBHOOK_EVENTS", "Action", "Advice", "Amount",
-    "Arrangement", "Backlog", "Backup", "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes",
+    "KINDS", "LEAST_SENT", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "WEBHOOK_EVENTS", "Action", "Advice",
+    "Amount", "Arrangement", "Backlog", "Backup", "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes",
     "Candidate", "Catalogue", "Comparison", "Context", "Copy", "Cores", "Counters", "Database", "Declared",
     "DisabledEndpoint", "Ended", "Estimate", "Existing", "Failed", "FailoverCandidate", "Fault", "Figures", "Finding",
     "Inspection", "JobLimits", "JobQueue", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Loss", "Measured",

@@ -38,8 +38,6 @@ from aiprod_ops.api import Backlog, Context, Ended, Estimate, Finding, Lab, Movi
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CRITICAL_BACKLOG, _CRITICAL_FAILED = 5, 10  #: times what is promised
 _TOLD = 10  #: endpoints that stand in a table
-#: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
-_LEAST_SENT = 10
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
         yield api.replay_wave(
             wave,
             undo=api.take_back(api.Unsent.of(wave)),
-            irreversible="what was sent is not unsent: the receiver knows it by its id",
+            irreversible="what was sent cannot be taken back: the receiver has it",
             lock="ROW EXCLUSIVE",
             estimate=Estimate(wave.lasts),
             timeout=api.LONGEST,
@@ -191,7 +189,7 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 @book.watch
 def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """While a wave is under way: some endpoint takes what it is sent."""
-    yield _refusing(api.replayed(ctx.db, _waves(plan)), params.success, _LEAST_SENT)
+    yield _refusing(api.replayed(ctx.db, _waves(plan)), params.success, api.LEAST_SENT)
 
 
 @book.verify
@@ -208,7 +206,8 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     yield Finding("planned deliveries that wait to be sent", float(waits), "", crit=1, id="unsent")
     left = planned - sent - waits
     held = api.refusing(became, params.success)
-    note = f"failing again: {', '.join(each.host for each in held)}" if held else ""
+    again = "; when they take what they are sent: aiprod-ops plan replay-webhooks"
+    note = f"failing again: {', '.join(each.host for each in held)}{again}" if held else ""
     yield Finding("planned deliveries that were not sent", float(left), "", warn=1, note=note, id="left")
     for each in became:
         told = f"{each.host}: {each.planned:,} planned, {api.replayed_words([each])}"

@@ -9,6 +9,8 @@ from math import ceil
 from aiprod_ops.units import Ratio, Seconds, show
 
 TENTH = Ratio(0.1)  #: of each endpoint's deliveries, before all of them
+#: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
+LEAST_SENT = 10
 AGES = (Seconds(3600), Seconds(6 * 3600), Seconds(86_400))  #: where one age of failures ends and the next begins
 _SAMPLES = 3
 
