@@ -55,7 +55,7 @@ where d.id >= %(oldest)s::uuid
 """.replace("<meant>", _MEANT)
 _ENDED = """
 select d.id::text as id, d.endpoint_id::text as endpoint, <host> as host, v.type as event,
-       d.state, d.created_at, d.ended_at,
+       d.state, d.created_at, coalesce(d.ended_at, d.created_at) as ended_at,
        case when d.state = 'delivered' then '' else coalesce('HTTP ' || a.status, a.error, 'not sent') end as why,
        e.state = 'enabled' as is_enabled
 from webhook_deliveries d

@@ -265,6 +265,20 @@ def test_what_is_asked_for(hooks: Hooks) -> None:
     assert "left out  off.example: 3 deliveries: the endpoint is disabled" in told
 
 
+def test_what_came_while_an_endpoint_was_disabled_can_be_sent_again(hooks: Hooks) -> None:
+    """As the service writes it now, and as it did: without its end."""
+    off = hooks.endpoint("off.example", "disabled")
+    kept = hooks.ended(off, 4)
+    hooks.bench.sql("DELETE FROM webhook_attempts")
+    hooks.bench.sql("UPDATE webhook_deliveries SET ended_at = NULL WHERE id = %(id)s", {"id": kept[0]})
+    seen = called(hooks.bench.config, "check", BOOK)
+    assert "not sent: 4" in seen.out, seen.said
+    hooks.bench.sql("UPDATE webhook_endpoints SET state = 'enabled', why_disabled = NULL")
+    with hooks.pump():
+        done = applied(hooks, planned(hooks))
+    assert (done.exit, hooks.states(kept)) == (0, {"delivered": 4}), done.said
+
+
 def test_what_is_counted_is_what_would_be_sent_again(hooks: Hooks) -> None:
     """Tests and probes of endpoints are not, unless they are asked for; nor what is not asked for."""
     first, second = hooks.endpoint("one.example"), hooks.endpoint("two.example")
