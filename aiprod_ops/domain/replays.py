@@ -28,7 +28,16 @@ class Ended:
     created_at: datetime
     ended_at: datetime
     why: str = ""
-    is_enabled: bool = True  #: whether its endpoint is: to one that is not, nothing is sent
+    disabled: str = ""  #: why its endpoint is: failing, gone or owner; nothing is sent to it
+
+    @property
+    def is_enabled(self) -> bool:
+        return not self.disabled
+
+    @property
+    def counts(self) -> bool:
+        """Whether its owner wants it: the endpoint is enabled, or disabled only because it failed."""
+        return self.disabled in ("", "failing")
 
     def __str__(self) -> str:
         return f"{self.event} of {self.created_at:%Y-%m-%d %H:%M} UTC to {self.host}, {self.why or self.state}"
@@ -37,8 +46,9 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits to be sent to endpoints that are enabled; the oldest that nobody has taken goes to `host`, and is due
-    for `oldest`. Of all that came into being within a time, how many have failed, how many were delivered, and how long
-    ago the last of them ended."""
+    for `oldest`. `held` wait for endpoints that are disabled. Of all that came into being within a time for endpoints
+    that are enabled or failed, how many have failed, how many were delivered, and how long ago the last of them ended.
+    """
 
     waiting: int
     due: int
@@ -48,6 +58,7 @@ class Backlog:
     failed: int
     delivered: int
     last: Seconds | None
+    held: int = 0
 
     def is_still(self, patience: Seconds) -> bool:
         """Whether nobody sends: something is due for longer than that, nothing is being sent, and nothing was lately. A
