@@ -63,7 +63,7 @@ def serve_command(
 
     settings, more = api_settings(target, config, app_dsn)
     check_database(settings)
-    _check_free(host, port)
+    check_free(host, port)
     # Each worker process reads them again: they are not shown in the process list.
     os.environ.update({"AIPROD_OPS_APP_DSN": settings.dsn, **more})
     os.environ.setdefault("AIPROD_OPS_API_PROCESSES", str(workers))
@@ -98,12 +98,12 @@ def serve_command(
 @click.option("--label", default="made by aiprod-ops", show_default=True, help="What it is called.")
 @click.option("--name", default="", help="Of a user that is not there yet. Default: the address.")
 @click.option(
-    "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]), default="free", show_default=True,
-    help="Of a user that is not there yet.",
+    "--tier", type=click.Choice(["free", "pro", "enterprise", "premium"]),
+    help="Of a user that is not there yet. Default: free.",
 )  # fmt: skip
 @where
 def api_key_command(
-    email: str, scopes: tuple[str, ...], label: str, name: str, tier: str, target: str, config: str, app_dsn: str
+    email: str, scopes: tuple[str, ...], label: str, name: str, tier: str | None, target: str, config: str, app_dsn: str
 ) -> int:
     """Make an API key for a user, and the user where there is none. The key is printed once."""
     import asyncio
@@ -112,7 +112,7 @@ def api_key_command(
     from aiprod_ops.service import issuing
 
     settings, _ = api_settings(target, config, app_dsn)
-    click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier, label, scopes)))
+    click.echo(asyncio.run(issuing.issue(settings, email, name or email, tier or "", label, scopes)))
     return 0
 
 
@@ -149,7 +149,8 @@ def api_settings(target: str, config: str, app_dsn: str) -> "tuple[Settings, dic
     return Settings(dsn=app_dsn), more
 
 
-def _check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int, option: str = "--port") -> None:
+    """Raises ConfigurationError where nobody can listen there."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for family, kind, number, _, address in found:
@@ -158,7 +159,7 @@ def _check_free(host: str, port: int) -> None:
                 tried.bind(address)
     except OSError as error:
         raise ConfigurationError(
-            f"{host}:{port} cannot be listened at: {error.strerror}", hint="give another --port"
+            f"{host}:{port} cannot be listened at: {error.strerror}", hint=f"give another {option}"
         ) from error
 
 

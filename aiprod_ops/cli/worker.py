@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aiprod_ops.cli.serve import LOGGING, api_settings, check_database, require, where
+from aiprod_ops.cli.serve import LOGGING, api_settings, check_database, check_free, require, where
 
 if TYPE_CHECKING:
     from aiprod_ops.ports import Sender
@@ -54,6 +54,8 @@ def worker_command(
     from aiprod_ops.service.working.settings import WorkSettings
     from aiprod_ops.units import Seconds
 
+    if metrics_port is not None:
+        check_free("127.0.0.1", metrics_port, "--metrics-port")
     made = _renderer(concurrency, renderer)
     settings = _completed(*api_settings(target, config, app_dsn))
     check_database(settings)

@@ -22,7 +22,7 @@ class Kind:
 
 CATALOGUE = (
     Kind("INVALID_JSON", 400, "The body is not JSON",
-         "It does not parse, is not UTF-8, or is nested too deeply.", "Send one JSON object, encoded as UTF-8."),
+         "It does not parse, is not UTF-8, or is nested too deeply.", "Send JSON, encoded as UTF-8."),
     Kind("INVALID_CURSOR", 400, "The cursor is not one of ours",
          "It was altered, or belongs to a list with other filters or of another user.",
          "Begin again without a cursor; use next_cursor as it was answered, with the same filters."),
@@ -41,7 +41,7 @@ CATALOGUE = (
     Kind("JOB_NOT_COMPLETED", 409, "The job has no result yet",
          "Its status is not completed.", "Wait until its status is completed, then ask again.", again=True),
     Kind("BATCH_STATE_CONFLICT", 409, "The batch's state does not allow it",
-         "A batch that has ended cannot be cancelled; one without failed jobs has nothing to try again.",
+         "One that has ended cannot be cancelled; one without failed jobs, or tried again already, has nothing to try.",
          "Read the batch again; submit a new one."),
     Kind("BATCH_NOT_ENDED", 409, "The batch has not ended",
          "Some of its jobs have not.", "Wait until its status is completed or cancelled, then ask again.", again=True),

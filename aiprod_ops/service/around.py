@@ -112,7 +112,7 @@ def install(app: FastAPI, service: Service, promises: Promises, prefix: str) -> 
         app.add_middleware(StoredResponses, cache=cache, routes=stored(prefix), identify=reader)
         app.add_middleware(CountedFirst, service=service, limits=limits, prefix=prefix)
         app.add_middleware(RateLimitFields)
-        app.add_middleware(RequestIds)
+        app.add_middleware(RequestIds, prefix=prefix)
 
 
 def observe(app: FastAPI, service: Service, promises: Promises) -> None:

@@ -78,6 +78,7 @@ batches = Table(
     Column("jobs", Integer),
     Column("rejected", Integer),
     Column("errors", JSONB),
+    Column("retry_of", _ID),
     Column("created_at", _MOMENT),
     Column("cancelled_at", _MOMENT),
     Column("completed_at", _MOMENT),

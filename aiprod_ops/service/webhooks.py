@@ -27,10 +27,10 @@ Transaction = AsyncConnection | AsyncSession
 # transaction's beginning: of two that wait for each other, the later one may have begun first.
 _EMIT = text("""
 with wanting as (
-  select id, state = 'enabled' or is_named as is_sent, is_named
-  from webhook_endpoints, lateral (select coalesce(id = cast(:to as uuid), false) as is_named) named
+  select id, is_named, state = 'enabled' or is_named as is_sent
+  from webhook_endpoints cross join lateral (select coalesce(id = cast(:to as uuid), false) as is_named) named
   where user_id = cast(:user_id as uuid)
-    and (id = cast(:to as uuid)
+    and (is_named
          or not :alone
             and (state = 'enabled' or why_disabled = :failing)
             and (events = '{}' or cast(:type as text) = any (events)))
@@ -99,8 +99,10 @@ async def emit_webhook_event(
 ) -> str | None:
     """Tell a user's endpoints what happened, when this transaction is committed. Returns the event's id, which
     receivers get as `webhook-id`; None where no endpoint asks for it. Raises ValueError for an event that is not in
-    EVENTS, and for more than LARGEST_PAYLOAD.
+    EVENTS, or one of those about endpoints, which this library alone tells; and for more than LARGEST_PAYLOAD.
     """
+    if event in (TEST, DISABLED):
+        raise ValueError(f"{event!r} is told by what happens to an endpoint, not by an application")
     return await _emit(transaction, user_id, event, data)
 
 

@@ -105,6 +105,7 @@ def _deliveries() -> None:
         _time("created_at"),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
         sa.UniqueConstraint("event_id", "endpoint_id", name="webhook_deliveries_once"),
+        sa.CheckConstraint("(state = 'pending') = (ended_at IS NULL)", name="webhook_deliveries_ended"),
     )
     pending = sa.text("state = 'pending'")
     op.create_index("idx_webhook_deliveries_due", "webhook_deliveries", ["due_at"], postgresql_where=pending)

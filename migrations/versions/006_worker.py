@@ -36,12 +36,15 @@ def upgrade() -> None:
         sa.Column("jobs", sa.Integer, nullable=False, comment="that were accepted"),
         sa.Column("rejected", sa.Integer, nullable=False, server_default="0", comment="items that were not"),
         sa.Column("errors", JSONB, nullable=False, server_default="[]", comment="of the first rejected items"),
+        sa.Column("retry_of", sa.Uuid(as_uuid=False), comment="the batch whose failed jobs these are"),
         _time("created_at"),
         sa.Column("cancelled_at", sa.DateTime(timezone=True)),
         sa.Column("completed_at", sa.DateTime(timezone=True), comment="when every job had ended, and it was told"),
     )
     op.create_index("idx_batches_user_id_id", "batches", ["user_id", "id"])
     op.create_index("idx_batches_open", "batches", ["id"], postgresql_where=sa.text("completed_at IS NULL"))
+    once = sa.text("retry_of IS NOT NULL AND cancelled_at IS NULL")
+    op.create_index("idx_batches_retry_of", "batches", ["retry_of"], unique=True, postgresql_where=once)
     op.create_table(
         "periodic_work",
         sa.Column("name", sa.Text, primary_key=True),

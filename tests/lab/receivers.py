@@ -128,6 +128,10 @@ async def _busy(receiver: Receiver, request: Taken, writer: Writer) -> None:
     writer.write(head(429, 0, "Retry-After: 2") if is_first else head(200))
 
 
+async def _paused(receiver: Receiver, request: Taken, writer: Writer) -> None:
+    writer.write(head(429, 0, "Retry-After: 60"))
+
+
 async def _gone(receiver: Receiver, request: Taken, writer: Writer) -> None:
     writer.write(head(410, 4) + b"gone")
 
@@ -138,7 +142,7 @@ async def _garbled(receiver: Receiver, request: Taken, writer: Writer) -> None:
 
 ANSWERS: dict[str, Answer] = {
     "/hang": _hang, "/trickle": _trickle, "/trickled-body": _trickled_body, "/closes": _closes, "/short": _short,
-    "/gigabyte": _gigabyte, "/moved": _moved, "/busy": _busy, "/gone": _gone, "/garbled": _garbled,
+    "/gigabyte": _gigabyte, "/moved": _moved, "/busy": _busy, "/paused": _paused, "/gone": _gone, "/garbled": _garbled,
 }  # fmt: skip
 
 

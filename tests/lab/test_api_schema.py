@@ -76,7 +76,7 @@ def test_rows_that_are_older_than_the_api(old: Api) -> None:
         items: list[dict[str, object]] = (await client.get("/jobs")).json()["items"]
         return items
 
-    jobs = {job["status"]: job for job in asyncio.run(_inside(old, old.key("old@example.org"), look))}
+    jobs = {job["status"]: job for job in asyncio.run(_inside(old, old.key("old@example.org", tier="free"), look))}
     assert {status: (job["progress"], job["title"], job["priority"]) for status, job in jobs.items()} == {
         "queued": (0, "", "medium"),
         "processing": (0, "", "medium"),
@@ -191,6 +191,21 @@ def test_who_is_asked_before_the_work_and_told_after_its_commit(api: Api) -> Non
     assert [answer.status_code for answer in answers] == [201, 429]
     assert asked == ["premium", "premium"]
     assert seen == [("POST", [(1,)])]
+
+
+def test_what_its_own_routes_raise_an_application_answers_itself(api: Api) -> None:
+    async def use(_: httpx.AsyncClient, app: FastAPI) -> httpx.Response:
+        @app.get("/mine")
+        async def mine() -> None:
+            raise KeyError("mine")
+
+        app.add_exception_handler(Exception, lambda *_: PlainTextResponse("sorry", 500))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            return await client.get("/mine")
+
+    answer = asyncio.run(_inside(api, "no key", use))
+    assert (answer.status_code, answer.text) == (500, "sorry")
 
 
 async def _inside(api: Api, key: str, use: object, *, at_start: bool = False, longest: Seconds = Seconds(20)) -> Any:

@@ -28,6 +28,9 @@ def items(number: int, asks: str = "") -> list[dict[str, Any]]:
     return [{**JOB, "title": f"{n}", "prompt": f"{JOB['prompt']} {asks}"} for n in range(number)]
 
 
+KEYED = {"Idempotency-Key": "one-batch"}
+
+
 def lines(jobs: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(job).encode() + b"\n" for job in jobs)
 
@@ -82,11 +85,15 @@ def test_the_three_forms(client: httpx.Client) -> None:
 
 
 def test_the_same_key_makes_one_batch(client: httpx.Client) -> None:
-    headers = {**LINES, "Idempotency-Key": "one-batch"}
+    headers = {**LINES, **KEYED}
     first = client.post("/batches", content=lines(items(5)), headers=headers)
     again = client.post("/batches", content=lines(items(5)), headers=headers)
     assert (again.json(), again.headers["idempotent-replayed"]) == (made(first), "true")
     problem(client.post("/batches", content=lines(items(6)), headers=headers), "IDEMPOTENCY_KEY_REUSED")
+    # Each form has another boundary: it is the items that are the same.
+    for _ in range(2):
+        form = client.post("/batches", files={"items": ("jobs.jsonl", lines(items(5)))}, headers={**KEYED})
+        assert (form.json(), form.headers["idempotent-replayed"]) == (first.json(), "true")
     client.post(f"/batches/{first.json()['id']}/cancel")
 
 
@@ -108,6 +115,9 @@ def test_what_ended_is_told(api: Api, client: httpx.Client, rendered: dict[str, 
 
 def test_failed_ones_are_tried_again(client: httpx.Client, rendered: dict[str, Any]) -> None:
     again = made(client.post(f"/batches/{rendered['id']}/retry"))
+    assert (again["retry_of"], rendered["retry_of"]) == (rendered["id"], None)
+    told = problem(client.post(f"/batches/{rendered['id']}/retry"), "BATCH_STATE_CONFLICT")
+    assert again["id"] in str(told["detail"])
     [job] = client.get("/jobs", params={"batch_id": again["id"]}).json()["items"]
     assert (job["title"], job["status"]) == ("7", "queued")
     problem(client.post(f"/batches/{again['id']}/retry"), "BATCH_NOT_ENDED")

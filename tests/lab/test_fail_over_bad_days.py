@@ -500,8 +500,10 @@ def test_writers_end_with_whoever_began_them(bench: Bench, tmp_path: Path) -> No
         file = tmp_path / "writer0"
         until(lambda: file.exists() and file.stat().st_size > 200, "they do not write")
         drill.kill()
-    sizes = lambda: [each.stat().st_size for each in sorted(tmp_path.glob("writer*"))]  # noqa: E731
-    time.sleep(1)
-    before = sizes()
-    time.sleep(1)
-    assert sizes() == before
+
+    def have_ended() -> bool:
+        before = [each.stat().st_size for each in sorted(tmp_path.glob("writer*"))]
+        time.sleep(1)
+        return before == [each.stat().st_size for each in sorted(tmp_path.glob("writer*"))]
+
+    until(have_ended, "they write on")

@@ -26,6 +26,10 @@ def test_the_lab_serves(bench: Bench) -> None:
     assert bench.run("api-key", "ana@example.org").exit == 78
     postgres.migrate(bench.admin, "head")
     key = bench.run("api-key", "ana@example.org", "--scope", "jobs", "--scope", "admin").out.strip()
+    other = bench.run("api-key", "ana@example.org", "--tier", "premium")
+    assert (other.exit, other.out) == (64, "")
+    assert "is there already, with the tier free" in other.err
+    assert bench.run("api-key", "ana@example.org", "--tier", "free").exit == 0
     port = str(ports.free(bench.fleet.folder, taken=bench.fleet.ports)[0])
     scratch = bench.config.with_name("scratch")
     scratch.mkdir()

@@ -39,8 +39,9 @@ def event(api: Api, endpoint: str, days: float, state: str) -> str:
     api.sql(
         "WITH event AS (INSERT INTO webhook_events (id, user_id, type, payload) "
         "  SELECT %(id)s, user_id, 'job.created', '' FROM webhook_endpoints WHERE id = %(endpoint)s RETURNING id),"
-        "delivery AS (INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state) "
-        "  SELECT id, id, %(endpoint)s, %(state)s FROM event RETURNING id) "
+        "delivery AS (INSERT INTO webhook_deliveries (id, event_id, endpoint_id, state, ended_at) "
+        "  SELECT id, id, %(endpoint)s, %(state)s, CASE WHEN %(state)s <> 'pending' THEN now() END FROM event "
+        "  RETURNING id) "
         "INSERT INTO webhook_attempts (delivery_id, number, began_at, milliseconds) "
         "  SELECT id, 1, now(), 1 FROM delivery",
         {"id": made, "endpoint": endpoint, "state": state},

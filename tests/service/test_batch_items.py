@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aiprod_ops.domain import archives
 from aiprod_ops.domain.archives import File
 from aiprod_ops.service.batching.bodies import reader_of
-from aiprod_ops.service.batching.items import Reader, Unreadable
+from aiprod_ops.service.batching.items import Lines, Reader, Unreadable
 from aiprod_ops.service.http.problems import Problem
 
 VALUES = st.recursive(
@@ -89,6 +89,12 @@ def test_whatever_comes_breaks_nothing(body: bytes, cuts: list[int]) -> None:
     for kind in ("application/json", "application/x-ndjson", "multipart/form-data; boundary=a"):
         with suppress(Problem):
             read(reader_of(kind), body, cuts)
+
+
+def test_empty_lines_are_passed_over_but_not_without_end() -> None:
+    assert list(Lines().feed(b"\n \n1\n\r\n" * 300)) == [1] * 300
+    with pytest.raises(Problem, match="more than 1,000 empty lines"):
+        list(Lines().feed(b"\n" * 1001))
 
 
 def test_a_bad_line_does_not_end_the_batch() -> None:

@@ -9,6 +9,7 @@ import pytest
 from aiprod_ops.domain.exchanges import Exchange, NoAnswer
 from aiprod_ops.domain.webhooks import DISABLED, State
 from aiprod_ops.errors import ConfigurationError
+from aiprod_ops.service.delivering.allowance import Allowance
 from aiprod_ops.service.delivering.attempts import attempt, judged
 from aiprod_ops.service.delivering.hand import Hand
 from aiprod_ops.service.delivering.lanes import Lanes
@@ -120,9 +121,19 @@ def test_what_is_in_hand() -> None:
     hand.give_back([first, second])
     assert hand.returning == ["delivery-1"], "what is another's is not ours to give back"
     hand.answered("b", is_delivered=False)
-    assert hand.most == {"b": 1}
+    assert hand.allowance.most == {"b": 1}
     hand.answered("b", is_delivered=True)
-    assert hand.most == {}
+    assert hand.allowance.most == {}
+
+
+def test_the_last_slots_are_for_endpoints_that_have_nothing_in_hand() -> None:
+    hand = Hand(8)
+    assert hand.allowance == Allowance(6, 8, {})
+    hand.take([due(number, endpoint_id="greedy") for number in range(6)])
+    assert hand.allowance == Allowance(2, 1, {"greedy": 0})
+    assert (hand.allowance.of("greedy", 10), hand.allowance.of("other", 10)) == (0, 1)
+    hand.release(["delivery-0", "delivery-1"])
+    assert hand.allowance == Allowance(2, 8, {})
 
 
 def test_a_lease_ends_in_time_and_not_before_it_can_be_renewed() -> None:

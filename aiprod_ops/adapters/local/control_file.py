@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.domain.replication import NOT_LOWER
 
-SEGMENT = 16 * 1024**2  #: bytes of WAL in a file, unless initdb was told otherwise
 #: How pg_controldata names what a standby may not have lower.
 _NEEDS = {name: name for name in NOT_LOWER} | {
     "max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
@@ -23,7 +22,6 @@ class ControlFile:
     checkpoint: str
     redo: str
     timeline: int
-    segment_bytes: int
     needs: Mapping[str, int]
 
     @property
@@ -46,6 +44,5 @@ def read(server: PostgresServer) -> ControlFile:
         checkpoint=found.get("Latest checkpoint location", ""),
         redo=found.get("Latest checkpoint's REDO location", ""),
         timeline=int(found.get("Latest checkpoint's TimeLineID", 0)),
-        segment_bytes=int(found.get("Bytes per WAL segment", SEGMENT)),
         needs={name: int(found[f"{words} setting"]) for name, words in _NEEDS.items() if f"{words} setting" in found},
     )

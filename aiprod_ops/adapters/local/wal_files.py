@@ -4,14 +4,15 @@ Positions are bytes since 0/0; a timeline is the eight digits that its files beg
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiprod_ops.adapters.local import control_file
-from aiprod_ops.adapters.local.control_file import SEGMENT
 from aiprod_ops.adapters.local.instance import PostgresServer
 from aiprod_ops.errors import Failed, OpsError
 
+_SEGMENT = 16 * 1024**2  #: bytes of WAL in a file, unless initdb was told otherwise
 _ENOUGH = 8192  #: bytes before a position that are compared: a page
 
 
@@ -114,10 +115,12 @@ class WalFiles:
 
     @property
     def _segment_bytes(self) -> int:
-        try:
-            return control_file.read(self.server).segment_bytes
-        except (OpsError, OSError):  # damaged
-            return SEGMENT
+        """Size of its files: each is made whole. A look at a cluster asks for it often: no program is called."""
+        sizes = []
+        for path in self.segments:
+            with suppress(OSError):  # recycled meanwhile
+                sizes.append(path.stat().st_size)
+        return max(sizes, default=0) or _SEGMENT
 
     @staticmethod
     def _forks(history: Path) -> dict[int, str]:

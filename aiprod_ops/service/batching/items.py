@@ -7,6 +7,7 @@ Sources: RFC 8259; jsonlines.org.
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from aiprod_ops.service.http.problems import Problem
 from aiprod_ops.units import Bytes
 
 LONGEST_ITEM = Bytes(256 * 1024)  #: as long as the body of a single job may be
-_SPACE = " \t\r\n"
+MOST_BLANK_LINES = 1000
+_SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -39,34 +41,42 @@ class Reader(Protocol):
 
 
 class Lines:
-    """JSON lines."""
+    """JSON lines. Empty ones are passed over, but not without end."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest, self._blank = b"", 0
 
     def feed(self, data: bytes) -> Iterator[Any]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_ITEM:
             raise _too_long()
         for line in lines:
-            yield from _line(line)
+            if line.strip():
+                yield _item_of(line)
+            else:
+                self._pass_over()
 
     def close(self) -> Iterator[Any]:
-        yield from _line(self._rest)
-        self._rest = b""
+        rest, self._rest = self._rest, b""
+        if rest.strip():
+            yield _item_of(rest)
+
+    def _pass_over(self) -> None:
+        self._blank += 1
+        if self._blank > MOST_BLANK_LINES:
+            detail = f"There are more than {MOST_BLANK_LINES:,} empty lines, expected a job a line."
+            raise Problem("INVALID_JSON", detail, headers={"Connection": "close"})
 
 
-def _line(line: bytes) -> Iterator[Any]:
+def _item_of(line: bytes) -> Any:
     if len(line) > LONGEST_ITEM:
         raise _too_long()
-    if not line.strip():
-        return
     try:
-        yield json.loads(line.decode())
+        return json.loads(line.decode())
     except json.JSONDecodeError as error:
-        yield Unreadable(f"It does not parse as JSON at character {error.pos}.")
+        return Unreadable(f"It does not parse as JSON at character {error.pos}.")
     except (ValueError, RecursionError):
-        yield Unreadable("It is not UTF-8, is nested too deeply, or has a number that is too long.")
+        return Unreadable("It is not UTF-8, is nested too deeply, or has a number that is too long.")
 
 
 _GOES_ON = ("", ".", "e", "E", "+", "-")
@@ -111,9 +121,8 @@ class Array:
         yield from ()
 
     def _skip(self, position: int) -> int:
-        while position < len(self._text) and self._text[position] in _SPACE:
-            position += 1
-        return position
+        space = _SPACE.match(self._text, position)
+        return space.end() if space else position
 
     def _mark(self, mark: str) -> None:
         following = {("[", "["): "first", (",]", ","): "item", (",]", "]"): "end"}

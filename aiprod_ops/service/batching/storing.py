@@ -34,11 +34,14 @@ async def create(
     number: int,
     rejected: int = 0,
     errors: Sequence[Mapping[str, Any]] = (),
+    retry_of: str | None = None,
 ) -> RowMapping:
     """A batch of so many jobs, which are copied as they are read: memory holds one."""
     batch_id = str(uuid7())
     await transaction.execute(_PATIENCE)
-    new = insert(batches).values(id=batch_id, user_id=user_id, jobs=number, rejected=rejected, errors=list(errors))
+    new = insert(batches).values(
+        id=batch_id, user_id=user_id, jobs=number, rejected=rejected, errors=list(errors), retry_of=retry_of
+    )
     row: RowMapping = (await transaction.execute(new.returning(batches))).mappings().one()
     raw: Any = (await transaction.get_raw_connection()).driver_connection
     async with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
@@ -105,4 +108,11 @@ async def failed_again(transaction: AsyncConnection, user_id: str, batch_id: str
             for row in rows:
                 file.write(json.dumps({name: row[name] for name in _GIVEN}).encode() + b"\n")
         file.seek(0)
-        return await create(transaction, user_id, (json.loads(line) for line in file), number)
+        return await create(transaction, user_id, (json.loads(line) for line in file), number, retry_of=batch_id)
+
+
+async def retried_as(transaction: AsyncConnection, batch_id: str) -> str | None:
+    """The batch in which the failed jobs of this one were tried again, but for one that was cancelled."""
+    query = select(batches.c.id).where(batches.c.retry_of == batch_id, batches.c.cancelled_at.is_(None))
+    found = (await transaction.execute(query)).scalar_one_or_none()
+    return None if found is None else str(found)

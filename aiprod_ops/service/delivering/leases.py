@@ -10,7 +10,7 @@ moment: a row that is leased may move in the index.) An endpoint that is ordered
 rate, is a lane: one worker alone has it (`lanes`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from aiprod_ops.domain.webhooks import DISABLED, TEST, WhyDisabled
+from aiprod_ops.service.delivering.allowance import Allowance
 from aiprod_ops.units import Seconds
 
 Connection = psycopg.AsyncConnection[Any]
@@ -81,7 +82,8 @@ with recursive walk as (
   cross join lateral (
     select d.id, d.lease_until from webhook_deliveries d
     where d.endpoint_id = e.id and d.state = 'pending' and d.due_at <= now() order by d.due_at, d.id
-    limit coalesce((%(most)s::jsonb ->> e.id::text)::int, case when lane.is_lane then 1 else e.in_flight end)
+    limit coalesce((%(most)s::jsonb ->> e.id::text)::int,
+                   case when lane.is_lane then 1 else least(e.in_flight, %(usual)s) end)
   ) first
   where first.lease_until is null or first.lease_until <= now()
   limit %(room)s
@@ -107,7 +109,7 @@ with locked as (
 """.replace("<free>", _FREE).replace("<leased>", _LEASED)
 # Whoever has a lane's endpoint locked looks, with a new snapshot, at what is there: see `of_lanes`.
 _LANES = """
-select id::text as endpoint_id, ordered, coalesce(per_second, 0) as per_second from webhook_endpoints
+select id::text as endpoint_id, ordered, in_flight, per_second from webhook_endpoints
 where id = any (%(ids)s::uuid[]) and state = 'enabled' order by id for no key update skip locked
 /* aiprod-ops: lanes of webhooks */
 """
@@ -150,10 +152,12 @@ class Leases:
         self._who = {"name": name, "lease": float(lease), "probe": DISABLED}
         self._after = _FIRST
 
-    async def take(self, room: int, most: Mapping[str, int]) -> tuple[list[Due], list[str]]:
-        """So many deliveries at the most, and the endpoints that are lanes with something due. `most` says of which
-        endpoints less than their `in_flight` is taken: none of a lane that this worker has."""
-        told = {**self._who, "most": msgspec.json.encode(most).decode()}
+    async def take(self, allowed: Allowance, held: Iterable[str]) -> tuple[list[Due], list[str]]:
+        """So many deliveries at the most, and the endpoints that are lanes with something due, but those that this
+        worker has."""
+        most = {**allowed.most, **dict.fromkeys(held, 0)}
+        room = allowed.room
+        told = {**self._who, "usual": allowed.usual, "most": msgspec.json.encode(most).decode()}
         after, found = self._after, await self._rows(_WALK, {**told, "after": self._after, "room": room})
         if len(found) < room and after != _FIRST:
             # To the end, and not full: the other half of the round.
@@ -162,17 +166,21 @@ class Leases:
         lanes = list(dict.fromkeys(each.endpoint_id for each in found if not each.url))
         return list({each.id: each for each in found if each.url}.values()), lanes
 
-    async def of_lanes(self, endpoint_ids: Sequence[str]) -> list[Due]:
-        """The first deliveries of lanes, each in its order; none of a lane that another worker has."""
+    async def of_lanes(self, endpoint_ids: Sequence[str], allowed: Allowance) -> list[Due]:
+        """The first deliveries of lanes, each in its order; none of a lane that another worker has. What is taken waits
+        in the worker's hand for its turn: no more than a second's, or than may be in flight."""
         async with self._connection.transaction():
             cursor = await self._connection.execute(_LANES, {"ids": list(endpoint_ids)})
             lanes = await cursor.fetchall()
             if not lanes:
                 return []
-            sizes = [self._lane if ordered else max(1, per_second) for _, ordered, per_second in lanes]
+            sizes = [
+                allowed.of(endpoint_id, min(self._lane if ordered else in_flight, per_second or self._lane))
+                for endpoint_id, ordered, in_flight, per_second in lanes
+            ]
             given = {"ids": [each[0] for each in lanes], "orders": [each[1] for each in lanes], "most": sizes}
             heads = await (await self._connection.execute(_HEADS, given)).fetchall()
-            wanted = taken([Head(*row) for row in heads])
+            wanted = taken([Head(*row) for row in heads])[: allowed.room]
             return await self._rows(_TAKE, {**self._who, "ids": wanted}) if wanted else []
 
     async def probes(self, room: int) -> list[Due]:

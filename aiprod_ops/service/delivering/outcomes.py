@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aiprod_ops.domain.exchanges import Exchange
-from aiprod_ops.domain.webhooks import Answer, State
+from aiprod_ops.domain.webhooks import Answer, State, retry_after
 from aiprod_ops.service.delivering.leases import Connection, Due
 from aiprod_ops.units import Seconds
 
@@ -27,6 +28,11 @@ class Outcome:
     @property
     def answer(self) -> Answer:
         return Answer(self.exchange.status, self.exchange.retry_after)
+
+    @property
+    def asked_pause(self) -> Seconds:
+        """What the endpoint asked for, when it refused."""
+        return Seconds(0) if self.answer.is_delivered else retry_after(self.exchange.retry_after, datetime.now(UTC))
 
 
 # Locked first, and in one order: what follows sees the attempts that others have written, and nobody waits in a circle.

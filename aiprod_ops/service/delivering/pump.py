@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiprod_ops.domain.exchanges import Exchange, NoAnswer
-from aiprod_ops.domain.webhooks import State
 from aiprod_ops.ports import Sender
 from aiprod_ops.service.delivering.attempts import attempt, outcome_of
 from aiprod_ops.service.delivering.connection import kept, wake_at_notices
@@ -98,18 +97,19 @@ class Pump:
                 if not dues:
                     wait = min(settings.look, await leases.next_in() or settings.look)
                     dues, lanes = await self._taken(leases)  # what became due while nobody looked
+                new = self.hand.take(dues)
                 if lanes:
-                    self._start_lanes(await leases.of_lanes(lanes))
+                    self._start_lanes(await leases.of_lanes(lanes, self.hand.allowance))
                 if began >= probe_at:
-                    dues += await leases.probes(max(1, self.hand.room))
+                    new += self.hand.take(await leases.probes(self.hand.allowance.room))
                     probe_at = began + settings.probing
-                self._task(self._start(self.hand.take(dues)))
+                self._task(self._start(new))
             else:
                 wait = settings.look
             await _until(self.wake, Seconds(max(0.001, wait - (clock() - began))))
 
     async def _taken(self, leases: Leases) -> tuple[list[Due], list[str]]:
-        return await leases.take(self.hand.room, self.hand.most | dict.fromkeys(self._lanes.held, 0))
+        return await leases.take(self.hand.allowance, self._lanes.held)
 
     async def _start(self, dues: list[Due]) -> None:
         """A few in each of the loop's turns: if all began together, they would end together, and nothing be sent while
@@ -135,7 +135,7 @@ class Pump:
 
     async def _send(self, due: Due) -> Outcome | None:
         """Send a delivery, and have written what came of it; None where it is not to be sent from here any more."""
-        if self._is_ending or not self.hand.holds(due):
+        if self._is_ending or not self.hand.may_send(due):
             self._give_back([due])
             return None
         try:
@@ -146,7 +146,7 @@ class Pump:
         except Exception:  # a mistake of ours with one delivery must not end those of all others
             log.exception("an attempt broke", extra={"delivery_id": due.id})
             outcome = outcome_of(due, Exchange(Milliseconds(0), error=NoAnswer.GARBLED))
-        self.hand.answered(due.endpoint_id, outcome.state is State.DELIVERED)
+        self.hand.answered(due.endpoint_id, outcome.answer.is_delivered, outcome.asked_pause)
         self._writing.add(outcome)
         return outcome
 

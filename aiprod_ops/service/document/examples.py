@@ -98,6 +98,7 @@ def batch(status: str) -> dict[str, Any]:
                 "fix": "Write something that can be read.",
             }
         ],
+        "retry_of": None,
         "progress": 100 if has_ended else 40,
         "eta": None if has_ended else "2026-11-28T12:15:00Z",
         "created_at": "2026-11-28T12:00:00Z",

@@ -1,7 +1,7 @@
 """A name for each request: in its answer, in its problem, in the log, so that one finds the other.
 
-The outermost layer. It also is where what nobody else caught becomes an answer: a client never gets a stack trace, nor
-a connection that just ends.
+The outermost layer. It also is where what nobody else caught of our operations becomes an answer: a client never gets
+a stack trace, nor a connection that just ends. What an application's own routes raise is the application's to answer.
 """
 
 import logging
@@ -23,10 +23,10 @@ _GIVEN = re.compile(REQUEST_ID)
 
 
 class RequestIds:
-    """ASGI middleware: takes the client's id where it is harmless, or makes one."""
+    """ASGI middleware: takes the client's id where it is harmless, or makes one. Our operations are below `prefix`."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app, self._prefix = app, f"{prefix}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +45,7 @@ class RequestIds:
         try:
             await self._app(scope, receive, send_named)
         except Exception as error:
-            if status:  # the answer has begun: it can only be cut off
+            if status or not scope["path"].startswith(self._prefix):  # one that has begun can only be cut off
                 raise
             await problems.to_response(error, Request(scope))(scope, receive, send_named)
         took = round((time.perf_counter() - began) * 1000, 1)

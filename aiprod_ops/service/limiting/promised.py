@@ -26,10 +26,11 @@ def prices(promises: Promises) -> Prices:
 def _numbers(promises: Promises, path: str, names: tuple[str, ...]) -> dict[str, int]:
     table = _table(promises, path)
     if set(table) != set(names):
-        wrong = sorted(set(table) ^ set(names))
+        lacking = [f"lacks {', '.join(sorted(set(names) - set(table)))}"] if set(names) - set(table) else []
+        unknown = [f"has unknown keys: {', '.join(sorted(set(table) - set(names)))}"] if set(table) - set(names) else []
         raise ConfigurationError(
-            f"{promises.origin}: [{path}] has {', '.join(sorted(table)) or 'nothing'}, expected {', '.join(names)}; "
-            f"look at {', '.join(wrong)}"
+            f"{promises.origin}: [{path}] {' and '.join([*lacking, *unknown])}",
+            hint=f"expected {', '.join(names)}: of your own file the whole table counts",
         )
     for name, value in table.items():
         if type(value) is not int or not 1 <= value <= _MOST:

@@ -33,7 +33,8 @@ class BatchError(View):
 
 class BatchView(View):
     """A batch. `jobs` were accepted, `rejected` items were not: `errors` has the first of them. `progress` is the
-    percentage of its jobs that have ended; `eta` is told while it works, from what it has done so far.
+    percentage of its jobs that have ended; `eta` is told while it works, from what it has done so far. `retry_of` is
+    the batch whose failed jobs these are.
     """
 
     id: str
@@ -46,6 +47,7 @@ class BatchView(View):
     cancelled: int
     rejected: int
     errors: list[BatchError]
+    retry_of: str | None
     progress: int = Field(ge=0, le=100)
     eta: datetime | None
     created_at: datetime
@@ -68,6 +70,7 @@ class BatchView(View):
             cancelled=counts.cancelled,
             rejected=row["rejected"],
             errors=[BatchError(**each) for each in row["errors"]],
+            retry_of=None if row["retry_of"] is None else str(row["retry_of"]),
             progress=counts.progress,
             eta=eta(counts, row["created_at"], datetime.now(UTC)),
             created_at=row["created_at"],

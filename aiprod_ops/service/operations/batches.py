@@ -123,13 +123,17 @@ async def cancel_batch(batch_id: Id, caller: JobsCaller, transaction: Transactio
 async def retry_batch(
     batch_id: Id, caller: JobsCaller, transaction: Transaction, service: TheService, response: Response
 ) -> BatchView:
-    """Submit the jobs that failed once more, as a new batch. This one stays as it is."""
-    row = await owned(transaction, caller, batch_id)
+    """Submit the jobs that failed once more, as a new batch, whose `retry_of` is this one. This one stays as it is. It
+    can be tried again once; what fails then, is tried again from the new one."""
+    row = await owned(transaction, caller, batch_id, locks=True)
     failed = (await storing.counts(transaction, [batch_id]))[batch_id].failed
     if row["completed_at"] is None:
         raise Problem("BATCH_NOT_ENDED", "The batch has not ended: wait until each of its jobs has.")
     if not failed:
         raise Problem("BATCH_STATE_CONFLICT", "None of the batch's jobs has failed: nothing is left to try again.")
+    if (other := await storing.retried_as(transaction, batch_id)) is not None:
+        detail = f"The failed jobs were tried again already, as the batch {other}: follow that one, and try it again."
+        raise Problem("BATCH_STATE_CONFLICT", detail)
     await _admit(transaction, service, caller, failed)
     return await _created(
         transaction, await storing.failed_again(transaction, caller.user_id, batch_id, failed), response

@@ -22,11 +22,11 @@ from aiprod_ops.service.working.endings import Terms
 from aiprod_ops.service.working.periodic import Work
 from aiprod_ops.service.working.rendering import Renderer
 from aiprod_ops.service.working.settings import WorkSettings
-from aiprod_ops.service.working.worker import Worker
+from aiprod_ops.service.working.worker import ENDINGS, Worker
 from aiprod_ops.units import Seconds, seconds
 
 SETTLING = Work("settle batches", Seconds(5), settle_all)
-CONNECTIONS = 4
+CONNECTIONS = ENDINGS + 4  #: the beat, claims, periodic work; and an endpoint that is disabled
 
 
 async def run(

@@ -29,6 +29,7 @@ from aiprod_ops.service.working.settings import WorkSettings
 from aiprod_ops.service.working.telling import tell_job
 
 log = logging.getLogger(__name__)
+ENDINGS = 3  #: written at a time: whatever ends at once, the beat, claims and periodic work find a connection
 
 
 class Beside(Protocol):
@@ -54,6 +55,7 @@ class Worker:
         self._works, self._beside = works, beside
         self._attempts: dict[str, Attempt] = {}
         self._steady_since = -math.inf
+        self._endings = asyncio.Semaphore(ENDINGS)
         self.wake = asyncio.Event()
 
     @property
@@ -146,7 +148,7 @@ class Worker:
         attempt.is_ending, is_told, row = True, False, None
         while not is_told:
             with self._patience():
-                async with self._engine.begin() as transaction:
+                async with self._endings, self._engine.begin() as transaction:
                     row = await end(transaction)
                 is_told = True
             if not is_told:
@@ -157,7 +159,7 @@ class Worker:
         await self._forget([row])
         if row["batch_id"] is not None and row["completed_at"] is not None:
             with self._patience():  # otherwise periodic work settles it
-                async with self._engine.begin() as transaction:
+                async with self._endings, self._engine.begin() as transaction:
                     await settle(transaction, str(row["batch_id"]))
 
     async def _beat(self) -> None:
@@ -185,7 +187,8 @@ class Worker:
     async def _rescue(self, transaction: AsyncConnection) -> Callable[[], Awaitable[None]]:
         ended = []
         for held in await claims.lost(transaction, self._settings.lease):
-            message = f"worker {held['worker']} was lost in attempt {held['attempts']}"
+            who = f"worker {held['worker']}" if held["worker"] else "whoever had it in work"
+            message = f"{who} was lost in attempt {held['attempts']}"
             log.warning("job %s: %s", held["id"], message)
             ended.append(await endings.fail(transaction, held, "RENDERING_ERROR", message, self._terms, waits=False))
         if ended:
