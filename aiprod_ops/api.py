@@ -122,7 +122,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.stuck_jobs import Limits as JobLimits
-from aiprod_ops.domain.stuck_jobs import OpenJob, Trouble, silence, sorted_out
+from aiprod_ops.domain.stuck_jobs import OpenJob, StuckJobs, Trouble, silence, sorted_out
 from aiprod_ops.domain.stuck_jobs import Queue as JobQueue
 from aiprod_ops.domain.stuck_jobs import batches as job_batches
 from aiprod_ops.domain.webhooks import EVENTS as WEBHOOK_EVENTS
@@ -161,8 +161,8 @@ __all__ = [
     "Logged", "Loss", "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex",
     "NewReplica", "NoParams", "OldBackup", "OpenJob", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof",
     "Ratio", "Refusal", "Refused", "Replayed", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled",
-    "Schema", "Seconds", "Setups", "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize",
-    "Takeover", "Thresholds", "TimedOut", "Topology", "Trouble", "Unreachable", "Unsent", "UsageError",
+    "Schema", "Seconds", "Setups", "Statement", "StatementsSnapshot", "Status", "StuckJobs", "SwitchMove", "Table",
+    "TableSize", "Takeover", "Thresholds", "TimedOut", "Topology", "Trouble", "Unreachable", "Unsent", "UsageError",
     "UsageSnapshot", "Wave", "Window", "Workload", "Zoned", "add_replica", "advise", "ahead", "alembic_revision",
     "approval_time", "audit", "backup_promise", "barred", "became_words", "between_moments", "build_estimate",
     "build_of", "by_age", "by_why", "choices", "chosen_deliveries", "create_index", "creation", "database_size",

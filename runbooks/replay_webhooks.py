@@ -17,9 +17,8 @@ id takes 39 bytes, twice for the undo, so one plan has `--most` of them; the nex
 No other runbook acts on the instance meanwhile. Ctrl-C stops it, and what was not sent is put back.
 
 Each statement touches a delivery only as it was planned: one that somebody else replayed meanwhile, or that was sent
-before this was killed, is left alone. Nothing is sent twice because a run was resumed. Before the first wave a plan is
-applied as it was approved or not at all: where one of its deliveries has moved the run ends with 10, and the next plan
-leaves that one out.
+before this was killed, is left alone. Nothing is sent twice because a run was resumed. So is a delivery that
+moved between the plan and the run: the others are sent.
 
 To an endpoint that is disabled nothing is sent. One that failed is probed, after a minute, later every six hours, and
 is enabled when it takes the probe; its owner enables any (`POST /api/v1/webhooks/ID/enable`), we do not. What was on
@@ -193,6 +192,13 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
         )
 
 
+@book.bears
+def bears(plan: Plan, now: Plan, params: Params) -> bool:  # noqa: ARG001
+    """While something of it is still as it was planned: each statement leaves alone what has moved."""
+    planned, left = ({each for wave in _waves(one) for each in wave.deliveries} for one in (plan, now))
+    return bool(planned & left)
+
+
 @book.omits
 def omits(facts: Facts, params: Params) -> dict[str, str]:
     """What is more than one run takes, and what belongs to endpoints that are disabled."""
@@ -277,5 +283,7 @@ def _refusing(became: tuple[api.Replayed, ...], success: Ratio, least: int) -> F
     """All of them is critical: one that fails is left out of the next wave."""
     failing = api.refusing(became, success, least)
     told = (f"{each.host} took {each.delivered:,} of {each.sent:,}" for each in failing)
-    crit = max(1, len(became))
-    return Finding("endpoints that fail again", float(len(failing)), "", crit=crit, note="; ".join(told), id="failing")
+    note = "; ".join([*told, *(["mend the receiver, then: aiprod-ops plan replay-webhooks"] if failing else [])])
+    return Finding(
+        "endpoints that fail again", float(len(failing)), "", crit=max(1, len(became)), note=note, id="failing"
+    )

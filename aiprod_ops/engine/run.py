@@ -15,7 +15,7 @@ from aiprod_ops.domain.runs import Move, State, next_move, replay
 from aiprod_ops.engine.actor import Actor
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
-from aiprod_ops.engine.planning import kept_draft, recompute
+from aiprod_ops.engine.planning import holds, kept_draft, recompute
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.engine.sealing import Sealing
@@ -135,7 +135,7 @@ class Run:
         context = self.world.context
         if not self._progress.touched and not self._is_reversal:
             now = recompute(self.entry, context, self.params, self.draft)
-            if now.digest != self.draft.digest:
+            if not holds(self.entry, self.params, self.plan, now):
                 return f"the plan is stale: what it rests on has changed (now {now.digest[:12]})"
         if "guard" not in self.book.phases or self._is_reversal:
             return ""

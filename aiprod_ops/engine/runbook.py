@@ -267,6 +267,12 @@ class Runbook:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
 
+    def bears(self, function: Callable[[Plan, Plan, Any], bool]) -> Callable[[Plan, Plan, Any], bool]:
+        """Optional, pure: whether an approved plan may be applied though by now another one follows from the facts:
+        only for actions that leave alone by themselves whatever is not as it was planned. Without it the plan is stale.
+        """
+        return self._register("bears", function)
+
     def omits(self, function: Callable[[Any, Any], Mapping[str, str]]) -> Callable[[Any, Any], Mapping[str, str]]:
         """Optional, pure: what the plan leaves out by itself though something speaks for it, by name, with the reason.
         People see it beside the plan; it is no part of what is approved."""
