@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from aiprod_ops.actions.row_rights import require_rights
-from aiprod_ops.domain.replays import LEAST_SENT, Replayed, Wave, refusing
+from aiprod_ops.domain.replays import LEAST_SENT, Replayed, Wave, deliveries, refusing
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Failed, Unreachable
 from aiprod_ops.ports import Database
@@ -102,7 +102,7 @@ def _show(wave: Wave) -> str:
     rest = len(wave.deliveries) - len(wave.samples)
     return "\n".join(
         (
-            f"make {len(wave.deliveries):,} deliveries due again, {wave.rate:g} a second, oldest first: "
+            f"make {deliveries(len(wave.deliveries))} due again, {wave.rate:g} a second, oldest first: "
             f"{', '.join(hosts[:5])}{more}",
             *(f"  {sample}" for sample in wave.samples),
             *([f"  and {rest:,} more"] if rest > 0 else []),
@@ -148,7 +148,7 @@ def _replay(ctx: Context, wave: Wave) -> None:
         overdue = max((each.overdue for each in became), default=Seconds(0))
         if unsent and has_waited and overdue >= wave.patience:
             raise Failed(
-                f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
+                f"nobody sends: {deliveries(unsent)} of wave {wave.number} due, the first for "
                 f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
                 hint="does a worker run? aiprod-ops worker; then plan again",
             )

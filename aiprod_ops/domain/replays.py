@@ -107,7 +107,7 @@ class Wave:
     samples: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"wave {self.number} of {self.of}, {len(self.deliveries)} deliveries"
+        return f"wave {self.number} of {self.of}, {deliveries(len(self.deliveries))}"
 
     @property
     def lasts(self) -> Seconds:
@@ -137,6 +137,14 @@ class Replayed:
     def success(self) -> Ratio:
         """Share of what was sent that was delivered; of nothing, all."""
         return Ratio(self.delivered / self.sent) if self.sent else Ratio(1.0)
+
+
+def deliveries(count: int) -> str:
+    """
+    >>> deliveries(1), deliveries(1_200)
+    ('1 delivery', '1,200 deliveries')
+    """
+    return f"{count:,} {'delivery' if count == 1 else 'deliveries'}"
 
 
 def chosen(ended: Iterable[Ended], moment: datetime, since: Seconds) -> list[Ended]:

@@ -92,7 +92,7 @@ def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
     mine = [each.run for each in waiting if each.opening["kind"] == "run" and each.opening["digest"] == draft.digest]
     if mine:
         return Refused(f"{said}; its run {mine[0]} was interrupted", hint=f"aiprod-ops resume {mine[0]}")
-    hint = f"plan again: aiprod-ops plan {entry.id}"
+    hint = f"plan again: aiprod-ops plan {entry.id}{entry.options(draft.plan.parameters, world.context.promises)}"
     done = Archive(world.store).bodies(kind="run", digest=draft.digest, exit=int(Exit.DONE))
     if done:
         ended = datetime.fromisoformat(done[0].body["ended"])

@@ -173,7 +173,7 @@ def test_where_nobody_sends_all_is_as_it_was(hooks: Hooks) -> None:
     digest = planned(hooks, "--patience", "1s")
     done = applied(hooks, digest)
     assert done.exit == 20, done.said
-    assert "nobody sends: 1 deliveries of wave 1" in done.said
+    assert "nobody sends: 1 delivery of wave 1" in done.said
     assert [(row[1], row[4], row[5]) for row in hooks.rows(failed)] == [("failed", None, None)] * 12
     assert hooks.rows(failed[1:]) == before[1:]
     assert hooks.states(failed) == {"failed": 12}
@@ -219,7 +219,7 @@ def test_stopped_by_hand_what_was_not_sent_is_put_back(hooks: Hooks) -> None:
     assert done.exit == 21, done.said
     sent = set(hooks.sent)
     assert 10 < len(sent) < 60
-    first = "undone       replay-wave wave 1 of 3, 1 deliveries"
+    first = "undone       replay-wave wave 1 of 3, 1 delivery"
     assert f"{first}\n{'':<15}1 sent, 1 delivered, 0 failed again, 0 not sent" in done.out
     assert f" {60 - len(sent)} not sent\n" in done.out
     assert hooks.states(failed) == {"delivered": len(sent), "failed": 60 - len(sent)}
