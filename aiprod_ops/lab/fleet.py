@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+
+from psycopg2.extensions import parse_dsn
 
 from aiprod_ops.adapters.local import processes
 from aiprod_ops.adapters.local.folder_repository import FolderRepository
@@ -85,6 +88,13 @@ class Fleet:
     def dsn(self, role: str, server: PostgresServer | None = None) -> str:
         """A DSN without a password: it names the password file."""
         return (server or self.primary).dsn(role, postgres.DATABASE, passfile=self.passfile)
+
+    def following(self, role: str) -> str:
+        """A DSN that leads to whichever server takes writes."""
+        dsns = [parse_dsn(self.dsn(role, server)) for server in (self.primary, *self.replicas)]
+        query = {name: ",".join(each[name] for each in dsns) for name in ("host", "port")}
+        query |= {"passfile": dsns[0]["passfile"], "target_session_attrs": "read-write"}
+        return f"postgresql://{role}@/{postgres.DATABASE}?{urlencode(query, safe='/,')}"
 
     def _server(self, name: str, port: int) -> PostgresServer:
         return PostgresServer(self.programs, self.folder / name, self.folder / "s", port, self.folder / f"{name}.log")
@@ -246,7 +256,7 @@ def _await_streaming(fleet: Fleet, timeout: Seconds = Seconds(20)) -> None:
 
 def start_workload(fleet: Fleet) -> None:
     """Start the workload in the background."""
-    arguments = [str(fleet.folder), fleet.dsn("aiprod_app"), str(fleet.rows), fleet.until.isoformat()]
+    arguments = [str(fleet.folder), fleet.following("aiprod_app"), str(fleet.rows), fleet.until.isoformat()]
     command = [sys.executable, "-P", "-m", "aiprod_ops.lab.workload", *arguments]
     done = processes.run(command, cwd=fleet.folder, timeout=Seconds(30))
     if done.returncode != 0:
@@ -258,10 +268,10 @@ def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
     values: dict[str, Any] = {
         "environment": "lab",
         "platform": "local",
-        "probe": fleet.dsn("aiprod_probe"),
-        "actor": fleet.dsn("aiprod_actor"),
+        "probe": fleet.following("aiprod_probe"),
+        "actor": fleet.following("aiprod_actor"),
         "backup": fleet.dsn("aiprod_backup"),
-        "app": fleet.dsn("aiprod_app"),
+        "app": fleet.following("aiprod_app"),
         "redis": f"file:{fleet.redis.application}",
         "replicas": [fleet.dsn("aiprod_probe", replica) for replica in fleet.replicas],
         "postgres_bin": str(fleet.programs.bin),
@@ -275,6 +285,7 @@ def configuration(fleet: Fleet, *, endpoint: str = "") -> str:
     if endpoint:
         del values["backups"], values["archive"], values["copies"], values["data_directory"]
         values |= {"platform": "cloudsql", "project": "aiprod-lab", "instance": "aiprod", "endpoint": endpoint}
+        values |= {name: fleet.dsn(f"aiprod_{name}") for name in ("probe", "actor", "app")}
         values["backup"] = fleet.dsn("postgres")  # a clone has the roles of its source
     members = zip(("primary", *postgres.REPLICAS), (fleet.primary, *fleet.replicas), strict=True)
     upstream = f"user=aiprod_backup passfile='{fleet.folder / 'replication.pgpass'}'"

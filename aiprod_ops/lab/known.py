@@ -27,7 +27,7 @@ class KnownLab(Fleet):
     @contextmanager
     def connect(self, role: str) -> Iterator[Database]:
         """A session with the primary that may write; it ends with the context, or before."""
-        session = PostgresDatabase(self.dsn(role), writes=True, application_name="aiprod-api", identity=role)
+        session = PostgresDatabase(self.following(role), writes=True, application_name="aiprod-api", identity=role)
         try:
             yield session
         finally:
@@ -35,7 +35,7 @@ class KnownLab(Fleet):
 
     def work(self, rounds: int) -> None:
         """Send each of the application's statements so many times, in the foreground."""
-        workload.run(self.dsn("aiprod_app"), self.scale, rounds)
+        workload.run(self.following("aiprod_app"), self.scale, rounds)
 
     def under_writes(self) -> AbstractContextManager[Callable[[], Measured]]:
         """Writers, what a move costs them, and the roles put back."""

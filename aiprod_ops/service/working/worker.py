@@ -5,7 +5,6 @@ Everything it knows is in PostgreSQL: killed at any moment, it leaves rows whose
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -54,14 +53,14 @@ class Worker:
         self._engine, self._renderer, self._terms, self._settings = engine, renderer, terms, settings
         self._works, self._beside = works, beside
         self._attempts: dict[str, Attempt] = {}
-        self._steady_since = -math.inf
+        self._steady_since = time.monotonic()
         self._endings = asyncio.Semaphore(ENDINGS)
         self.wake = asyncio.Event()
 
     @property
     def is_steady(self) -> bool:
         """Whether the database has answered for a whole lease. After it was away nobody was heard of: whoever judged
-        the others at once would take over from all who are alive."""
+        the others at once would take over from all who are alive. One that has just begun does not know."""
         return time.monotonic() - self._steady_since > self._settings.lease
 
     @property
