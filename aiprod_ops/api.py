@@ -70,12 +70,13 @@ from aiprod_ops.actions.switching import (
     switch_over,
 )
 from aiprod_ops.actions.wal_keeping import not_kept, segment_of, unkept_since
-from aiprod_ops.actions.webhook_readings import approval_time, has_webhooks
+from aiprod_ops.actions.webhook_readings import approval_time, has_webhooks, knows_event
 from aiprod_ops.actions.webhook_readings import backlog as webhook_backlog
 from aiprod_ops.actions.webhook_readings import disabled as disabled_endpoints
 from aiprod_ops.actions.webhook_readings import ended as ended_deliveries
 from aiprod_ops.actions.webhook_readings import knows as knows_endpoint
 from aiprod_ops.actions.webhook_readings import moment_of as moment_of
+from aiprod_ops.actions.webhook_rehearsal import HOST as REHEARSAL_HOST
 from aiprod_ops.actions.webhook_rehearsal import failed_deliveries
 from aiprod_ops.actions.webhook_replays import Unsent, replay_wave, replayed, take_back
 from aiprod_ops.actions.webhook_replays import told as replayed_words
@@ -108,7 +109,7 @@ from aiprod_ops.domain.instances import drift as instance_drift
 from aiprod_ops.domain.instances import flags as instance_flags
 from aiprod_ops.domain.plans import Action, Estimate, Plan
 from aiprod_ops.domain.proofs import Comparison, Proof, Sampled
-from aiprod_ops.domain.replays import Backlog, Ended, Replayed, Wave, by_age, by_why, refusing
+from aiprod_ops.domain.replays import LEAST_SENT, Backlog, Ended, Replayed, Wave, by_age, by_why, refusing
 from aiprod_ops.domain.replays import Disabled as DisabledEndpoint
 from aiprod_ops.domain.replays import chosen as chosen_deliveries
 from aiprod_ops.domain.replays import planned as replay_waves
@@ -121,7 +122,7 @@ from aiprod_ops.domain.revisions import Declared, alembic_revision
 from aiprod_ops.domain.schema import Key, Name, Schema, Table, TableSize
 from aiprod_ops.domain.statements import Logged, Statement, Workload
 from aiprod_ops.domain.stuck_jobs import Limits as JobLimits
-from aiprod_ops.domain.stuck_jobs import OpenJob, Trouble, silence, sorted_out
+from aiprod_ops.domain.stuck_jobs import OpenJob, StuckJobs, Trouble, silence, sorted_out
 from aiprod_ops.domain.stuck_jobs import Queue as JobQueue
 from aiprod_ops.domain.stuck_jobs import batches as job_batches
 from aiprod_ops.domain.webhooks import EVENTS as WEBHOOK_EVENTS
@@ -152,32 +153,33 @@ from aiprod_ops.ports import Database, NewReplica, Sample, Zoned
 from aiprod_ops.units import Bytes, Cores, Milliseconds, Ratio, Seconds, show
 
 __all__ = [
-    "KINDS", "LOCK", "LONGEST", "NOT_SHOWN", "SETTINGS", "USAGE", "WEBHOOK_EVENTS", "Action", "Advice", "Amount",
-    "Arrangement", "Backlog", "Backup", "BackupPromise", "BackupState", "Basis", "Budget", "Build", "Bytes",
-    "Candidate", "Catalogue", "Comparison", "Context", "Copy", "Cores", "Counters", "Database", "Declared",
-    "DisabledEndpoint", "Ended", "Estimate", "Existing", "Failed", "FailoverCandidate", "Fault", "Figures", "Finding",
-    "Inspection", "JobLimits", "JobQueue", "Key", "Kind", "Lab", "LastProof", "Later", "Logged", "Loss", "Measured",
-    "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex", "NewReplica", "NoParams",
-    "OldBackup", "OpenJob", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof", "Ratio", "Refusal", "Refused",
-    "Replayed", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled", "Schema", "Seconds", "Setups",
-    "Statement", "StatementsSnapshot", "Status", "SwitchMove", "Table", "TableSize", "Takeover", "Thresholds",
-    "TimedOut", "Topology", "Trouble", "Unreachable", "Unsent", "UsageError", "UsageSnapshot", "Wave", "Window",
-    "Workload", "Zoned", "add_replica", "advise", "ahead", "alembic_revision", "approval_time", "audit",
-    "backup_promise", "barred", "became_words", "between_moments", "build_estimate", "build_of", "by_age", "by_why",
-    "choices", "chosen_deliveries", "create_index", "creation", "database_size", "delta", "disabled_endpoints",
-    "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index", "drop_invalid_index",
-    "ended_deliveries", "fail_jobs", "fail_over", "fail_over_zone", "failed_deliveries", "failover_candidates",
-    "failover_loss", "figures", "has_webhooks", "has_workers", "index_bloat", "index_damage", "index_faults",
-    "index_usage", "install_amcheck", "instance_drift", "instance_flags", "instance_promise", "invariants", "is_built",
-    "is_same", "is_sealed", "job_batches", "job_queue", "jobs_still", "judge_replication", "keep_flips", "known_flips",
-    "known_refusals", "knows_endpoint", "knows_job", "labelled", "lacking_rows", "last_refusal", "later", "limited",
-    "lost_jobs", "lower_settings", "migrated", "moment_of", "move_ends", "narrow_indexes", "newest_backup", "not_kept",
-    "of_instance", "one_moment", "open_jobs", "ordered", "promise", "prunable", "read_copy", "read_snapshot",
-    "read_source", "ready_to_build", "rebuild_index", "record_figures", "recorded_figures", "refused", "refusing",
-    "rejoin", "rejoin_first", "remove_backup", "remove_index", "remove_replica", "repairs", "replay_wave",
-    "replay_waves", "replayed", "replayed_words", "repoint", "requeue_jobs", "restore_index", "return_jobs",
-    "revision_of", "row_control", "said_last", "same_moment", "segment_of", "served", "settings_of", "show",
-    "shown_size", "silence", "since_reset", "sorted_out", "staying_backups", "still_unused", "switch_back",
-    "switch_over", "switchover_candidates", "take_back", "take_backup", "topology", "trees", "try_builds",
-    "try_repairs", "unkept_since", "unmended", "verified_backups", "webhook_backlog", "whole", "writable",
+    "KINDS", "LEAST_SENT", "LOCK", "LONGEST", "NOT_SHOWN", "REHEARSAL_HOST", "SETTINGS", "USAGE", "WEBHOOK_EVENTS",
+    "Action", "Advice", "Amount", "Arrangement", "Backlog", "Backup", "BackupPromise", "BackupState", "Basis",
+    "Budget", "Build", "Bytes", "Candidate", "Catalogue", "Comparison", "Context", "Copy", "Cores", "Counters",
+    "Database", "Declared", "DisabledEndpoint", "Ended", "Estimate", "Existing", "Failed", "FailoverCandidate",
+    "Fault", "Figures", "Finding", "Inspection", "JobLimits", "JobQueue", "Key", "Kind", "Lab", "LastProof", "Later",
+    "Logged", "Loss", "Measured", "Migrated", "Milliseconds", "Moment", "Moving", "Name", "NewBackup", "NewIndex",
+    "NewReplica", "NoParams", "OldBackup", "OpenJob", "OpsError", "Origin", "PermissionMissing", "Plan", "Proof",
+    "Ratio", "Refusal", "Refused", "Replayed", "ReplicationLimits", "Retention", "Runbook", "Sample", "Sampled",
+    "Schema", "Seconds", "Setups", "Statement", "StatementsSnapshot", "Status", "StuckJobs", "SwitchMove", "Table",
+    "TableSize", "Takeover", "Thresholds", "TimedOut", "Topology", "Trouble", "Unreachable", "Unsent", "UsageError",
+    "UsageSnapshot", "Wave", "Window", "Workload", "Zoned", "add_replica", "advise", "ahead", "alembic_revision",
+    "approval_time", "audit", "backup_promise", "barred", "became_words", "between_moments", "build_estimate",
+    "build_of", "by_age", "by_why", "choices", "chosen_deliveries", "create_index", "creation", "database_size",
+    "delta", "disabled_endpoints", "discard_backup", "disproved_backups", "drift", "drift_scope", "drop_index",
+    "drop_invalid_index", "ended_deliveries", "fail_jobs", "fail_over", "fail_over_zone", "failed_deliveries",
+    "failover_candidates", "failover_loss", "figures", "has_webhooks", "has_workers", "index_bloat", "index_damage",
+    "index_faults", "index_usage", "install_amcheck", "instance_drift", "instance_flags", "instance_promise",
+    "invariants", "is_built", "is_same", "is_sealed", "job_batches", "job_queue", "jobs_still", "judge_replication",
+    "keep_flips", "known_flips", "known_refusals", "knows_endpoint", "knows_event", "knows_job", "labelled",
+    "lacking_rows", "last_refusal", "later", "limited", "lost_jobs", "lower_settings", "migrated", "moment_of",
+    "move_ends", "narrow_indexes", "newest_backup", "not_kept", "of_instance", "one_moment", "open_jobs", "ordered",
+    "promise", "prunable", "read_copy", "read_snapshot", "read_source", "ready_to_build", "rebuild_index",
+    "record_figures", "recorded_figures", "refused", "refusing", "rejoin", "rejoin_first", "remove_backup",
+    "remove_index", "remove_replica", "repairs", "replay_wave", "replay_waves", "replayed", "replayed_words",
+    "repoint", "requeue_jobs", "restore_index", "return_jobs", "revision_of", "row_control", "said_last",
+    "same_moment", "segment_of", "served", "settings_of", "show", "shown_size", "silence", "since_reset",
+    "sorted_out", "staying_backups", "still_unused", "switch_back", "switch_over", "switchover_candidates",
+    "take_back", "take_backup", "topology", "trees", "try_builds", "try_repairs", "unkept_since", "unmended",
+    "verified_backups", "webhook_backlog", "whole", "writable",
 ]  # fmt: skip

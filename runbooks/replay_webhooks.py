@@ -17,8 +17,14 @@ id takes 39 bytes, twice for the undo, so one plan has `--most` of them; the nex
 No other runbook acts on the instance meanwhile. Ctrl-C stops it, and what was not sent is put back.
 
 Each statement touches a delivery only as it was planned: one that somebody else replayed meanwhile, or that was sent
-before this was killed, is left alone. Nothing is sent twice because a run was resumed. To an endpoint that is disabled
-nothing is sent: enable it first.
+before this was killed, is left alone. Nothing is sent twice because a run was resumed. So is a delivery that
+moved between the plan and the run: the others are sent.
+
+To an endpoint that is disabled nothing is sent. One that failed is probed, after a minute, later every six hours, and
+is enabled when it takes the probe; its owner enables any (`POST /api/v1/webhooks/ID/enable`), we do not. What was on
+its way to it when it was disabled waits until then; what came since has failed, and is sent again by the next plan.
+The share of deliveries that failed is of endpoints that are enabled or failed: not of those that answered 410, nor of
+those that their owners disabled.
 
 Of a URL only the host is read and shown, and of an event its type: neither payloads nor secrets.
 
@@ -38,8 +44,13 @@ from aiprod_ops.api import Backlog, Context, Ended, Estimate, Finding, Lab, Movi
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CRITICAL_BACKLOG, _CRITICAL_FAILED = 5, 10  #: times what is promised
 _TOLD = 10  #: endpoints that stand in a table
-#: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
-_LEAST_SENT = 10
+_BY_OWNER = "its owner enables it (POST /api/v1/webhooks/ID/enable)"
+#: By why an endpoint is disabled: who enables it.
+_ENABLES = {
+    "failing": f"it is disabled for failing; {_BY_OWNER}, or the next probe that it takes does",
+    "gone": f"it answered 410; {_BY_OWNER}",
+    "owner": f"its owner disabled it; {_BY_OWNER}",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Facts:
 
     is_there: bool
     is_endpoint_known: bool
+    is_event_known: bool
     ended: tuple[Ended, ...]
     moment: Moving[datetime]
     backlog: Moving[Backlog]
@@ -85,7 +97,7 @@ book = api.Runbook(
     alerts=("WebhooksFailed",),
     actions=(api.replay_wave, api.take_back),
     exports=("oldest delivery that is due",),
-    drill_with={"patience": "20s", "rate": "200"},
+    drill_with={"patience": "20s", "rate": "200", "endpoint": api.REHEARSAL_HOST},
 )
 
 
@@ -95,7 +107,7 @@ def facts(ctx: Context, params: Params) -> Facts:
     now = ctx.clock.now()
     nothing = Backlog(0, 0, 0, Seconds(0), "", 0, 0, None)
     if not api.has_webhooks(ctx.db):
-        return Facts(False, True, (), now, nothing, ())
+        return Facts(False, True, True, (), now, nothing, ())
     since = now - timedelta(seconds=params.since)
     states = ("failed", "delivered") if params.delivered else ("failed",)
     # What was young enough when it was planned has to be seen again when it is applied, hours later.
@@ -105,6 +117,7 @@ def facts(ctx: Context, params: Params) -> Facts:
     return Facts(
         is_there=True,
         is_endpoint_known=not params.endpoint or api.knows_endpoint(ctx.db, params.endpoint),
+        is_event_known=not _ID.fullmatch(params.event) or api.knows_event(ctx.db, params.event),
         ended=seen,
         moment=api.moment_of(ctx.db),
         backlog=api.webhook_backlog(ctx.db, since, endpoint=params.endpoint, event=params.event)
@@ -122,9 +135,11 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         return
     if not facts.is_endpoint_known:
         yield Finding(f"no endpoint {params.endpoint}", 1.0, "", crit=1, note="its id, or its host", id="endpoint")
+    if not facts.is_event_known:
+        yield Finding(f"no event {params.event}", 1.0, "", crit=1, note="its id, or its type", id="event")
     yield _oldest(facts.backlog, params)
     failed = [each for each in _recent(facts, params) if each.state == "failed"]
-    counted = [each for each in failed if each.is_enabled]
+    counted = [each for each in failed if each.counts]
     told = f"; {api.by_why(counted)}; {api.by_age(counted, facts.moment)}" if counted else ""
     waits = facts.backlog
     share = Finding(
@@ -133,17 +148,23 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
         f"{waits.failed:,} of {waits.failed + waits.delivered:,} in {api.show(params.since, 's')}{told}", id="failed",
     )  # fmt: skip
     yield share
+    ready = sum(each.is_enabled for each in failed)
+    note = "aiprod-ops plan replay-webhooks" if ready else ""
+    yield Finding("failed deliveries that can be sent again", float(ready), "", note=note, id="ready")
+    note = "sent when their endpoint is enabled, if that is within their 30 days" if waits.held else ""
+    yield Finding("deliveries that wait for disabled endpoints", float(waits.held), "", note=note, id="held")
     note = "; ".join(map(str, facts.disabled[:_TOLD]))
     yield Finding("endpoints disabled for failing", float(len(facts.disabled)), "", warn=1, note=note, id="disabled")
     counts = Counter(each.endpoint for each in failed)
     for endpoint, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_TOLD]:
         its = [each for each in failed if each.endpoint == endpoint]
         cells = {
-            "endpoint": its[0].host,
+            "host": its[0].host,
+            "endpoint": endpoint,
             "failed": f"{count:,}",
             "why": api.by_why(its),
             "oldest": f"{its[0].created_at:%Y-%m-%d %H:%M} UTC",
-            "state": "enabled" if its[0].is_enabled else "disabled",
+            "state": f"disabled: {its[0].disabled}" if its[0].disabled else "enabled",
         }
         warn = 1 if share.judged is not api.Status.OK else None  # as many as may fail are no fault of an endpoint's
         yield Finding("failed deliveries", float(count), "", warn, columns=cells, id=f"endpoint:{endpoint}")
@@ -151,21 +172,31 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 
 @book.plan
 def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
-    """The waves; nothing where nothing failed. Raises UsageError for an endpoint that nobody knows."""
+    """The waves; nothing where nothing failed. Raises UsageError for an endpoint or an event that nobody
+    knows."""
     if not facts.is_there:
         raise api.Refused("this schema has no webhooks", hint="their migration is missing: alembic upgrade head")
     if not facts.is_endpoint_known:
         raise api.UsageError(f"there is no endpoint {params.endpoint}", hint="--endpoint takes its id, or its host")
+    if not facts.is_event_known:
+        raise api.UsageError(f"there is no event {params.event}", hint="--event takes its id (webhook-id), or its type")
     chosen = api.chosen_deliveries(facts.ended, facts.moment, params.since)[: params.most]
     for wave in api.replay_waves(chosen, facts.moment, params.rate, params.patience, params.success):
         yield api.replay_wave(
             wave,
             undo=api.take_back(api.Unsent.of(wave)),
-            irreversible="what was sent is not unsent: the receiver knows it by its id",
+            irreversible="what was sent cannot be taken back: the receiver has it",
             lock="ROW EXCLUSIVE",
             estimate=Estimate(wave.lasts),
             timeout=api.LONGEST,
         )
+
+
+@book.bears
+def bears(plan: Plan, now: Plan, params: Params) -> bool:  # noqa: ARG001
+    """While something of it is still as it was planned: each statement leaves alone what has moved."""
+    planned, left = ({each for wave in _waves(one) for each in wave.deliveries} for one in (plan, now))
+    return bool(planned & left)
 
 
 @book.omits
@@ -173,10 +204,13 @@ def omits(facts: Facts, params: Params) -> dict[str, str]:
     """What is more than one run takes, and what belongs to endpoints that are disabled."""
     more = len(api.chosen_deliveries(facts.ended, facts.moment, params.since)) - params.most
     left = {f"{more:,} more deliveries": f"one run takes {params.most:,} (--most); plan again afterwards"}
-    idle = Counter(each.host for each in _recent(facts, params) if not each.is_enabled)
+    idle: dict[str, list[Ended]] = {}
+    for each in _recent(facts, params):
+        if not each.is_enabled:
+            idle.setdefault(f"{each.host} ({each.endpoint})", []).append(each)
     return (left if more > 0 else {}) | {
-        host: f"{count:,} deliveries: the endpoint is disabled; enable it, then plan again"
-        for host, count in sorted(idle.items())
+        name: f"{len(its):,} deliveries: {_ENABLES.get(its[0].disabled, _ENABLES['owner'])}; then plan again"
+        for name, its in sorted(idle.items())
     }
 
 
@@ -191,7 +225,7 @@ def guard(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 @book.watch
 def watch(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     """While a wave is under way: some endpoint takes what it is sent."""
-    yield _refusing(api.replayed(ctx.db, _waves(plan)), params.success, _LEAST_SENT)
+    yield _refusing(api.replayed(ctx.db, _waves(plan)), params.success, api.LEAST_SENT)
 
 
 @book.verify
@@ -208,7 +242,8 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
     yield Finding("planned deliveries that wait to be sent", float(waits), "", crit=1, id="unsent")
     left = planned - sent - waits
     held = api.refusing(became, params.success)
-    note = f"failing again: {', '.join(each.host for each in held)}" if held else ""
+    again = "; when they take what they are sent: aiprod-ops plan replay-webhooks"
+    note = f"failing again: {', '.join(each.host for each in held)}{again}" if held else ""
     yield Finding("planned deliveries that were not sent", float(left), "", warn=1, note=note, id="left")
     for each in became:
         told = f"{each.host}: {each.planned:,} planned, {api.replayed_words([each])}"
@@ -218,8 +253,8 @@ def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:
 @book.inject
 @contextmanager
 def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
-    """Two endpoints whose deliveries failed and that are back; what is due is marked as sent, and nothing leaves the
-    machine. Needs a lab with the tables of webhooks: `lab up --revision head`."""
+    """Two endpoints whose deliveries failed and that are back. Only theirs are planned; what waits is marked as sent,
+    and nothing leaves the machine. Needs a lab with the tables of webhooks: `lab up --revision head`."""
     with api.failed_deliveries(lab):
         yield
 
@@ -248,5 +283,7 @@ def _refusing(became: tuple[api.Replayed, ...], success: Ratio, least: int) -> F
     """All of them is critical: one that fails is left out of the next wave."""
     failing = api.refusing(became, success, least)
     told = (f"{each.host} took {each.delivered:,} of {each.sent:,}" for each in failing)
-    crit = max(1, len(became))
-    return Finding("endpoints that fail again", float(len(failing)), "", crit=crit, note="; ".join(told), id="failing")
+    note = "; ".join([*told, *(["mend the receiver, then: aiprod-ops plan replay-webhooks"] if failing else [])])
+    return Finding(
+        "endpoints that fail again", float(len(failing)), "", crit=max(1, len(became)), note=note, id="failing"
+    )

@@ -14,6 +14,8 @@ The plan names each job with status, attempts, worker and last sign of life. A s
 seen: one that was taken, cancelled or ended meanwhile is left alone. Rolled back, those that nobody has taken since are
 as they were; a failure is final.
 
+The API's cache is not told: for up to a minute after a run, answers that it has stored may still show the old state.
+
 Source: PostgreSQL manual, "Explicit Locking"; Google, "Site Reliability Engineering", "Addressing Cascading Failures"
 (queries of death).
 """
@@ -100,9 +102,12 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
     note = f"in work for more than {api.show(params.longest, 's')}, and heard of" if slow else ""
     yield Finding("jobs that are slow", float(len(slow)), "", warn=1, note=note, id="slow")
     queue = facts.queue
-    note = f"{queue.waiting:,} wait, {queue.working:,} are in work by {queue.workers} workers"
-    if queue.waiting and not queue.workers and queue.oldest >= params.waits:
-        note += ": does one run? aiprod-ops worker"
+    note = f"{queue.waiting:,} wait, {queue.working:,} are in work; {queue.workers} workers run"
+    if queue.waiting and queue.oldest >= params.waits:
+        if not queue.workers:
+            note += ": does one? aiprod-ops worker"
+        elif lost:
+            note += ": what nobody works on takes places that its user's tier has; queue it again first"
     yield Finding(
         "oldest job that waits", float(queue.oldest), "s", params.waits, _CRITICAL * params.waits, note, id="queue"
     )
@@ -135,6 +140,13 @@ def plan(facts: Facts, params: Params) -> Iterator[api.Action]:
         yield api.fail_jobs(stuck, irreversible=final, lock="ROW EXCLUSIVE", estimate=api.Estimate(Seconds(1)))
 
 
+@book.bears
+def bears(plan: Plan, now: Plan, params: Params) -> bool:  # noqa: ARG001
+    """While one of them is still as it was seen: each statement leaves alone what has moved."""
+    planned, left = ({job for stuck in _planned(one) for job in stuck.jobs} for one in (plan, now))
+    return bool(planned & left)
+
+
 @book.omits
 def omits(facts: Facts, params: Params) -> dict[str, str]:
     """What is more than one run takes, and what is only slow."""
@@ -150,8 +162,7 @@ def omits(facts: Facts, params: Params) -> dict[str, str]:
 @book.verify
 def verify(ctx: Context, plan: Plan, params: Params) -> Iterator[Finding]:  # noqa: ARG001
     """None is as it was seen, and what became of them."""
-    kinds = {kind.name: kind for kind in (api.requeue_jobs, api.fail_jobs)}
-    stuck = [kinds[action.kind].subject(action) for action in plan.actions if action.kind in kinds]
+    stuck = _planned(plan)
     left = sum(api.jobs_still(ctx.db, each) for each in stuck)
     note = api.became_words(ctx.db, stuck)
     yield Finding("planned jobs that are as they were", float(left), "", crit=1, note=note, id="left")
@@ -163,6 +174,11 @@ def inject(lab: Lab, params: Params) -> Iterator[None]:  # noqa: ARG001
     """Jobs whose worker was last heard of yesterday. Needs a lab with heart-beats: `lab up --revision head`."""
     with api.lost_jobs(lab):
         yield
+
+
+def _planned(plan: Plan) -> list[api.StuckJobs]:
+    kinds = {kind.name: kind for kind in (api.requeue_jobs, api.fail_jobs)}
+    return [kinds[action.kind].subject(action) for action in plan.actions if action.kind in kinds]
 
 
 def _stuck(facts: Facts, params: Params) -> tuple[list[OpenJob], list[OpenJob]]:

@@ -37,7 +37,10 @@ _QUEUE = """
 select count(*) filter (where j.status = 'queued') as waiting,
        greatest(0, extract(epoch from now() - min(coalesce(j.due_at, j.updated_at)) filter (where j.status = 'queued')))
          ::float8 as oldest,
-       count(*) filter (where h.is_heard) as working, count(distinct j.worker) filter (where h.is_heard) as workers
+       count(*) filter (where h.is_heard) as working,
+       greatest(count(distinct j.worker) filter (where h.is_heard),
+                (select count(*) from pg_stat_activity
+                 where datname = current_database() and application_name = %(listens)s)) as workers
 from jobs j, lateral (
   select j.status = 'processing' and j.heartbeat_at > now() - %(silent)s * interval '1 second' as is_heard) h
 where j.status in ('queued', 'processing')
@@ -79,6 +82,7 @@ _BECAME = """
 select status, count(*) as jobs from jobs where id = any(%(ids)s::uuid[]) group by 1 order by 1
 /* aiprod-ops: what became of jobs */
 """
+LISTENS = "aiprod-ops worker: wake-up"  #: the session of a worker: as `aiprod_ops.service.working.wakeup` has it
 _WAKE = "select pg_notify(%(channel)s, '')"
 
 requeue_jobs = Kind("requeue-jobs", StuckJobs)
@@ -145,8 +149,8 @@ def open_jobs(database: Database, silent: Seconds, longest: Seconds, job: str = 
 
 
 def job_queue(database: Database, silent: Seconds) -> Queue:
-    """What waits, and who works on something."""
-    return Queue(**database.query(_QUEUE, {"silent": silent})[0])
+    """What waits, and who works: workers that were heard of, or that listen for work and have none."""
+    return Queue(**database.query(_QUEUE, {"silent": silent, "listens": LISTENS})[0])
 
 
 def knows_job(database: Database, job: str) -> bool:

@@ -29,6 +29,14 @@ lateral (select coalesce(d.lease_until > now(), false) as is_taken) l
 where d.state = 'pending'
 /* aiprod-ops: the backlog of webhooks */
 """.replace("<host>", _HOST)
+#: Tests and probes are sent all the same; what belongs to an endpoint that was deleted goes with it.
+_HELD = """
+select count(*) as held from webhook_deliveries d
+join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'disabled' and e.why_disabled <> 'deleted'
+join webhook_events v on v.id = d.event_id and not starts_with(v.type, 'endpoint.')
+where d.state = 'pending'
+/* aiprod-ops: what waits for endpoints that are disabled */
+"""
 _DISABLED = """
 select e.id::text as id, <host> as host, coalesce(e.why_disabled, '') as why, e.disabled_at as since
 from webhook_endpoints e
@@ -45,9 +53,9 @@ and (%(event)s = '' and not starts_with(v.type, 'endpoint.') or v.type = %(event
 _COUNTS = """
 select count(*) filter (where d.state = 'failed' and m.is_meant) as failed,
        count(*) filter (where d.state = 'delivered' and m.is_meant) as delivered,
-       extract(epoch from now() - max(d.ended_at))::float8 as last
+       extract(epoch from now() - max(d.ended_at) filter (where e.state = 'enabled'))::float8 as last
 from webhook_deliveries d
-join webhook_endpoints e on e.id = d.endpoint_id and e.state = 'enabled'
+join webhook_endpoints e on e.id = d.endpoint_id and (e.state = 'enabled' or e.why_disabled = 'failing')
 join webhook_events v on v.id = d.event_id,
 lateral (select <meant> as is_meant) m
 where d.id >= %(oldest)s::uuid
@@ -55,9 +63,9 @@ where d.id >= %(oldest)s::uuid
 """.replace("<meant>", _MEANT)
 _ENDED = """
 select d.id::text as id, d.endpoint_id::text as endpoint, <host> as host, v.type as event,
-       d.state, d.created_at, d.ended_at,
+       d.state, d.created_at, coalesce(d.ended_at, d.created_at) as ended_at,
        case when d.state = 'delivered' then '' else coalesce('HTTP ' || a.status, a.error, 'not sent') end as why,
-       e.state = 'enabled' as is_enabled
+       case when e.state = 'enabled' then '' else coalesce(e.why_disabled, 'owner') end as disabled
 from webhook_deliveries d
 join webhook_endpoints e on e.id = d.endpoint_id
 join webhook_events v on v.id = d.event_id
@@ -70,6 +78,7 @@ order by d.id limit %(most)s
 _KNOWN = """
 select from webhook_endpoints e where e.id::text = %(endpoint)s or <host> = %(endpoint)s limit 1
 """.replace("<host>", _HOST)
+_KNOWN_EVENT = "select from webhook_events where id::text = %(event)s"
 _NOW = "select now() as moment"
 
 
@@ -86,7 +95,7 @@ def moment_of(database: Database) -> datetime:
 
 def backlog(database: Database, since: datetime, *, endpoint: str = "", event: str = "") -> Backlog:
     """What waits, of all; and how much has failed of what came into being since then, as it is asked for in `ended`."""
-    waiting = database.query(_BACKLOG)[0]
+    waiting = {**database.query(_BACKLOG)[0], **database.query(_HELD)[0]}
     values = {"oldest": first_id(since), "endpoint": endpoint, "event": event}
     return Backlog(**waiting, **database.query(_COUNTS, values)[0])
 
@@ -94,6 +103,11 @@ def backlog(database: Database, since: datetime, *, endpoint: str = "", event: s
 def knows(database: Database, endpoint: str) -> bool:
     """Whether there is an endpoint of this id or host."""
     return bool(database.query(_KNOWN, {"endpoint": endpoint}))
+
+
+def knows_event(database: Database, event: str) -> bool:
+    """Whether there is an event of this id."""
+    return bool(database.query(_KNOWN_EVENT, {"event": event}))
 
 
 def disabled(database: Database, since: datetime) -> tuple[Disabled, ...]:

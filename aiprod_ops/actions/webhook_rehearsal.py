@@ -1,4 +1,8 @@
-"""Failed deliveries in a lab, and somebody who sends what is due, for drills: nothing leaves the machine."""
+"""Failed deliveries in a lab, and somebody who marks as sent what waits, for drills.
+
+A worker that runs beside may take one first: it looks up a name that leads nowhere (RFC 2606), and what came of that
+changes nothing: the delivery is marked as sent all the same.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +12,13 @@ from aiprod_ops.engine.runbook import Lab
 from aiprod_ops.ports import Database
 from aiprod_ops.service.ids import uuid7
 
+HOST = "rehearsal.aiprod-ops.example"
 ENDPOINTS, EACH = 2, 6  #: two endpoints with so many failed deliveries each
 _TICK_S, _PATIENCE_S = 0.05, 30.0
 
 _ENDPOINT = """
 insert into webhook_endpoints (id, user_id, url, events)
-select %(id)s, (select id from users order by id limit 1), 'https://rehearsal-' || %(number)s || '.example/hook',
+select %(id)s, (select id from users order by id limit 1), 'https://' || %(host)s || '/' || %(number)s,
        array[]::text[]
 """
 _FAILED = """
@@ -31,13 +36,18 @@ from delivery, generate_series(1, 5) number
 """
 #: What a pump does with an answer of 200, without sending anything.
 _SEND = """
-with sent as (
-  update webhook_deliveries set state = 'delivered', attempts = attempts + 1, ended_at = clock_timestamp()
-  where endpoint_id = any(%(endpoints)s::uuid[]) and state = 'pending' and due_at <= now()
-  returning id)
+with waiting as (
+  select id from webhook_deliveries where endpoint_id = any(%(endpoints)s::uuid[]) and state = 'pending'
+  for update skip locked),
+sent as (
+  update webhook_deliveries d set state = 'delivered', attempts = attempts + 1, ended_at = clock_timestamp(),
+                                  lease_until = null, leased_by = null
+  from waiting where d.id = waiting.id
+  returning d.id)
 insert into webhook_attempts (delivery_id, number, began_at, milliseconds, status)
 select id, 1 + (select max(number) from webhook_attempts where delivery_id = sent.id), clock_timestamp(), 3, 200
 from sent
+on conflict do nothing  -- a worker's attempt, that it wrote meanwhile
 returning delivery_id
 """
 _REMOVE = """
@@ -59,7 +69,7 @@ def failed_deliveries(lab: Lab, endpoints: int = ENDPOINTS, each: int = EACH) ->
         sender.start()
         try:
             for number, endpoint in enumerate(ids):
-                application.execute(_ENDPOINT, {"id": endpoint, "number": number})
+                application.execute(_ENDPOINT, {"id": endpoint, "host": HOST, "number": number})
                 for event in events[number * each : (number + 1) * each]:
                     application.execute(_FAILED, {"event": event, "delivery": str(uuid7()), "endpoint": endpoint})
             application.query(_FLUSH)

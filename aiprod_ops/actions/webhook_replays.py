@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from aiprod_ops.actions.row_rights import require_rights
-from aiprod_ops.domain.replays import Replayed, Wave
+from aiprod_ops.domain.replays import LEAST_SENT, Replayed, Wave, deliveries, refusing
 from aiprod_ops.engine.runbook import Amount, Context, Kind
 from aiprod_ops.errors import Failed, Unreachable
 from aiprod_ops.ports import Database
@@ -21,18 +21,13 @@ CHANNEL = "aiprod_webhooks"  #: what wakes those who send: as `aiprod_ops.servic
 _WAKE = "select pg_notify(%(channel)s, '')"
 _LOOK = "select pg_sleep(0.25)"  #: between two looks; in the server, because there a cancel reaches it
 
-#: Whether one was sent since the plan was made.
-_SENT = """
-(coalesce(d.ended_at > %(moment)s, false)
- or exists (select from webhook_attempts a where a.delivery_id = d.id and a.began_at > %(moment)s))
-"""
-#: As it had ended when it was planned, and its endpoint takes something: enough of what it was sent in earlier waves.
+#: Whether one was sent since the plan was made: one that was cancelled has ended, and was not.
+_SENT = "exists (select from webhook_attempts a where a.delivery_id = d.id and a.began_at > %(moment)s)"
+#: As it had ended when it was planned, and its endpoint takes something: none of those that get no more.
 _READY = """
-d.state in ('failed', 'delivered') and not <sent>
+d.state in ('failed', 'delivered') and coalesce(d.ended_at <= %(moment)s, true) and not <sent>
 and d.endpoint_id in (select id from webhook_endpoints where state = 'enabled')
-and d.endpoint_id not in (
-  select d.endpoint_id from webhook_deliveries d where d.id = any(%(tried)s::uuid[]) and <sent>
-  group by d.endpoint_id having avg((d.state = 'delivered')::int) < %(success)s)
+and d.endpoint_id <> all(%(held)s::uuid[])
 """.replace("<sent>", _SENT)
 #: A new round of the same delivery: its id, which the receiver knows it by, stays. Who made it due is kept as who
 #: leased it, without a lease, until it is sent: what somebody else made due is not ours to take back.
@@ -59,7 +54,7 @@ set state = case when l.status between 200 and 299 then 'delivered' else 'failed
 from unnest(%(ids)s::uuid[]) o(id)
 left join lateral (
   select * from webhook_attempts a where a.delivery_id = o.id order by a.number desc limit 1) l on true
-where d.id = o.id and <waits>
+where d.id = o.id and <waits> and (%(held)s::uuid[] is null or d.endpoint_id = any(%(held)s::uuid[]))
 /* aiprod-ops: what was not sent is as it had ended */
 """.replace("<waits>", _WAITS)
 _IS_WAITING = """
@@ -107,7 +102,7 @@ def _show(wave: Wave) -> str:
     rest = len(wave.deliveries) - len(wave.samples)
     return "\n".join(
         (
-            f"make {len(wave.deliveries):,} deliveries due again, {wave.rate:g} a second, oldest first: "
+            f"make {deliveries(len(wave.deliveries))} due again, {wave.rate:g} a second, oldest first: "
             f"{', '.join(hosts[:5])}{more}",
             *(f"  {sample}" for sample in wave.samples),
             *([f"  and {rest:,} more"] if rest > 0 else []),
@@ -124,8 +119,9 @@ def _may_replay(ctx: Context, _wave: Wave) -> None:
 def _replay(ctx: Context, wave: Wave) -> None:
     """Make them due, and wait until all were sent and have ended, or were tried and `patience` has passed.
 
-    Where an endpoint that was left out takes what it was sent before after all, its part of the wave follows. Raises
-    Failed where nobody sends. A server that is away for less than `patience` is waited for: it has been told all.
+    What an endpoint was not sent that fails again meanwhile is put back at once. Where it takes after all what it was
+    sent before, its part of the wave follows. Raises Failed where nobody sends. A server that is away for less than
+    `patience` is waited for: it has been told all.
     """
     _make_due(ctx, wave)
     clock, known = ctx.clock, (-1, -1)
@@ -139,6 +135,8 @@ def _replay(ctx: Context, wave: Wave) -> None:
                 raise
             clock.sleep(Seconds(0.5))
             continue
+        if any(each.unsent and each.delivered < each.sent for each in became):
+            _hold(ctx, wave)
         unsent, waiting = sum(each.unsent for each in became), sum(each.sent - each.ended for each in became)
         if (unsent, waiting) != known:
             known, moved = (unsent, waiting), clock.monotonic()
@@ -150,7 +148,7 @@ def _replay(ctx: Context, wave: Wave) -> None:
         overdue = max((each.overdue for each in became), default=Seconds(0))
         if unsent and has_waited and overdue >= wave.patience:
             raise Failed(
-                f"nobody sends: {unsent:,} deliveries of wave {wave.number} are due, the first for "
+                f"nobody sends: {deliveries(unsent)} of wave {wave.number} due, the first for "
                 f"{show(overdue, 's')}, and none was sent for {show(wave.patience, 's')}",
                 hint="does a worker run? aiprod-ops worker; then plan again",
             )
@@ -159,6 +157,19 @@ def _replay(ctx: Context, wave: Wave) -> None:
 def _make_due(ctx: Context, wave: Wave) -> None:
     ctx.db.execute(_MAKE_DUE, _values(ctx, wave), timeout=Seconds(600))
     ctx.db.query(_WAKE, {"channel": CHANNEL})
+
+
+def _held(ctx: Context, wave: Wave) -> list[str]:
+    """Endpoints that get no more for now: they take too little of what earlier waves sent them, or of all until now."""
+    before = refusing(_became(ctx.db, wave.tried, wave.moment), wave.success)
+    until_now = _became(ctx.db, (*wave.tried, *wave.deliveries), wave.moment)
+    return sorted({each.endpoint for each in (*before, *refusing(until_now, wave.success, LEAST_SENT))})
+
+
+def _hold(ctx: Context, wave: Wave) -> None:
+    """Put back what those were not sent; what a worker has in hand is sent."""
+    if held := _held(ctx, wave):
+        ctx.db.execute(_TAKE_BACK, {**_unsent(ctx, Unsent.of(wave)), "held": held}, timeout=Seconds(600))
 
 
 def _is_ready(ctx: Context, wave: Wave) -> bool:
@@ -177,6 +188,13 @@ def _is_replayed(ctx: Context, wave: Wave) -> bool:
 def _amount(ctx: Context, wave: Wave) -> Amount:
     became = _became(ctx.db, wave.deliveries, wave.moment)
     return Amount(f"wave {wave.number} of {wave.of}: {told(became)}", sum(each.sent for each in became), 0)
+
+
+@replay_wave.reports
+def _report(ctx: Context, wave: Wave) -> str:
+    """The same, and how many were not: because their endpoint fails again, or because they were taken back."""
+    became = _became(ctx.db, wave.deliveries, wave.moment)
+    return f"{told(became)}, {len(wave.deliveries) - sum(each.sent for each in became):,} not sent"
 
 
 @take_back.shows
@@ -201,7 +219,7 @@ def _is_taken_back(ctx: Context, unsent: Unsent) -> bool:
 
 
 def _unsent(ctx: Context, unsent: Unsent) -> dict[str, Any]:
-    return {"run": f"replay {ctx.run}", "ids": list(unsent.deliveries), "moment": unsent.moment}
+    return {"run": f"replay {ctx.run}", "ids": list(unsent.deliveries), "moment": unsent.moment, "held": None}
 
 
 def replayed(database: Database, waves: Iterable[Wave]) -> tuple[Replayed, ...]:
@@ -226,8 +244,7 @@ def _values(ctx: Context, wave: Wave) -> dict[str, Any]:
     return {
         "run": f"replay {ctx.run}",
         "ids": list(wave.deliveries),
-        "tried": list(wave.tried),
+        "held": _held(ctx, wave),
         "moment": wave.moment,
         "rate": wave.rate,
-        "success": wave.success,
     }

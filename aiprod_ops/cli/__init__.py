@@ -102,6 +102,22 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--since -1h` as `--since=-1h`: no option of ours begins with a digit, and Click would find `-h` in it.
+
+    >>> _joined(["plan", "x", "--since", "-1h", "--", "-1"])
+    ['plan', 'x', '--since=-1h', '--', '-1']
+    """
+    joined: list[str] = []
+    for each in arguments:
+        is_value = len(each) > 1 and each[0] == "-" and each[1].isdecimal()
+        if is_value and joined and len(joined[-1]) > 2 and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={each}"
+        else:
+            joined.append(each)
+    return joined
+
+
 def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -> int:
     """Run one command line and answer its exit code. Errors are printed to stderr (as JSON to stdout with -o json).
 
@@ -110,7 +126,7 @@ def call(arguments: Sequence[str], store: Callable[[Path], Any] | None = None) -
     color = False if os.environ.get("NO_COLOR") else None
     is_check = bool(arguments) and arguments[0] in _CHECKING
     try:
-        return int(cli.main(list(arguments), "aiprod-ops", standalone_mode=False, color=color, obj=store) or 0)
+        return int(cli.main(_joined(arguments), "aiprod-ops", standalone_mode=False, color=color, obj=store) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return _UNKNOWN if is_check else int(Exit.USAGE)

@@ -48,14 +48,19 @@ _OF_PROOF = {Exit.DONE: "PROVEN, nothing was changed", Exit.REFUSED: "NOT PROVEN
 
 
 def _summary(world: Any, run: str) -> Iterator[str]:
+    from aiprod_ops.cli import verdicts
+    from aiprod_ops.domain.findings import Finding, Status
     from aiprod_ops.engine.evidence import Archive
 
     archive = Archive(world.store)
     for record in archive.bodies(run=run):
         if proof := next((each for each in archive.bodies(kind="prove") if each.n == record.body.get("proof")), None):
             yield f"{'proven':<12} evidence {proof.n}, seal {proof.seal[:12]}{_gains(proof.body['comparisons'])}"
-        for action in record.body.get("actions", []):
+        became = {each["step"]: each.get("became", "") for each in record.body.get("steps", []) if "state" in each}
+        for step, action in enumerate(record.body.get("actions", [])):
             yield f"{action['state']:<12} {action['kind']} {action['name']}"
+            if became.get(step):
+                yield f"{'':<12} {became[step]}"
             if action["state"] == "changed" and action.get("irreversible"):
                 yield f"{'':<12} {action['irreversible']}"
         for name, place in record.body.get("files", {}).items():
@@ -65,6 +70,9 @@ def _summary(world: Any, run: str) -> Iterator[str]:
                 yield f"{'':<12} `alembic upgrade head` records it, and changes nothing here"
         for name, became in record.body.get("withdrawn", {}).items():
             yield f"{'withdrawn':<12} {name}: {became}"
+        for finding in (Finding(**each) for each in record.body.get("verification", [])):
+            if finding.status is not Status.OK:
+                yield f"{'verified':<12} {verdicts.line(finding)}"
         yield f"{'evidence':<12} {record.n}, seal {record.seal[:12]}"
         return
 

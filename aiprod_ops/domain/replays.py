@@ -9,6 +9,8 @@ from math import ceil
 from aiprod_ops.units import Ratio, Seconds, show
 
 TENTH = Ratio(0.1)  #: of each endpoint's deliveries, before all of them
+#: Fewer say nothing of an endpoint while a wave is under way; and it is disabled itself after so many in a row.
+LEAST_SENT = 10
 AGES = (Seconds(3600), Seconds(6 * 3600), Seconds(86_400))  #: where one age of failures ends and the next begins
 _SAMPLES = 3
 
@@ -26,7 +28,16 @@ class Ended:
     created_at: datetime
     ended_at: datetime
     why: str = ""
-    is_enabled: bool = True  #: whether its endpoint is: to one that is not, nothing is sent
+    disabled: str = ""  #: why its endpoint is: failing, gone or owner; nothing is sent to it
+
+    @property
+    def is_enabled(self) -> bool:
+        return not self.disabled
+
+    @property
+    def counts(self) -> bool:
+        """Whether its owner wants it: the endpoint is enabled, or disabled only because it failed."""
+        return self.disabled in ("", "failing")
 
     def __str__(self) -> str:
         return f"{self.event} of {self.created_at:%Y-%m-%d %H:%M} UTC to {self.host}, {self.why or self.state}"
@@ -35,8 +46,9 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits to be sent to endpoints that are enabled; the oldest that nobody has taken goes to `host`, and is due
-    for `oldest`. Of all that came into being within a time, how many have failed, how many were delivered, and how long
-    ago the last of them ended."""
+    for `oldest`. `held` wait for endpoints that are disabled. Of all that came into being within a time for endpoints
+    that are enabled or failed, how many have failed, how many were delivered, and how long ago the last of them ended.
+    """
 
     waiting: int
     due: int
@@ -46,6 +58,7 @@ class Backlog:
     failed: int
     delivered: int
     last: Seconds | None
+    held: int = 0
 
     def is_still(self, patience: Seconds) -> bool:
         """Whether nobody sends: something is due for longer than that, nothing is being sent, and nothing was lately. A
@@ -94,7 +107,7 @@ class Wave:
     samples: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"wave {self.number} of {self.of}, {len(self.deliveries)} deliveries"
+        return f"wave {self.number} of {self.of}, {deliveries(len(self.deliveries))}"
 
     @property
     def lasts(self) -> Seconds:
@@ -124,6 +137,14 @@ class Replayed:
     def success(self) -> Ratio:
         """Share of what was sent that was delivered; of nothing, all."""
         return Ratio(self.delivered / self.sent) if self.sent else Ratio(1.0)
+
+
+def deliveries(count: int) -> str:
+    """
+    >>> deliveries(1), deliveries(1_200)
+    ('1 delivery', '1,200 deliveries')
+    """
+    return f"{count:,} {'delivery' if count == 1 else 'deliveries'}"
 
 
 def chosen(ended: Iterable[Ended], moment: datetime, since: Seconds) -> list[Ended]:

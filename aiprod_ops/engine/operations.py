@@ -11,7 +11,7 @@ from aiprod_ops.domain.runs import State, replay
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal, runs, unfinished
 from aiprod_ops.engine.planning import draft as make_draft
-from aiprod_ops.engine.planning import keep, kept_draft, recompute, typed_params
+from aiprod_ops.engine.planning import holds, keep, kept_draft, recompute, typed_params
 from aiprod_ops.engine.proving import Proven, abandon, opening, proof_of, prove, require
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.run import Run
@@ -71,9 +71,17 @@ def is_wanted(world: World, entry: Entry, params: Any, draft: Draft) -> bool:
             now = recompute(entry, world.context, params, draft)
     if not now.actions and _is_all_done(world, entry, draft.plan):
         return False
-    if now.digest != draft.digest:
+    if now.digest != draft.digest and (_was_applied(world, draft) or not holds(entry, params, draft.plan, now)):
         raise _stale(world, entry, draft, now)
     return True
+
+
+def _was_applied(world: World, draft: Draft) -> bool:
+    """Whether a run of this plan has begun: what it has done is no reason to bear what has moved."""
+    waiting = unfinished(world.store, world.context.clock, draft.plan.identity.system_identifier)
+    return any(each.opening.get("digest") == draft.digest for each in waiting if each.opening["kind"] == "run") or bool(
+        Archive(world.store).bodies(kind="run", digest=draft.digest)
+    )
 
 
 def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
@@ -84,7 +92,7 @@ def _stale(world: World, entry: Entry, draft: Draft, now: Plan) -> Refused:
     mine = [each.run for each in waiting if each.opening["kind"] == "run" and each.opening["digest"] == draft.digest]
     if mine:
         return Refused(f"{said}; its run {mine[0]} was interrupted", hint=f"aiprod-ops resume {mine[0]}")
-    hint = f"plan again: aiprod-ops plan {entry.id}"
+    hint = f"plan again: aiprod-ops plan {entry.id}{entry.options(draft.plan.parameters, world.context.promises)}"
     done = Archive(world.store).bodies(kind="run", digest=draft.digest, exit=int(Exit.DONE))
     if done:
         ended = datetime.fromisoformat(done[0].body["ended"])
@@ -135,21 +143,22 @@ def resume(world: World, entry: Entry, journal: Journal) -> Outcome:
 
 
 def undo_draft(world: World, entry: Entry, journal: Journal) -> Draft:
-    """The plan that takes a finished run back: the undo of what it changed, last first. Raises Refused."""
+    """The plan that takes a finished run back: the undo of what it changed, last first. What nothing can take back is
+    left out and told. Raises Refused where nothing else is left."""
     _refuse_twice(world, journal.run)
     original = kept_draft(world.store, journal.opening["digest"])
     progress = replay(journal.records, len(original.plan.actions))
     changed = [a for a, state in zip(original.plan.actions, progress.steps, strict=True) if state is State.CHANGED]
     if not changed or journal.ended != Exit.DONE:
         raise Refused(f"run {journal.run} has left nothing to roll back")
-    for action in changed:
-        if action.undo is None:
-            raise Refused(f"{action.name} cannot be taken back: {action.irreversible}")
+    final = {action.name: f"cannot be taken back: {action.irreversible}" for action in changed if action.undo is None}
     undo: tuple[Action, ...] = tuple(a.undo for a in reversed(changed) if a.undo is not None)
+    if not undo:
+        raise Refused("; ".join(f"{name} {why}" for name, why in final.items()))
     plan = replace(original.plan, actions=undo, source=entry.source, without=())
     now = world.context.clock.now()
     valid_for = timedelta(seconds=seconds(world.context.promises.get("approval.valid_for")))
-    return Draft(plan, plan.digest, now, now + valid_for, world.by, original.moving)
+    return Draft(plan, plan.digest, now, now + valid_for, world.by, original.moving, omitted=final)
 
 
 def _refuse_twice(world: World, run: str) -> None:

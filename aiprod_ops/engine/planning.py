@@ -107,6 +107,17 @@ def recompute(entry: Entry, context: Context, params: Any, original: Draft) -> P
         return Plan(entry.id, entry.source, _identity(entry, context), msgspec.to_builtins(params), ())
 
 
+def holds(entry: Entry, params: Any, planned: Plan, now: Plan) -> bool:
+    """Whether an approved plan may be applied: it still follows from the facts, or its runbook bears what has moved.
+    Where more differs than the actions (the code, the instance, the parameters) it never may."""
+    if now.digest == planned.digest:
+        return True
+    if "bears" not in entry.book.phases or not now.actions:
+        return False
+    is_same = replace(now, actions=planned.actions).digest == planned.digest
+    return is_same and bool(entry.book.phases["bears"](planned, now, params))
+
+
 def _facts(entry: Entry, context: Context, params: Any) -> Any:
     """The facts; what the server answers to the reading is no reason to call anything failed or unknown."""
     try:

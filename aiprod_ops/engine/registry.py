@@ -7,17 +7,20 @@ import inspect
 import io
 import os
 import pwd
+import shlex
 import stat
 import sys
 import tokenize
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from aiprod_ops.config import Promises
 from aiprod_ops.engine.runbook import Runbook
@@ -133,6 +136,19 @@ class Entry:
             return self.book.params(**values)
         except ValueError as error:  # the runbook's own `__post_init__`
             raise UsageError(f"{self.id}: {error}") from error
+
+    def options(self, parameters: Mapping[str, Any], promises: Promises) -> str:
+        """What has to be typed to have the parameters of a plan again: those that are not as they are by themselves."""
+        names = {param.name: param.option for param in self.params}
+        try:
+            usual = msgspec.to_builtins(self.read_params({}, promises))
+        except UsageError:  # one that has to be given
+            usual = {}
+        other = {name: value for name, value in parameters.items() if name in names and value != usual.get(name)}
+        return "".join(
+            f" {names[name]}" if value is True else f" {names[name]} {shlex.quote(str(value))}"
+            for name, value in other.items()
+        )
 
 
 def _truth(text: str) -> bool:

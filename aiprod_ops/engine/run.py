@@ -15,7 +15,7 @@ from aiprod_ops.domain.runs import Move, State, next_move, replay
 from aiprod_ops.engine.actor import Actor
 from aiprod_ops.engine.evidence import Archive
 from aiprod_ops.engine.journal import Journal
-from aiprod_ops.engine.planning import kept_draft, recompute
+from aiprod_ops.engine.planning import holds, kept_draft, recompute
 from aiprod_ops.engine.registry import Entry
 from aiprod_ops.engine.runbook import Context
 from aiprod_ops.engine.sealing import Sealing
@@ -135,7 +135,7 @@ class Run:
         context = self.world.context
         if not self._progress.touched and not self._is_reversal:
             now = recompute(self.entry, context, self.params, self.draft)
-            if now.digest != self.draft.digest:
+            if not holds(self.entry, self.params, self.plan, now):
                 return f"the plan is stale: what it rests on has changed (now {now.digest[:12]})"
         if "guard" not in self.book.phases or self._is_reversal:
             return ""
@@ -174,6 +174,7 @@ class Run:
             raise self._unknown(step, breach or error)
         if seen and not breach:
             # Done, though contact was lost on the way: a broken connection is no reason to undo what was asked for.
+            figures |= self._reported(step)
             return self.journal.write("outcome", step=step, state=State.CHANGED, note=error, **figures)
         reason = breach or error or f"{self.plan.actions[step].name} went without an error, but it is not to be seen"
         if self._is_reversal:
@@ -291,7 +292,7 @@ class Run:
             ) from failure
         # Only what is irreversible ends as undo-failed: trying again would not help.
         state = State.UNDO_FAILED if error else State.UNDONE
-        self.journal.write("outcome", step=step, state=state, error=error)
+        self.journal.write("outcome", step=step, state=state, error=error, **self._reported(step))
 
     def _undone(self, action: Action) -> str:
         """Take an action back; answers why nothing can, or nothing. Raises OpsError when it did not work this time."""
@@ -321,6 +322,15 @@ class Run:
         self.journal.write("ended", exit=int(progress.exit_code))
 
     # Details
+
+    def _reported(self, step: int) -> dict[str, str]:
+        """What came of an action, in words. It decides nothing: where it cannot be read, it is not told."""
+        action = self.plan.actions[step]
+        try:
+            words = self.book.kinds[action.kind].report(self._acting, self._subject(action))
+        except OpsError:
+            words = ""
+        return {"became": words} if words else {}
 
     def _subject(self, action: Action) -> Any:
         return self.book.kinds[action.kind].subject(action)

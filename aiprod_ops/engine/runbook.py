@@ -117,8 +117,9 @@ class Kind(Generic[T]):
     """A kind of action: how it is done to a subject, how one sees that it is done, and how it is shown.
 
     `do` acts and returns when the change is to be seen; `done` looks, and answers True, False, or None when nobody can
-    tell. `shows` is what a dry run prints, usually the SQL. `amount` tells progress while it runs. Calling the kind
-    with a subject plans an action: `terminate(session, irreversible="…")`.
+    tell. `shows` is what a dry run prints, usually the SQL. `amount` tells progress while it runs; `report` in words
+    what came of it, done or undone, where the action's name does not. Calling the kind with a subject plans an action:
+    `terminate(session, irreversible="…")`.
     """
 
     def __init__(self, name: str, subject: type[T]) -> None:
@@ -129,6 +130,7 @@ class Kind(Generic[T]):
         self.text: Callable[[T], str] = str
         self.check: Callable[[Context, T], None] = lambda _context, _subject: None
         self.amount: Callable[[Context, T], Amount | None] = lambda _context, _subject: None
+        self.report: Callable[[Context, T], str] = lambda _context, _subject: ""
 
     def does(self, function: Callable[[Context, T], None]) -> Callable[[Context, T], None]:
         self.do = function
@@ -149,6 +151,10 @@ class Kind(Generic[T]):
 
     def progress(self, function: Callable[[Context, T], Amount | None]) -> Callable[[Context, T], Amount | None]:
         self.amount = function
+        return function
+
+    def reports(self, function: Callable[[Context, T], str]) -> Callable[[Context, T], str]:
+        self.report = function
         return function
 
     def __call__(self, subject: T, **details: Any) -> Action:
@@ -260,6 +266,12 @@ class Runbook:
     def plan(self, function: Callable[[Any, Any], Iterable[Action]]) -> Callable[[Any, Any], Iterable[Action]]:
         """Pure: actions from facts. The same facts must give the same actions, in the same order."""
         return self._register("plan", function)
+
+    def bears(self, function: Callable[[Plan, Plan, Any], bool]) -> Callable[[Plan, Plan, Any], bool]:
+        """Optional, pure: whether an approved plan may be applied though by now another one follows from the facts:
+        only for actions that leave alone by themselves whatever is not as it was planned. Without it the plan is stale.
+        """
+        return self._register("bears", function)
 
     def omits(self, function: Callable[[Any, Any], Mapping[str, str]]) -> Callable[[Any, Any], Mapping[str, str]]:
         """Optional, pure: what the plan leaves out by itself though something speaks for it, by name, with the reason.

@@ -39,7 +39,10 @@ from jobs where status = 'queued' and batch_id is null /* aiprod-ops: health */
 _WEBHOOKS = text("""
 select count(*)::int as pending, count(*) filter (where is_due)::int as due,
        coalesce(extract(epoch from clock_timestamp() - min(due_at) filter (where is_due)), 0)::float8 as age,
-       (select count(*) from webhook_endpoints where why_disabled in ('failing', 'gone'))::int as disabled
+       (select count(*) from webhook_endpoints where why_disabled in ('failing', 'gone'))::int as disabled,
+       (select count(*) from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+        join webhook_events v on v.id = d.event_id and not starts_with(v.type, 'endpoint.')
+        where d.state = 'pending' and e.state = 'disabled' and e.why_disabled <> 'deleted')::int as held
 from (
   select due_at, due_at <= now() and coalesce(lease_until <= now(), true) as is_due
   from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
@@ -136,6 +139,7 @@ def webhooks(engine: AsyncEngine, limits: Thresholds) -> Check:
             Finding("deliveries that wait", float(row.pending), note=f"{row.due:,} of them are due"),
             Finding("the oldest is due since", row.age, "s", limits.webhook_age, 5 * limits.webhook_age),
             Finding("disabled endpoints", float(row.disabled)),
+            Finding("deliveries that wait for disabled endpoints", float(row.held)),
         ]
 
     return Check("webhooks", look, Seconds(1))

@@ -46,7 +46,7 @@ with wanting as (
          event.created_at,
          case when is_sent then 'pending' else 'failed' end,
          clock_timestamp() + case when is_named then cast(:due_in as float8) else 0 end * interval '1 second',
-         case when not is_sent then now() end
+         case when not is_sent then event.created_at end
   from event, wanting
   returning state
 )
@@ -60,6 +60,16 @@ set state = 'disabled', why_disabled = :why, disabled_at = now(), updated_at = n
 where id = cast(:endpoint_id as uuid) and state = 'enabled'
 returning user_id::text as user_id, url, failures_in_a_row, disabled_at /* aiprod-ops: an endpoint is disabled */
 """)
+# What somebody has in hand is his: he hears of it himself. Tests are sent whatever the endpoint's state.
+_GIVE_UP = text("""
+update webhook_deliveries set state = 'failed', ended_at = now(), lease_until = null, leased_by = null
+where id in (
+  select d.id from webhook_deliveries d join webhook_events v on v.id = d.event_id
+  where d.endpoint_id = cast(:endpoint_id as uuid) and d.state = 'pending' and v.type <> :test
+    and (d.lease_until is null or d.lease_until <= now())
+  for update of d skip locked)
+/* aiprod-ops: what waited for an endpoint that is gone */
+""").bindparams(test=TEST)
 _ENABLE = text("""
 with enabled as (
   update webhook_endpoints
@@ -104,7 +114,8 @@ async def emit_test(transaction: Transaction, user_id: str, endpoint_id: str) ->
 
 async def disable(transaction: Transaction, endpoint_id: str, why: WhyDisabled) -> bool:
     """Send an endpoint nothing any more, and tell its owner's others. One that failed is told as well, as its probe:
-    whoever sends lets this delivery through, and calls `enable` when it was taken. False where it was disabled already.
+    whoever sends lets this delivery through, and calls `enable` when it was taken. What waits for one that is gone has
+    failed, and can be sent again should it come back. False where it was disabled already.
     """
     row = (await transaction.execute(_DISABLE, {"endpoint_id": endpoint_id, "why": why.value})).mappings().one_or_none()
     if row is None:
@@ -113,6 +124,7 @@ async def disable(transaction: Transaction, endpoint_id: str, why: WhyDisabled) 
     if why is WhyDisabled.FAILING:
         await _emit(transaction, row["user_id"], DISABLED, data, to=endpoint_id, due_in=probe_after(0))
     elif why is WhyDisabled.GONE:
+        await transaction.execute(_GIVE_UP, {"endpoint_id": endpoint_id})
         await _emit(transaction, row["user_id"], DISABLED, data)
     return True
 

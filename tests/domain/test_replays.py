@@ -79,7 +79,7 @@ def test_what_is_sent_again_had_ended_by_then_is_young_enough_and_goes_to_somebo
         ended(1),
         ended(3, ended_at=NOON + timedelta(seconds=1)),
         ended(4, created_at=NOON - timedelta(hours=2)),
-        ended(5, is_enabled=False),
+        ended(5, disabled="failing"),
     ]
     assert [each.id for each in chosen(found, NOON, Seconds(3600))] == ["0001", "0002"]
 

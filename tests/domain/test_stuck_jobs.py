@@ -8,7 +8,7 @@ import pytest
 from aiprod_ops.actions import job_requeues
 from aiprod_ops.domain.problems import OF_JOBS
 from aiprod_ops.domain.stuck_jobs import BATCH, CODE, Limits, OpenJob, Trouble, batches, sorted_out, trouble
-from aiprod_ops.service.working import claims
+from aiprod_ops.service.working import claims, wakeup
 from aiprod_ops.units import Seconds
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -51,6 +51,7 @@ def test_the_code_is_one_of_a_job_and_says_that_another_submission_may_succeed()
 
 def test_workers_are_woken_where_they_listen() -> None:
     assert claims.CHANNEL == job_requeues.CHANNEL
+    assert wakeup.NAME == job_requeues.LISTENS
 
 
 def test_batches_hold_each_job_once_in_the_order_of_their_ids() -> None:

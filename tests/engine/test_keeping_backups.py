@@ -217,7 +217,7 @@ def test_a_plan_that_was_applied_is_not_called_stale(taking: Keeping) -> None:
         taking.apply(made)
     assert caught.value.message.startswith(f"the plan {made.digest[:12]} was applied already, at {ended}")
     assert f" UTC by the run {first.run}; " in caught.value.message
-    assert caught.value.hint == "plan again: aiprod-ops plan take-backup"
+    assert caught.value.hint == "plan again: aiprod-ops plan take-backup --now"
     assert (caught.value.exit_code, taking.stored.taken) == (Exit.REFUSED, 1)
 
 

@@ -82,6 +82,25 @@ def test_the_plan_is_deterministic(bench: Bench) -> None:
     assert planned(bench).digest == planned(bench).digest
 
 
+def test_what_a_runbook_bears_does_not_make_its_plan_stale(bench: Bench) -> None:
+    made = planned(bench, bears=True)
+    bench.light.on.add("a")
+    assert applied(bench, made).exit == Exit.DONE
+    assert bench.light.on == {"a", "b"}
+    bench.light.on.remove("b")
+    with pytest.raises(Refused, match="was applied already") as refused:
+        applied(bench, made)
+    assert refused.value.hint == "plan again: aiprod-ops plan switch-lamps --bears"
+
+
+def test_a_plan_of_other_code_is_stale_whatever_its_runbook_bears(bench: Bench) -> None:
+    made = planned(bench, bears=True)
+    bench.light.on.add("a")
+    bench.entry = replace(bench.entry, source="another")
+    with pytest.raises(Refused, match="stale"):
+        applied(bench, made)
+
+
 def test_moving_facts_do_not_make_a_plan_stale_and_stable_ones_do(bench: Bench) -> None:
     made = planned(bench)
     bench.clock.sleep(100)  # type: ignore[arg-type]

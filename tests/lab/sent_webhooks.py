@@ -40,7 +40,8 @@ _ANSWERED = """
 WITH ended AS (UPDATE webhook_deliveries SET state = %(state)s, ended_at = clock_timestamp(), lease_until = NULL
                WHERE id = %(id)s RETURNING id)
 INSERT INTO webhook_attempts (delivery_id, number, began_at, milliseconds, status)
-SELECT id, 1 + (SELECT max(number) FROM webhook_attempts WHERE delivery_id = %(id)s), clock_timestamp(), 3, %(status)s
+SELECT id, 1 + coalesce((SELECT max(number) FROM webhook_attempts WHERE delivery_id = %(id)s), 0), clock_timestamp(),
+       3, %(status)s
 FROM ended
 """
 

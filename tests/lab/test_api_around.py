@@ -101,19 +101,20 @@ def test_health_tells_what_webhooks_wait(stored: Api) -> None:
         found = health(stored, "detailed").json()["checks"]["webhooks"]
         return found["status"], [each["value"] for each in found["findings"]]
 
-    with stored.client(stored.key("backlog@example.org", "webhooks")) as client:
+    with stored.client(stored.key("backlog@example.org", "jobs", "webhooks")) as client:
         hook, other = (client.post("/webhooks", json={"url": "https://e.example.org/"}).json()["id"] for _ in range(2))
         client.post(f"/webhooks/{hook}/test")
         assert webhooks()[0] == "OK"
         stored.sql("UPDATE webhook_deliveries SET due_at = now() - interval '10 min'")
-        status, (waiting, age, disabled) = webhooks()
+        status, (waiting, age, disabled, _) = webhooks()
         assert (status, waiting, disabled) == ("CRITICAL", 1, 0)
         assert 600 <= age < 700
         stored.sql(
             "UPDATE webhook_endpoints SET state = 'disabled', why_disabled = 'gone' WHERE id = %(id)s", {"id": hook}
         )
+        client.post("/jobs", json=JOB)  # told to the other one, which is disabled before it is sent
         client.post(f"/webhooks/{other}/disable")
-        assert webhooks() == ("OK", [0, 0, 1])
+        assert webhooks() == ("OK", [0, 0, 1, 1])
 
 
 def test_metrics_have_every_route_from_the_start(stored: Api) -> None:

@@ -285,7 +285,7 @@ def test_one_that_fails_is_probed_and_its_owner_is_told(api: Api, client: httpx.
     client.post("/jobs", json=JOB)
     missed, probe = deliveries(client, hook)
     assert (missed["event"], missed["state"], missed["attempts"]) == ("job.created", "failed", [])
-    assert missed["ended_at"] is not None
+    assert (missed["ended_at"], missed["due_at"]) == (missed["created_at"], None)
     assert (probe["event"], probe["state"]) == ("endpoint.disabled", "pending")
     assert datetime.fromisoformat(probe["due_at"]) - datetime.now(UTC) > timedelta(seconds=30)
     assert [each["event"] for each in deliveries(client, other)] == ["job.created", "endpoint.disabled"]
@@ -300,11 +300,24 @@ def test_one_that_fails_is_probed_and_its_owner_is_told(api: Api, client: httpx.
 
 
 def test_one_that_is_gone_gets_nothing_any_more(api: Api, client: httpx.Client) -> None:
+    """What waited for it has failed: its owner can have it sent again when it is enabled."""
     hook, other = made(client), made(client)
+    client.post("/jobs", json=JOB)
+    client.post("/jobs", json=JOB)
+    client.post(f"/webhooks/{hook['id']}/test")
+    in_hand = deliveries(client, hook, event="job.created")[0]["id"]
+    api.sql("UPDATE webhook_deliveries SET lease_until = now() + interval '1 h' WHERE id = %(id)s", {"id": in_hand})
     asyncio.run(disabled(api, hook["id"], WhyDisabled.GONE))
     client.post("/jobs", json=JOB)
-    assert deliveries(client, hook) == []
-    assert [each["event"] for each in deliveries(client, other)] == ["job.created", "endpoint.disabled"]
+    seen = [(each["event"], each["state"], each["ended_at"] is None) for each in deliveries(client, hook)]
+    assert seen == [
+        ("endpoint.test", "pending", True), ("job.created", "pending", True), ("job.created", "failed", False),
+    ]  # fmt: skip
+    told = [each["event"] for each in deliveries(client, other)]
+    assert told == ["job.created", "endpoint.disabled", "job.created", "job.created"]
+    client.post(f"/webhooks/{hook['id']}/enable")
+    again = client.post(f"/webhooks/{hook['id']}/replay", json={"since": "2020-01-01T00:00:00Z"}).json()
+    assert again["replayed"] == 1
 
 
 async def disabled(api: Api, endpoint_id: str, why: WhyDisabled) -> None:

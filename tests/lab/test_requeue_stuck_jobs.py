@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from called import called
 from command_line import Bench, Done, short_folder
 from worker_process import WorkerProcess, until
 
-from aiprod_ops.actions.job_requeues import requeue_jobs, return_jobs
+from aiprod_ops.actions.job_requeues import LISTENS, requeue_jobs, return_jobs
 from aiprod_ops.adapters.postgres.database import PostgresDatabase
 from aiprod_ops.cli.conform import on_bench
 from aiprod_ops.cli.options import NOWHERE
@@ -146,12 +147,23 @@ def test_rolled_back_they_are_as_they_were_but_for_those_that_were_taken(jobs: J
 
 
 def test_what_has_moved_since_the_plan_is_not_touched(jobs: Jobs) -> None:
-    """Before anything is done the plan is stale; and each statement looks itself."""
+    """The others are; where none is left as it was the plan is stale, and where it was applied that is told."""
     lost, beating = jobs.made(), jobs.made()
-    made = jobs.planned()
+    made, both = jobs.planned(), [jobs.planned()["digest"]]
     jobs.bench.sql("UPDATE jobs SET heartbeat_at = now() WHERE id = %(id)s", {"id": beating})
-    stale = jobs.applied(made["digest"])
-    assert (stale.exit, "stale" in stale.said) == (10, True), stale.said
+    digest = jobs.planned()["digest"]
+    assert jobs.applied(both[0]).exit == 0
+    assert (jobs.status(lost), jobs.status(beating)) == ("queued", "processing")
+    stale = jobs.applied(digest)
+    assert (stale.exit, "stale" in stale.said) in ((0, False), (10, True)), stale.said
+    jobs.bench.sql(
+        "UPDATE jobs SET status = 'processing', worker = 'w-gone', updated_at = now() - interval '2 h', "
+        "heartbeat_at = now() - interval '2 h' WHERE id = %(id)s",
+        {"id": lost},
+    )
+    again = jobs.applied(made["digest"])
+    assert (again.exit, "was applied already" in again.said) == (10, True), again.said
+    made = jobs.planned()
     seen = [OpenJob(**job) for job in made["plan"]["actions"][0]["subject"]["jobs"]]
     with PostgresDatabase(jobs.bench.fleet.dsn("aiprod_actor"), writes=True, application_name="a test") as database:
         context: Any = SimpleNamespace(db=database, run="a run")
@@ -179,8 +191,27 @@ def test_workers_find_what_was_requeued(jobs: Jobs) -> None:
 def test_a_queue_that_nobody_works_on_is_told_and_not_requeued(jobs: Jobs) -> None:
     jobs.made("queued", 0, None, worker=None)
     seen = called(jobs.bench.config, "check", BOOK)
-    assert (seen.exit, "does one run? aiprod-ops worker" in seen.out) == (2, True), seen.said
+    assert (seen.exit, "0 workers run: does one? aiprod-ops worker" in seen.out) == (2, True), seen.said
     assert jobs.planned()["plan"]["actions"] == []
+
+
+def test_places_that_lost_jobs_take_are_told_beside_workers_that_have_nothing_to_do(jobs: Jobs) -> None:
+    jobs.made("queued", 0, None, worker=None)
+    jobs.made()
+    with psycopg.connect(jobs.bench.fleet.dsn("aiprod_app"), application_name=LISTENS):
+        seen = called(jobs.bench.config, "check", BOOK)
+    assert "1 wait, 0 are in work; 1 workers run: what nobody works on takes places" in seen.out, seen.said
+
+
+def test_what_has_failed_is_left_out_of_a_rollback(jobs: Jobs) -> None:
+    lost, poison = jobs.made(), jobs.made(attempts=3)
+    done = jobs.bench.run("run", BOOK, "--apply", jobs.planned()["digest"], "-o", "json")
+    asked = called(jobs.bench.config, "rollback", done.json()["run"])
+    assert "cannot be taken back: a job that failed has ended" in asked.said
+    digest = re.findall(r"[0-9a-f]{64}", asked.said)[0]
+    rolled = called(jobs.bench.config, "rollback", done.json()["run"], "--apply", digest)
+    assert rolled.exit == 0, rolled.said
+    assert (jobs.status(lost), jobs.status(poison)) == ("processing", "failed")
 
 
 def test_one_job_and_so_many(jobs: Jobs) -> None:

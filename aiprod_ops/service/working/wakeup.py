@@ -11,6 +11,7 @@ import psycopg
 from aiprod_ops.service.working.claims import CHANNEL
 
 log = logging.getLogger(__name__)
+NAME = "aiprod-ops worker: wake-up"  #: of the session: so many are there, so many workers run
 _RETRY_SECONDS = 1
 
 
@@ -19,7 +20,7 @@ async def listen(dsn: str, wake: asyncio.Event) -> None:
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(
-                dsn, autocommit=True, connect_timeout=5, application_name="aiprod-ops worker: wake-up"
+                dsn, autocommit=True, connect_timeout=5, application_name=NAME
             ) as connection:
                 await connection.execute(f"listen {CHANNEL}")
                 wake.set()  # what was told while nobody listened

@@ -14,6 +14,7 @@ class Params:
     guard: float = 0.0  #: what the guard reads; 1 refuses
     watch: float = 0.0  #: what the watch reads; 1 is a breach
     broken: bool = False  #: whether the verification fails
+    bears: bool = False  #: whether lamps that somebody switched on make the plan stale
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ def judge(facts: Facts, params: Params) -> Iterator[Finding]:
 def plan(facts: Facts, params: Params) -> Iterator[Action]:
     for name in facts.off:
         yield Action("on", Lamp(name), basis=name, undo=Action("off", Lamp(name)))
+
+
+@book.bears
+def bears(plan: Plan, now: Plan, params: Params) -> bool:
+    planned, left = ({action.name for action in one.actions} for one in (plan, now))
+    return params.bears and bool(planned & left)
 
 
 @book.prove
